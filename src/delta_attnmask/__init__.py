@@ -1,0 +1,46 @@
+"""Select visual-instruction data by how much the loss rises when the most attended states are masked."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delta_attnmask.errors import (
+        ArtifactError,
+        DataError,
+        DeltaAttnMaskError,
+        SettingsError,
+        UnsupportedModelError,
+    )
+    from delta_attnmask.scoring.delta import BatchScore, score_batch
+    from delta_attnmask.settings import MaskSettings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ArtifactError": "delta_attnmask.errors",
+    "BatchScore": "delta_attnmask.scoring.delta",
+    "DataError": "delta_attnmask.errors",
+    "DeltaAttnMaskError": "delta_attnmask.errors",
+    "MaskSettings": "delta_attnmask.settings",
+    "SettingsError": "delta_attnmask.errors",
+    "UnsupportedModelError": "delta_attnmask.errors",
+    "score_batch": "delta_attnmask.scoring.delta",
+}
+
+__all__ = [
+    "ArtifactError",
+    "BatchScore",
+    "DataError",
+    "DeltaAttnMaskError",
+    "MaskSettings",
+    "SettingsError",
+    "UnsupportedModelError",
+    "score_batch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import delta_attnmask` loads neither torch nor transformers."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,3 @@
+from delta_attnmask.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""One score for each input row, and how it is stored. No torch here."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+
+Status = Literal["ok", "failed"]
+
+SCORE_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the input, from 0
+        pa.field("id", pa.string(), nullable=False),  # as written; may repeat or be empty
+        pa.field("key", pa.string(), nullable=False),  # SHA-256 of the row's own bytes
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # "ok" or "failed"
+        pa.field("reason", pa.string(), nullable=False),  # empty if ok
+        pa.field("n_tokens", pa.int32()),
+        pa.field("n_image_tokens", pa.int32()),
+        pa.field("n_answer_tokens", pa.int32()),
+        pa.field("loss", pa.float32()),  # nats per answer token
+        pa.field("masked_loss", pa.float32()),
+        pa.field("delta", pa.float32()),  # masked_loss - loss
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleScore:
+    """The score of one row; the numbers are None where the row failed. `extra` holds columns of rival scores."""
+
+    row: int
+    id: str
+    key: str
+    source: str
+    status: Status
+    reason: str = ""
+    n_tokens: int | None = None
+    n_image_tokens: int | None = None
+    n_answer_tokens: int | None = None
+    loss: float | None = None
+    masked_loss: float | None = None
+    delta: float | None = None
+    extra: dict[str, float | None] = field(default_factory=dict)

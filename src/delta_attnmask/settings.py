@@ -1,0 +1,64 @@
+"""The choices that the paper leaves open, as named settings. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from delta_attnmask.errors import SettingsError
+
+Queries = Literal["all", "answer"]
+Tokens = Literal["all", "prompt", "image"]
+Replacement = Literal["zero", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSettings:
+    """What is masked, and where. The defaults are the plainest reading of the paper (preset `paper`).
+
+    queries: whose attention counts: every non-padding position, or those that predict an answer token.
+    tokens: which tokens may be masked: all non-padding ones, those that are no answer, or image placeholders.
+    fraction: share of the eligible tokens that is masked, in (0, 1]; 0 masks nothing and gives delta = 0.
+    block: the decoder block whose output is masked; negative counts from the end.
+    replacement: what a masked state becomes: zeros, or the mean of the sample's non-padding states.
+
+    Raises SettingsError with all faults listed together.
+    """
+
+    queries: Queries = "all"
+    tokens: Tokens = "all"
+    fraction: float = 0.2
+    block: int = -2
+    replacement: Replacement = "zero"
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(allowed)))}"
+            for name, value, allowed in (
+                ("queries", self.queries, Queries),
+                ("tokens", self.tokens, Tokens),
+                ("replacement", self.replacement, Replacement),
+            )
+            if value not in get_args(allowed)
+        ]
+        if isinstance(self.fraction, bool) or not isinstance(self.fraction, int | float) or not 0 <= self.fraction <= 1:
+            faults.append(f"fraction={self.fraction!r}: expected a number from 0 to 1")
+        if isinstance(self.block, bool) or not isinstance(self.block, int):
+            faults.append(f"block={self.block!r}: expected an integer such as -2")
+        if faults:
+            raise SettingsError("; ".join(faults))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping; unknown keys are refused."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise SettingsError(f"unknown settings {unknown}; known are {sorted(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+PRESETS: dict[str, MaskSettings] = {
+    "paper": MaskSettings(),
+}
