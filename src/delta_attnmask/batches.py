@@ -1,0 +1,83 @@
+"""What the model is given, and what each position of it is.
+
+Dimensions, spelled the same everywhere:
+    batch   samples that run together
+    seq     positions of the longest sample, padding included
+    hidden  width of a hidden state
+    head    query heads of a block
+    pool    ways of counting queries ("all", "answer")
+    row     answer positions of all samples of the batch, one after the other
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class TokenRoles:
+    """Boolean masks `[batch, seq]`; True means that the position has the role."""
+
+    is_token: Tensor  # not padding
+    is_answer: Tensor  # counted in the loss
+    is_image: Tensor  # an image placeholder
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any], labels: Tensor, image_token_id: int | None) -> "TokenRoles":
+        """Read the roles off the model's inputs and unshifted labels."""
+        attention_mask, input_ids = inputs.get("attention_mask"), inputs.get("input_ids")
+        is_token = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        is_image = torch.zeros_like(is_token)
+        if image_token_id is not None and input_ids is not None:
+            is_image = is_token & (input_ids == image_token_id)
+        is_answer = is_token & (labels != IGNORED_LABEL)
+        is_answer[:, 0] = False  # no position predicts the first token
+        return cls(is_token, is_answer, is_image)
+
+    @property
+    def predicts_answer(self) -> Tensor:
+        """True where the next position is an answer token: the queries whose output the loss reads."""
+        shifted = torch.zeros_like(self.is_answer)
+        shifted[:, :-1] = self.is_answer[:, 1:]
+        return shifted & self.is_token
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """The token that each position in `predicts_answer` should predict; `[row]`."""
+        return labels[:, 1:][self.predicts_answer[:, :-1]]
+
+    def mean_by_sample(self, token_losses: Tensor) -> Tensor:
+        """Average `[row]` over each sample's answer tokens; `[batch]`, float32."""
+        grid = torch.zeros(self.is_token.shape, dtype=torch.float32, device=self.is_token.device)
+        grid[self.predicts_answer] = token_losses.float().to(grid.device)
+        return grid.sum(-1) / self.predicts_answer.sum(-1)
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Samples ready for the model.
+
+    inputs: what the model's forward takes; `input_ids` and `attention_mask` are `[batch, seq]`.
+    labels: `[batch, seq]`, unshifted; -100 where a position is no answer token.
+    rows: which input row each sample is.
+    """
+
+    inputs: Mapping[str, Any]
+    labels: Tensor
+    rows: tuple[int, ...]
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "EncodedBatch":
+        """Move to a device; floating inputs (pixels) are cast to `dtype`."""
+        moved = {name: _move(value, device, dtype) for name, value in self.inputs.items()}
+        return EncodedBatch(moved, self.labels.to(device, non_blocking=True), self.rows)
+
+
+def _move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    target = dtype if dtype is not None and value.is_floating_point() else value.dtype
+    return value.to(device, target, non_blocking=True)

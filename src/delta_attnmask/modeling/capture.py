@@ -1,0 +1,284 @@
+"""One forward of a Hugging Face model, with everything kept that is needed to run its tail again.
+
+The only file that touches a model. Hooks, stubs and the attention function live inside `captured_forward`
+and are gone when it is left, also by an exception.
+"""
+
+import copy
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from delta_attnmask.batches import TokenRoles
+from delta_attnmask.errors import UnsupportedModelError
+from delta_attnmask.modeling.anatomy import Anatomy
+from delta_attnmask.modeling.attention.recorder import AttentionRecorder
+
+_REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
+_LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class CapturedForward:
+    """What one forward left behind, and how to run its tail and its head again.
+
+    saliency: `[batch, pool, seq]`, pools in the order of `query_weights`.
+    states: block index to the states that it put out, `[..., batch, seq, hidden]`.
+    n_recorded: decoder blocks whose attention was seen.
+    """
+
+    def __init__(self, anatomy: Anatomy, recorder: AttentionRecorder, roles: TokenRoles, targets: Tensor):
+        self.states: dict[int, Tensor] = {}
+        self._anatomy = anatomy
+        self._recorder = recorder
+        self._roles = roles
+        self._targets = targets
+        self._answer_rows = roles.predicts_answer.nonzero(as_tuple=True)
+        self._block_outputs: dict[int, Any] = {}
+        self._calls: dict[str, Call] = {}
+        self._last_states: Tensor | None = None
+        self._backbone_output: Any = None
+
+    @property
+    def saliency(self) -> Tensor:
+        return self._recorder.saliency()
+
+    @property
+    def n_recorded(self) -> int:
+        return self._recorder.n_recorded
+
+    @property
+    def backend(self) -> str:
+        """Which attention code ran, such as "cpu-flash"."""
+        return "+".join(sorted(self._recorder.backends))
+
+    def final_rows(self) -> Tensor:
+        """The decoder's output at the positions that predict an answer token; `[row, hidden]`."""
+        return self._rows(self._last_states)
+
+    def run_tail(self, block: int, states: Tensor) -> Tensor:
+        """Run the blocks behind `block` on `states` (as kept in `states[block]`); `[row, hidden]`."""
+        blocks = self._anatomy.blocks
+        args, kwargs = self._calls["decoder"]
+        with ExitStack() as stack:
+            for index in range(block + 1):
+                replacement = states if index == block else None
+                stub = _stub_block(self._block_outputs[index], replacement)
+                stack.enter_context(_replaced_forward(blocks[index], stub))
+            output = self._anatomy.decoder(*args, **kwargs)
+        return self._rows(_first(output))
+
+    def answer_loss(self, rows: Tensor) -> Tensor:
+        """Each sample's loss, mean over its answer tokens in nats, given `rows`; `[batch]`, float32."""
+        return self._roles.mean_by_sample(self.token_losses(rows))
+
+    def token_losses(self, rows: Tensor) -> Tensor:
+        """Negative log-likelihood in nats of each answer token given the decoder's output `rows`; `[row]`."""
+        losses = []
+        vocabulary = self._anatomy.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+        for part, wanted in _split(rows, self._targets, max(1, _LOGITS_PER_CHUNK // vocabulary)):
+            logits = self.run_head(part).float()
+            losses.append(torch.nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none"))
+        return torch.cat(losses)
+
+    def run_head(self, rows: Tensor) -> Tensor:
+        """The model's own head (with its scales and softcaps) on `rows` `[row, hidden]`; logits `[row, vocabulary]`."""
+        output = _with_first(self._backbone_output, rows[None])
+        args, kwargs = self._calls["head"]
+        with _replaced_forward(self._anatomy.backbone, lambda *_, **__: output):
+            result = self._anatomy.head_owner(*args, **kwargs)
+        logits: Tensor = result.logits if hasattr(result, "logits") else _first(result)
+        return logits[0]
+
+    def _rows(self, states: Tensor | None) -> Tensor:
+        assert states is not None
+        samples, positions = self._answer_rows
+        return states[samples.to(states.device), positions.to(states.device)]
+
+
+@contextmanager
+def captured_forward(
+    anatomy: Anatomy,
+    inputs: Mapping[str, Any],
+    labels: Tensor,
+    query_weights: Tensor,
+    blocks: Sequence[int],
+) -> Iterator[CapturedForward]:
+    """Run the model once and keep what is needed; the tail can be run again until the context is left.
+
+    query_weights: `[batch, pool, seq]`. blocks: whose outputs to keep.
+    Raises UnsupportedModelError where no decoder attention went through transformers' attention interface.
+    """
+    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
+    with ExitStack() as stack, torch.no_grad():
+        stack.enter_context(_REGISTRY_LOCK)
+        stack.enter_context(_evaluating(anatomy.model))
+        recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles))
+        forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
+        with _capturing(anatomy, forward, blocks):
+            recorder.is_recording = True
+            anatomy.model(**inputs, **_no_cache(anatomy.model))
+            recorder.is_recording = False
+        if forward.n_recorded == 0:
+            raise UnsupportedModelError(
+                f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
+                "so the attention that tokens receive can't be read; choose a model whose attention can be (docs/models.md)"
+            )
+        yield forward
+
+
+def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
+    """The logits of the untouched model in evaluation mode; `[batch, seq, vocabulary]`."""
+    with torch.no_grad(), _evaluating(anatomy.model):
+        output = anatomy.model(**inputs, **_no_cache(anatomy.model))
+    logits: Tensor = output.logits
+    return logits
+
+
+@contextmanager
+def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]) -> Iterator[None]:
+    """Hooks for the time of the forward: remember calls and outputs, and spare the head all but one row."""
+
+    def keep_call(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            forward._calls[name] = (args, kwargs)
+
+        return hook
+
+    def keep_block(index: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            forward._block_outputs[index] = _with_first(output, None)
+            if index in blocks:
+                forward.states[index] = _first(output)
+
+        return hook
+
+    def keep_last(_module: nn.Module, _args: Any, output: Any) -> None:
+        forward._last_states = _first(output)
+
+    def keep_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+        forward._backbone_output = _with_first(output, None)
+        return _with_first(output, forward.final_rows()[None, :1])
+
+    handles = [
+        anatomy.decoder.register_forward_pre_hook(keep_call("decoder"), with_kwargs=True),
+        anatomy.head_owner.register_forward_pre_hook(keep_call("head"), with_kwargs=True),
+        *(block.register_forward_hook(keep_block(index)) for index, block in enumerate(anatomy.blocks)),
+        anatomy.decoder.register_forward_hook(keep_last),
+        anatomy.backbone.register_forward_hook(keep_output),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _recording_attention(anatomy: Anatomy, weights: Tensor, roles: TokenRoles) -> Iterator[AttentionRecorder]:
+    """Register a recorder under the name that the decoder's attention uses now.
+
+    The name stays, since some models branch on it ("eager", "sdpa"); only the function behind it changes.
+    """
+    with _readable_implementation(anatomy) as name:
+        table = AttentionInterface._global_mapping
+        original = table.get(name)
+        recorder = AttentionRecorder(anatomy.blocks, weights, roles, original)
+        table[name] = recorder
+        try:
+            yield recorder
+        finally:
+            if original is None:
+                del table[name]
+            else:
+                table[name] = original
+
+
+@contextmanager
+def _readable_implementation(anatomy: Anatomy) -> Iterator[str]:
+    """The decoder's attention implementation; other than "sdpa" and "eager" is switched to "sdpa" meanwhile."""
+    name = anatomy.decoder_config._attn_implementation
+    if name in ("sdpa", "eager"):
+        yield name
+        return
+    configs = {id(module.config): module.config for module in anatomy.model.modules() if hasattr(module, "config")}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    anatomy.model.set_attn_implementation("sdpa")  # type: ignore[operator]
+    try:
+        yield "sdpa"
+    finally:
+        for config, implementation in before:
+            config._attn_implementation = implementation
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and each module's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Put `forward` in the place of the module's own (which may be patched already, as accelerate does)."""
+    missing = object()
+    before = module.__dict__.get("forward", missing)
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if before is missing:
+            del module.forward
+        else:
+            module.forward = before  # type: ignore[method-assign]
+
+
+def _stub_block(kept_output: Any, states: Tensor | None) -> Callable[..., Any]:
+    """A forward that returns what the block returned, with `states` in it or else the states that it is given."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs["hidden_states"]
+        return _with_first(kept_output, given if states is None else states)
+
+    return forward
+
+
+def _first(output: Any) -> Tensor:
+    """The hidden states in the output of a block, a decoder or a backbone."""
+    states: Tensor = output if isinstance(output, Tensor) else output[0]
+    return states
+
+
+def _with_first(output: Any, states: Tensor | None) -> Any:
+    """A copy of `output` with other hidden states."""
+    if output is None or isinstance(output, Tensor):
+        return states
+    if isinstance(output, tuple):
+        return (states, *output[1:])
+    changed = copy.copy(output)
+    key = next(name for name, value in output.items() if value is not None)
+    if states is not None:
+        changed[key] = states
+    return changed
+
+
+def _no_cache(model: nn.Module) -> dict[str, bool]:
+    parameters = inspect.signature(model.forward).parameters
+    return {"use_cache": False} if "use_cache" in parameters else {}
+
+
+def _split(rows: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size], targets[start : start + size]
