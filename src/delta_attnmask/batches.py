@@ -9,7 +9,7 @@ Dimensions, spelled the same everywhere:
     row     answer positions of all samples of the batch, one after the other
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +26,33 @@ class TokenRoles:
     is_token: Tensor  # not padding
     is_answer: Tensor  # counted in the loss
     is_image: Tensor  # an image placeholder
+    is_special: Tensor  # structure of the prompt, not text
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Any], labels: Tensor, image_token_id: int | None) -> "TokenRoles":
+    def of(
+        cls,
+        inputs: Mapping[str, Any],
+        labels: Tensor,
+        image_token_id: int | None,
+        special_ids: Iterable[int] = (),
+    ) -> "TokenRoles":
         """Read the roles off the model's inputs and unshifted labels."""
         attention_mask, input_ids = inputs.get("attention_mask"), inputs.get("input_ids")
         is_token = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        is_image = torch.zeros_like(is_token)
+        is_image = inputs.get("image_embeds_position_mask", torch.zeros_like(is_token)).bool()  # Kosmos has no such token
         if image_token_id is not None and input_ids is not None:
             is_image = is_token & (input_ids == image_token_id)
+        is_special = torch.zeros_like(is_token)
+        if input_ids is not None:
+            is_special = is_token & ~is_image & torch.isin(input_ids, input_ids.new_tensor(list(special_ids)))
         is_answer = is_token & (labels != IGNORED_LABEL)
         is_answer[:, 0] = False  # no position predicts the first token
-        return cls(is_token, is_answer, is_image)
+        return cls(is_token, is_answer, is_image, is_special)
+
+    @property
+    def is_first(self) -> Tensor:
+        """True at each sample's first token."""
+        return self.is_token & (self.is_token.cumsum(-1) == 1)
 
     @property
     def predicts_answer(self) -> Tensor:

@@ -9,6 +9,8 @@ from delta_attnmask.errors import SettingsError
 Queries = Literal["all", "answer"]
 Tokens = Literal["all", "prompt", "image"]
 Replacement = Literal["zero", "mean"]
+Order = Literal["most", "least", "random"]
+Exclude = Literal["none", "sink", "special"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,9 @@ class MaskSettings:
     fraction: share of the eligible tokens that is masked, in (0, 1]; 0 masks nothing and gives delta = 0.
     block: the decoder block whose output is masked; negative counts from the end.
     replacement: what a masked state becomes: zeros, or the mean of the sample's non-padding states.
+    order: which eligible tokens go first: the most attended ones, or as controls the least attended or random ones.
+    exclude: tokens that are never masked: none; each sample's first token, which draws attention whatever it says
+        (an attention sink, arXiv:2309.17453); or that and every special token of the tokenizer.
 
     Raises SettingsError with all faults listed together.
     """
@@ -29,6 +34,8 @@ class MaskSettings:
     fraction: float = 0.2
     block: int = -2
     replacement: Replacement = "zero"
+    order: Order = "most"
+    exclude: Exclude = "none"
 
     def __post_init__(self) -> None:
         faults = [
@@ -37,6 +44,8 @@ class MaskSettings:
                 ("queries", self.queries, Queries),
                 ("tokens", self.tokens, Tokens),
                 ("replacement", self.replacement, Replacement),
+                ("order", self.order, Order),
+                ("exclude", self.exclude, Exclude),
             )
             if value not in get_args(allowed)
         ]

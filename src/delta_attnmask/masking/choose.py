@@ -1,19 +1,29 @@
-"""Which tokens are masked: eligibility and the most attended share. Pure tensor functions."""
+"""Which tokens are masked: eligibility, order and the share taken. Pure tensor functions."""
 
 import torch
 from torch import Tensor
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.settings import Tokens
+from delta_attnmask.settings import Exclude, Order, Queries, Tokens
 
 
-def eligible_tokens(roles: TokenRoles, tokens: Tokens) -> Tensor:
+def counted_queries(roles: TokenRoles, queries: Queries) -> Tensor:
+    """True where a position's attention counts; `[batch, seq]`."""
+    return roles.is_token if queries == "all" else roles.predicts_answer
+
+
+def eligible_tokens(roles: TokenRoles, tokens: Tokens, exclude: Exclude = "none") -> Tensor:
     """True where a token may be masked; `[batch, seq]`."""
-    if tokens == "all":
-        return roles.is_token
+    eligible = roles.is_token
     if tokens == "prompt":
-        return roles.is_token & ~roles.is_answer
-    return roles.is_token & roles.is_image
+        eligible = eligible & ~roles.is_answer
+    elif tokens == "image":
+        eligible = eligible & roles.is_image
+    if exclude != "none":
+        eligible = eligible & ~roles.is_first
+    if exclude == "special":
+        eligible = eligible & ~roles.is_special
+    return eligible
 
 
 def n_masked(n_eligible: Tensor, fraction: float) -> Tensor:
@@ -23,9 +33,27 @@ def n_masked(n_eligible: Tensor, fraction: float) -> Tensor:
     return torch.minimum(at_least_one, n_eligible)
 
 
-def most_attended(saliency: Tensor, eligible: Tensor, fraction: float) -> Tensor:
-    """True for the eligible tokens of highest saliency, ties to the lower position; `[batch, seq]`."""
-    ranked = saliency.masked_fill(~eligible, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+def choose_tokens(priority: Tensor, eligible: Tensor, fraction: float) -> Tensor:
+    """True for the share of eligible tokens of highest priority, ties to the lower position; `[batch, seq]`."""
+    ranked = priority.masked_fill(~eligible, -torch.inf).argsort(dim=-1, descending=True, stable=True)
     rank = torch.empty_like(ranked)
     rank.scatter_(-1, ranked, torch.arange(ranked.shape[-1], device=ranked.device).expand_as(ranked))
     return eligible & (rank < n_masked(eligible.sum(-1), fraction)[:, None])
+
+
+def priority(saliency: Tensor, order: Order, seeds: Tensor) -> Tensor:
+    """What tokens are ranked by: saliency, its negative, or random numbers fixed by each sample's seed; `[batch, seq]`."""
+    if order == "most":
+        return saliency
+    if order == "least":
+        return -saliency
+    return _random_numbers(seeds, saliency.shape[-1])
+
+
+def _random_numbers(seeds: Tensor, seq: int) -> Tensor:
+    """The same numbers for a sample in any batch, on any device: a hash (xorshift-multiply) of seed and position."""
+    positions = torch.arange(seq, device=seeds.device)
+    state = (seeds[:, None] * 1_000_003 + positions) & 0x7FFF_FFFF
+    for multiplier in (0x45D9F3B, 0x119DE1F3, 0x2C1B3C6D):
+        state = ((state ^ (state >> 16)) * multiplier) & 0x7FFF_FFFF
+    return state.double()

@@ -1,21 +1,22 @@
 """Δ-AttnMask: how much the answer's loss rises when the most attended hidden states are masked (arXiv:2508.09199).
 
-The steps of `score_batch`: capture one forward, choose the tokens, mask their states, run the tail, subtract.
+The steps: capture one forward, choose the tokens, mask their states, run the tail, subtract.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import DataError, SettingsError
-from delta_attnmask.masking.choose import eligible_tokens, most_attended
+from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority
 from delta_attnmask.masking.replace import replace_states
-from delta_attnmask.modeling.capture import captured_forward
+from delta_attnmask.modeling.capture import CapturedForward, captured_forward
 from delta_attnmask.modeling.selfcheck import checked_anatomy
-from delta_attnmask.settings import MaskSettings, Tokens
+from delta_attnmask.settings import MaskSettings
 
 
 @dataclass(frozen=True)
@@ -39,43 +40,85 @@ class BatchScore:
 
 
 def score_batch(
-    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, settings: MaskSettings | None = None
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor,
+    settings: MaskSettings | None = None,
+    *,
+    special_ids: Iterable[int] = (),
 ) -> BatchScore:
     """Score the samples of one batch with one forward and one more pass through the blocks behind the masked one.
 
     model: any Hugging Face model with a language-model head; nothing is left behind in it.
     inputs: what the model's forward takes, labels apart.
     labels: `[batch, seq]`, unshifted; -100 where a position is no answer token.
+    special_ids: token ids that `exclude="special"` keeps from being masked.
 
     Raises UnsupportedModelError where the model can't be read or its tail doesn't replay exactly (checked at the
     first batch of each model), SettingsError where the settings don't fit the model or the batch, DataError
     where a sample has no answer token.
     """
     settings = settings or MaskSettings()
-    anatomy = checked_anatomy(model, inputs, labels)
-    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
-    block = anatomy.resolve_block(settings.block)
-    eligible = eligible_tokens(roles, settings.tokens)
-    _require_answers_and_eligible(roles, eligible, settings.tokens)
-    counted = roles.is_token if settings.queries == "all" else roles.predicts_answer
-
-    with captured_forward(anatomy, inputs, labels, counted[:, None].float(), [block]) as forward:
-        saliency = forward.saliency[:, 0] * roles.is_token
-        is_masked = most_attended(saliency, eligible, settings.fraction)
-        masked = replace_states(forward.states[block], is_masked, roles.is_token, settings.replacement)
-        loss = forward.answer_loss(forward.final_rows())
-        masked_loss = forward.answer_loss(forward.run_tail(block, masked))
-
-    return BatchScore(loss, masked_loss, saliency, is_masked)
-
-
-def _require_answers_and_eligible(roles: TokenRoles, eligible: Tensor, tokens: Tokens) -> None:
-    without_answer = (~roles.predicts_answer.any(-1)).nonzero().flatten().tolist()
-    if without_answer:
-        raise DataError(f"samples {without_answer} of the batch have no answer token; labels must mark at least one")
-    without_eligible = (~eligible.any(-1)).nonzero().flatten().tolist()
-    if without_eligible:
+    score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids)[0]
+    unmaskable = score.masked_loss.isnan().logical_and(~score.loss.isnan()).nonzero().flatten().tolist()
+    if unmaskable:
         raise SettingsError(
-            f"tokens={tokens!r}: samples {without_eligible} of the batch have no such token; "
+            f"tokens={settings.tokens!r}: samples {unmaskable} of the batch have no such token; "
             "text-only samples need tokens='all' or 'prompt'"
         )
+    return score
+
+
+@torch.no_grad()
+def sweep_batch(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor,
+    grid: Sequence[MaskSettings],
+    *,
+    special_ids: Iterable[int] = (),
+) -> list[BatchScore]:
+    """Score a batch under many settings for one forward; only the tail is run again for each.
+
+    Like `score_batch`, but where a sample has no eligible token under a setting, its masked loss is NaN.
+    """
+    anatomy = checked_anatomy(model, inputs, labels)
+    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
+    _require_answers(roles)
+    blocks = [anatomy.resolve_block(settings.block) for settings in grid]
+    pools = sorted({settings.queries for settings in grid})
+    weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
+    seeds = _seeds(inputs, roles)
+
+    with captured_forward(anatomy, inputs, labels, weights, blocks) as forward:
+        loss = forward.answer_loss(forward.final_rows())
+        saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
+        scores = []
+        for settings, block in zip(grid, blocks, strict=True):
+            eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
+            ranked_by = priority(saliency[settings.queries], settings.order, seeds)
+            is_masked = choose_tokens(ranked_by, eligible, settings.fraction)
+            masked_loss = _masked_loss(forward, block, is_masked, roles, settings)
+            masked_loss = masked_loss.masked_fill(~eligible.any(-1), torch.nan)
+            scores.append(BatchScore(loss, masked_loss, saliency[settings.queries], is_masked))
+    return scores
+
+
+def _masked_loss(
+    forward: CapturedForward, block: int, is_masked: Tensor, roles: TokenRoles, settings: MaskSettings
+) -> Tensor:
+    states = replace_states(forward.states[block], is_masked, roles.is_token, settings.replacement)
+    return forward.answer_loss(forward.run_tail(block, states))
+
+
+def _seeds(inputs: Mapping[str, Any], roles: TokenRoles) -> Tensor:
+    """One number for each sample, made of its tokens, so that random orders don't depend on the batch; `[batch]`."""
+    ids = inputs["input_ids"] if inputs.get("input_ids") is not None else roles.is_token.long()
+    order = roles.is_token.cumsum(-1)
+    return (ids * order * roles.is_token).sum(-1) & 0x7FFF_FFFF
+
+
+def _require_answers(roles: TokenRoles) -> None:
+    without = (~roles.predicts_answer.any(-1)).nonzero().flatten().tolist()
+    if without:
+        raise DataError(f"samples {without} of the batch have no answer token; labels must mark at least one")

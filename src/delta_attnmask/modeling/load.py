@@ -1,0 +1,85 @@
+"""Load a model and its processor by the conventions of Hugging Face: a folder, or a name on the hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+from delta_attnmask.errors import SettingsError, UnsupportedModelError
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with what encodes its inputs."""
+
+    name: str
+    model: nn.Module
+    processor: Any
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+
+def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revision: str | None = None) -> LoadedModel:
+    """Load `name` (a folder or a hub name) without running code of its repository.
+
+    dtype: "auto" is bfloat16 on a GPU and float32 on a CPU. device: "auto" takes the GPU if there is one;
+    "balanced" and the other names of accelerate's device_map spread the model over several.
+
+    Raises UnsupportedModelError where it is missing or no image-text or causal language model.
+    """
+    chosen = choose_device(device)
+    wanted = choose_dtype(dtype, chosen)
+    placement = {"device_map": device} if device in ("balanced", "balanced_low_0", "sequential") else {}
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        kind = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
+        model = kind.from_pretrained(name, dtype=wanted, revision=revision, **placement)
+        processor = _load_processor(name, revision)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModelError(f"{name}: can't be loaded as an image-text or language model: {error}") from error
+    if not placement:
+        model = model.to(chosen)
+    return LoadedModel(name, model.eval(), processor)
+
+
+def choose_device(device: str) -> torch.device:
+    if device != "auto":
+        try:
+            return torch.device("cuda" if device.startswith(("balanced", "sequential")) else device)
+        except RuntimeError as error:
+            raise SettingsError(f"device={device!r}: {error}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    chosen: torch.dtype = getattr(torch, dtype)
+    return chosen
+
+
+def _takes_images(config: Any) -> bool:
+    return type(config) in AutoModelForImageTextToText._model_mapping  # type: ignore[attr-defined]
+
+
+def _load_processor(name: str, revision: str | None) -> Any:
+    """The processor, or for a text-only folder its tokenizer."""
+    try:
+        return AutoProcessor.from_pretrained(name, revision=revision)
+    except (OSError, ValueError):
+        if Path(name).is_dir() and (Path(name) / "preprocessor_config.json").exists():
+            raise
+        return AutoTokenizer.from_pretrained(name, revision=revision)

@@ -1,0 +1,64 @@
+"""Encoded samples become batches: by length, within a token budget, padded on the right."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from delta_attnmask.batches import IGNORED_LABEL, EncodedBatch
+from delta_attnmask.reading.encoding import EncodedSample
+
+
+def plan_batches(samples: Sequence[EncodedSample], batch_tokens: int) -> Iterator[list[EncodedSample]]:
+    """Group samples of similar length; a batch's longest sample times its size stays within `batch_tokens`.
+
+    Samples with and without images never share a batch: their inputs have other keys.
+    """
+    batch: list[EncodedSample] = []
+    for sample in sorted(samples, key=lambda s: (sorted(s.inputs), -s.n_tokens, s.row)):
+        is_full = batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens
+        if batch and (is_full or set(batch[0].inputs) != set(sample.inputs)):
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
+
+
+def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> EncodedBatch:
+    """Stack samples of the same input names into one batch."""
+    lengths = [sample.n_tokens for sample in samples]
+    inputs = {}
+    for name in samples[0].inputs:
+        tensors = [sample.inputs[name] for sample in samples]
+        if _is_per_token(tensors, lengths):
+            inputs[name] = _pad_tokens(tensors, max(lengths), pad_token_id if name == "input_ids" else 0)
+        else:
+            inputs[name] = _concatenate(tensors)
+    labels = _pad_tokens([sample.labels for sample in samples], max(lengths), IGNORED_LABEL)
+    return EncodedBatch(inputs, labels, tuple(sample.row for sample in samples))
+
+
+def _is_per_token(tensors: Sequence[Tensor], lengths: Sequence[int]) -> bool:
+    return all(
+        not tensor.is_floating_point() and tensor.ndim >= 2 and tuple(tensor.shape[:2]) == (1, length)
+        for tensor, length in zip(tensors, lengths, strict=True)
+    )
+
+
+def _pad_tokens(tensors: Sequence[Tensor], length: int, value: int) -> Tensor:
+    return torch.cat([_pad_to(tensor, (1, length, *tensor.shape[2:]), value) for tensor in tensors])
+
+
+def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
+    """Along the first dimension; the others (tiles of an image, their sizes) are padded with zeros to the largest."""
+    largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+    return torch.cat([_pad_to(tensor, (tensor.shape[0], *largest), 0) for tensor in tensors])
+
+
+def _pad_to(tensor: Tensor, shape: Sequence[int], value: int) -> Tensor:
+    if tuple(tensor.shape) == tuple(shape):
+        return tensor
+    missing = [amount for have, want in zip(tensor.shape, shape, strict=True) for amount in (want - have, 0)]
+    return functional.pad(tensor, missing[::-1], value=value)
