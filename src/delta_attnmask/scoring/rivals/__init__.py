@@ -1,0 +1,51 @@
+"""Other scores from the same load of the model, each one small file that registers under its file name.
+
+A file defines `RIVAL`: a `TokenRival` or `AttentionRival` costs nothing but the arithmetic, a `VariantRival` one more
+forward. What follows from such columns by arithmetic alone lives in `delta_attnmask.derived`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+
+from torch import Tensor
+
+from delta_attnmask.batches import TokenRoles
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.records import Record
+
+
+@dataclass(frozen=True)
+class TokenRival:
+    """Mean over the answer tokens of `value(logits [row, vocabulary] in float32, targets [row])`, which is `[row]`."""
+
+    value: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class AttentionRival:
+    """`value(saliency [batch, seq], roles)`, which is `[batch]`."""
+
+    value: Callable[[Tensor, TokenRoles], Tensor]
+
+
+@dataclass(frozen=True)
+class VariantRival:
+    """The loss of the same answer in a changed record; None where the change doesn't apply."""
+
+    change: Callable[[Record], Record | None]
+
+
+Rival = TokenRival | AttentionRival | VariantRival
+
+
+def rival_names() -> list[str]:
+    return sorted(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def load_rivals(names: Sequence[str]) -> dict[str, Rival]:
+    """The rivals of these names; SettingsError lists all unknown ones together."""
+    if unknown := sorted(set(names) - set(rival_names())):
+        raise SettingsError(f"no scores {unknown}; there are {', '.join(rival_names())}")
+    return {name: import_module(f"{__name__}.{name}").RIVAL for name in names}
