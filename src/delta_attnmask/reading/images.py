@@ -1,0 +1,155 @@
+"""Images from files that nobody has vetted: contained, capped, decoded as a whole. No torch here."""
+
+import base64
+import binascii
+import os
+import stat
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from delta_attnmask.errors import RowError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """What an image may be.
+
+    max_bytes: of the file, or of what a `data:` URI holds.
+    max_pixels: width times height as the header says, looked at before anything is decoded.
+    allow_outside: follow absolute paths, and links and `..` that leave the image folder.
+    """
+
+    max_bytes: int = 64 << 20
+    max_pixels: int = 50_000_000
+    allow_outside: bool = False
+
+
+def load_image(reference: str, root: Path | None, limits: ImageLimits = ImageLimits()) -> "Image":
+    """Read, decode and turn upright what `reference` names below `root`, as RGB.
+
+    Raises RowError with the reason. Nothing is ever fetched from the network.
+    """
+    return decode_image(read_image_bytes(reference, root, limits), limits)
+
+
+def read_image_bytes(reference: str, root: Path | None, limits: ImageLimits = ImageLimits()) -> bytes:
+    """The undecoded image that `reference` names: a path below `root`, or a base64 `data:` URI."""
+    if reference.startswith("data:"):
+        return _read_data_uri(reference, limits)
+    if "://" in reference:
+        raise RowError(f"image {_short(reference)}: URLs are never fetched; save it below the image folder")
+    if root is None:
+        raise RowError(f"image {_short(reference)}: no image folder was given")
+    try:
+        return _read_file(_locate(reference, root, limits), reference, limits)
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise RowError(f"image {_short(reference)}: {why}") from error
+
+
+def decode_image(data: bytes, limits: ImageLimits = ImageLimits()) -> "Image":
+    """Decode a whole image: first frame, EXIF rotation applied, transparency over white, 16 bits scaled to 8, RGB."""
+    try:
+        with _open_decoder(data) as image:
+            if image.width * image.height > limits.max_pixels:
+                raise RowError(f"image of {image.width}x{image.height}: more than {limits.max_pixels} pixels")
+            image.load()
+            return _to_rgb(_turn_upright(image))
+    except RowError:
+        raise
+    except Exception as error:  # a decoder at work on hostile bytes may raise anything; it is about this image only
+        raise RowError(f"image can't be decoded: {_short(str(error) or type(error).__name__)}") from error
+
+
+def _read_data_uri(reference: str, limits: ImageLimits) -> bytes:
+    header, comma, body = reference.partition(",")
+    if not comma or not header.endswith(";base64"):
+        raise RowError("image data URI: expected data:<type>;base64,<data>")
+    if len(body) > limits.max_bytes * 4 // 3 + 4:
+        raise RowError(f"image data URI: more than {limits.max_bytes} bytes")
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise RowError(f"image data URI: {error}") from error
+
+
+def _locate(reference: str, root: Path, limits: ImageLimits) -> Path:
+    root = root.resolve(strict=True)
+    path = (root / reference).resolve(strict=True)
+    if not limits.allow_outside and (os.path.isabs(reference) or not path.is_relative_to(root)):
+        raise RowError(f"image {_short(reference)}: outside the image folder")
+    return path
+
+
+def _read_file(path: Path, reference: str, limits: ImageLimits) -> bytes:
+    # without O_NONBLOCK a FIFO would wait for a writer; with O_NOFOLLOW a link put in place since can't lead elsewhere
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise RowError(f"image {_short(reference)}: not a regular file")
+        if status.st_size > limits.max_bytes:
+            raise RowError(f"image {_short(reference)}: more than {limits.max_bytes} bytes")
+        return file.read(limits.max_bytes)
+
+
+def _open_decoder(data: bytes) -> "ImageFile":
+    """The decoder that the first bytes ask for, chosen here: `Image.open` would also try exotic ones.
+
+    `Image.open` also prints a warning for large images that only process-wide state could turn into an error.
+    """
+    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+    file = BytesIO(data)
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile(file)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile(file)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(file)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return GifImagePlugin.GifImageFile(file)
+    if data.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile(file)
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return TiffImagePlugin.TiffImageFile(file)
+    got = f"starts with {data[:8]!r}" if data else "is empty"
+    raise RowError(f"image {got}: expected JPEG, PNG, WEBP, GIF, BMP or TIFF")
+
+
+def _turn_upright(image: "Image") -> "Image":
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(image)
+
+
+def _to_rgb(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bits(image)).convert("RGB")
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(image: "Image") -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """Scale grey levels of 16 bits; 32-bit and floating ones have no agreed white and are stretched over their range."""
+    levels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(levels.min()), float(levels.max()))
+    scaled = (levels - low) * (255.0 / (high - low)) if high > low else np.zeros_like(levels)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _short(text: str) -> str:
+    """Quoted, printable and of bounded length."""
+    return repr(text if len(text) <= 80 else f"{text[:60]}…{text[-19:]}")
