@@ -4,7 +4,5 @@ from tests.families import gemma, idefics, llava, other, qwen, text
 from tests.families.family import Family
 
 FAMILIES: dict[str, Family] = {
-    family.name: family
-    for module in (qwen, llava, gemma, idefics, other, text)
-    for family in module.FAMILIES
+    family.name: family for module in (qwen, llava, gemma, idefics, other, text) for family in module.FAMILIES
 }

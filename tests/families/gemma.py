@@ -21,7 +21,11 @@ SIGLIP: dict[str, Any] = {
 }
 WINDOWED = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
 WINDOWED_6 = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 3, "num_hidden_layers": 6}
-SHARED_KV = "the last two blocks reuse keys and values of earlier ones"
+SHARED_KV: dict[str, Any] = {
+    "blocks": (-2, 0),
+    "moved": {-2: 1},
+    "notes": "the last two of six blocks reuse keys and values of the two before, so none behind block 1 is masked",
+}
 
 
 def picture(sample: int) -> Inputs:
@@ -107,7 +111,7 @@ FAMILIES = [
         vision=large_picture,
         aligned=lambda input_ids, attention_mask: {"token_type_ids": (input_ids == IMAGE).int()},
     ),
-    family("Gemma 3n", "Gemma3nForConditionalGeneration", gemma3n_config, notes=SHARED_KV),
+    family("Gemma 3n", "Gemma3nForConditionalGeneration", gemma3n_config, **SHARED_KV),
     family(
         "Gemma 4",
         "Gemma4ForConditionalGeneration",
@@ -136,6 +140,6 @@ FAMILIES = [
         },
         vision=flat_patches,
         aligned=lambda input_ids, attention_mask: {"mm_token_type_ids": (input_ids == IMAGE).int()},
-        notes=SHARED_KV,
+        **SHARED_KV,
     ),
 ]

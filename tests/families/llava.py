@@ -162,7 +162,8 @@ FAMILIES = [
             "spatial_shapes": torch.tensor([[4, 4]]),
         },
         config={
-            "vision_config": TOWER | {"model_type": "siglip2_vision_model", "num_patches": 16, "vision_use_head": False},
+            "vision_config": TOWER
+            | {"model_type": "siglip2_vision_model", "num_patches": 16, "vision_use_head": False},
             "text_config": text("lfm2", layer_types=["conv", "full_attention"] * 2),
             "projector_hidden_size": 32,
         },

@@ -20,9 +20,9 @@ class Anatomy:
     """The parts of one loaded model.
 
     decoder: the module whose forward runs through `blocks` and the final norm.
-    head_owner: the module whose forward calls `backbone` and turns its states into logits.
-    backbone: the child of `head_owner` that contains the decoder (or is it).
-    first_block, last_block: the blocks that may be masked, both inclusive.
+    head_owner: the module whose forward calls one of `backbones` and turns its states into logits.
+    backbones: the modules on the way from `head_owner` down to the decoder, itself included (OPT calls the last).
+    last_block: the last block that may be masked; limit_reason says why not all.
     """
 
     model: nn.Module
@@ -30,9 +30,8 @@ class Anatomy:
     decoder_path: str
     blocks: nn.ModuleList
     head_owner: nn.Module
-    backbone: nn.Module
+    backbones: tuple[nn.Module, ...]
     image_token_id: int | None
-    first_block: int
     last_block: int
     limit_reason: str
 
@@ -47,13 +46,11 @@ class Anatomy:
     def resolve_block(self, block: int) -> int:
         """The index of the masked block from 0, clamped below blocks that reuse keys of earlier ones.
 
-        Raises SettingsError where the model has no such block, or it lies before the last image injection.
+        Raises SettingsError where the model has no such block.
         """
         index = block + self.n_blocks if block < 0 else block
         if not 0 <= index < self.n_blocks:
             raise SettingsError(f"block={block}: this model has {self.n_blocks} blocks, 0 to {self.n_blocks - 1}")
-        if index < self.first_block:
-            raise SettingsError(f"block={block}: the first that can be masked here is {self.first_block}: {self.limit_reason}")
         return min(index, self.last_block)
 
 
@@ -61,14 +58,14 @@ def examine(model: nn.Module) -> Anatomy:
     """Find the parts of `model`; raises UnsupportedModelError with what is missing."""
     n_blocks = getattr(text_config(model), "num_hidden_layers", None)
     if not isinstance(n_blocks, int):
-        raise UnsupportedModelError(f"{type(model).__name__}: its configuration names no num_hidden_layers of a decoder")
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: its configuration names no num_hidden_layers of a decoder"
+        )
     decoder, blocks = _find_blocks(model, n_blocks)
-    head_owner, backbone = _find_head(model, decoder)
-    first, last, reason = _block_limits(model, n_blocks)
+    head_owner, backbones = _find_head(model, decoder)
+    last, reason = _last_block(text_config(model), n_blocks)
     path = next(name for name, module in model.named_modules() if module is decoder)
-    return Anatomy(
-        model, decoder, path, blocks, head_owner, backbone, _image_token_id(model.config), first, last, reason
-    )
+    return Anatomy(model, decoder, path, blocks, head_owner, backbones, _image_token_id(model.config), last, reason)
 
 
 def text_config(model: nn.Module) -> Any:
@@ -94,39 +91,31 @@ def _breadth_first(root: nn.Module) -> Iterator[nn.Module]:
         queue.extend(module.children())
 
 
-def _find_head(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, nn.Module]:
+def _find_head(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, tuple[nn.Module, ...]]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if head is None:
         raise UnsupportedModelError(f"{type(model).__name__}: it has no language-model head; load it with one")
     owner = next(parent for parent in model.modules() if any(child is head for child in parent.children()))
-    for child in owner.children():
-        if any(module is decoder for module in child.modules()):
-            return owner, child
-    raise UnsupportedModelError(f"{type(model).__name__}: its head and its decoder don't share a module")
+    path = next((name for name, module in owner.named_modules() if module is decoder), None)
+    if not path:
+        raise UnsupportedModelError(f"{type(model).__name__}: its head and its decoder don't share a module")
+    names = path.split(".")
+    return owner, tuple(owner.get_submodule(".".join(names[: n + 1])) for n in range(len(names)))
 
 
 def _image_token_id(config: Any) -> int | None:
-    for name in _IMAGE_TOKEN_NAMES:
-        if isinstance(token := getattr(config, name, None), int):
-            return token
+    for part in (config, getattr(config, "vision_config", None)):
+        for name in _IMAGE_TOKEN_NAMES:
+            if isinstance(token := getattr(part, name, None), int):
+                return token
     return None
 
 
-def _block_limits(model: nn.Module, n_blocks: int) -> tuple[int, int, str]:
-    """The blocks that may be masked, and why not all."""
-    config: Any = model.config
-    injections = getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None)
-    if injections:
-        return len(injections) - 1, n_blocks - 1, f"image features are injected behind the first {len(injections)} blocks"
-    n_shared = getattr(text_config(model), "num_kv_shared_layers", 0) or 0
-    if n_shared:
-        last = _last_unshared_block(text_config(model), n_blocks - n_shared)
-        return 0, last, f"the last {n_shared} blocks reuse keys of earlier ones"
-    return 0, n_blocks - 1, ""
-
-
-def _last_unshared_block(config: Any, first_shared: int) -> int:
-    """The last block whose masking reaches every block that stores keys for the shared ones."""
-    kinds = list(config.layer_types)[:first_shared]
+def _last_block(config: Any, n_blocks: int) -> tuple[int, str]:
+    """The last block whose masking reaches every block that stores keys for later ones, and why it isn't the last."""
+    n_shared = getattr(config, "num_kv_shared_layers", 0) or 0
+    if not n_shared:
+        return n_blocks - 1, ""
+    kinds = list(config.layer_types)[: n_blocks - n_shared]
     storing = [max(i for i, kind in enumerate(kinds) if kind == wanted) for wanted in set(kinds)]
-    return max(0, min(storing) - 1)
+    return max(0, min(storing) - 1), f"the last {n_shared} blocks reuse keys of earlier ones"

@@ -16,14 +16,20 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.errors import UnsupportedModelError
+from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.attention.recorder import AttentionRecorder
 
 _REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
 
+TokenFunction = Callable[[Tensor, Tensor], Tensor]  # logits [row, vocabulary], targets [row] -> [row]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of `targets` `[row]` under `logits` `[row, vocabulary]`; `[row]`."""
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 class CapturedForward:
@@ -31,11 +37,14 @@ class CapturedForward:
 
     saliency: `[batch, pool, seq]`, pools in the order of `query_weights`.
     states: block index to the states that it put out, `[..., batch, seq, hidden]`.
+    first_block: the first block behind which the states pass from block to block untouched. Before it the model
+        adds to them (deepstack image features), which would undo a mask.
     n_recorded: decoder blocks whose attention was seen.
     """
 
     def __init__(self, anatomy: Anatomy, recorder: AttentionRecorder, roles: TokenRoles, targets: Tensor):
         self.states: dict[int, Tensor] = {}
+        self.first_block = 0
         self._anatomy = anatomy
         self._recorder = recorder
         self._roles = roles
@@ -43,7 +52,9 @@ class CapturedForward:
         self._answer_rows = roles.predicts_answer.nonzero(as_tuple=True)
         self._block_outputs: dict[int, Any] = {}
         self._calls: dict[str, Call] = {}
+        self._passed_on: Tensor | None = None
         self._last_states: Tensor | None = None
+        self._backbone: nn.Module | None = None
         self._backbone_output: Any = None
 
     @property
@@ -64,7 +75,15 @@ class CapturedForward:
         return self._rows(self._last_states)
 
     def run_tail(self, block: int, states: Tensor) -> Tensor:
-        """Run the blocks behind `block` on `states` (as kept in `states[block]`); `[row, hidden]`."""
+        """Run the blocks behind `block` on `states` (as kept in `states[block]`); `[row, hidden]`.
+
+        Raises SettingsError for changed states in front of `first_block`.
+        """
+        if block < self.first_block and states is not self.states[block]:
+            raise SettingsError(
+                f"block={block}: the first that can be masked here is {self.first_block}, since this model "
+                "adds image features to the states between earlier blocks (deepstack)"
+            )
         blocks = self._anatomy.blocks
         args, kwargs = self._calls["decoder"]
         with ExitStack() as stack:
@@ -81,18 +100,27 @@ class CapturedForward:
 
     def token_losses(self, rows: Tensor) -> Tensor:
         """Negative log-likelihood in nats of each answer token given the decoder's output `rows`; `[row]`."""
-        losses = []
+        return self.token_values(rows, {"loss": nats})["loss"]
+
+    def token_values(self, rows: Tensor, functions: Mapping[str, TokenFunction]) -> dict[str, Tensor]:
+        """Each function of the float32 logits and the targets at the decoder's output `rows`; `[row]` a name.
+
+        The head runs on some rows at a time, so that no logits of the whole batch exist.
+        """
         vocabulary = self._anatomy.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-        for part, wanted in _split(rows, self._targets, max(1, _LOGITS_PER_CHUNK // vocabulary)):
+        values: dict[str, list[Tensor]] = {name: [] for name in functions}
+        for part, targets in _split(rows, self._targets, max(1, _LOGITS_PER_CHUNK // vocabulary)):
             logits = self.run_head(part).float()
-            losses.append(torch.nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none"))
-        return torch.cat(losses)
+            for name, function in functions.items():
+                values[name].append(function(logits, targets.to(logits.device)))
+        return {name: torch.cat(parts) for name, parts in values.items()}
 
     def run_head(self, rows: Tensor) -> Tensor:
         """The model's own head (with its scales and softcaps) on `rows` `[row, hidden]`; logits `[row, vocabulary]`."""
         output = _with_first(self._backbone_output, rows[None])
         args, kwargs = self._calls["head"]
-        with _replaced_forward(self._anatomy.backbone, lambda *_, **__: output):
+        assert self._backbone is not None
+        with _replaced_forward(self._backbone, lambda *_, **__: output):
             result = self._anatomy.head_owner(*args, **kwargs)
         logits: Tensor = result.logits if hasattr(result, "logits") else _first(result)
         return logits[0]
@@ -113,7 +141,7 @@ def captured_forward(
 ) -> Iterator[CapturedForward]:
     """Run the model once and keep what is needed; the tail can be run again until the context is left.
 
-    query_weights: `[batch, pool, seq]`. blocks: whose outputs to keep.
+    query_weights: `[batch, pool, seq]`; without pools no attention is summed. blocks: whose outputs to keep.
     Raises UnsupportedModelError where no decoder attention went through transformers' attention interface.
     """
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
@@ -123,10 +151,10 @@ def captured_forward(
         recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles))
         forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
         with _capturing(anatomy, forward, blocks):
-            recorder.is_recording = True
+            recorder.is_recording = query_weights.shape[1] > 0
             anatomy.model(**inputs, **_no_cache(anatomy.model))
             recorder.is_recording = False
-        if forward.n_recorded == 0:
+        if query_weights.shape[1] and forward.n_recorded == 0:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
                 "so the attention that tokens receive can't be read; choose a model whose attention can be (docs/models.md)"
@@ -153,7 +181,10 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
         return hook
 
     def keep_block(index: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if index and not _same(_given(args, kwargs), forward._passed_on):
+                forward.first_block = index
+            forward._passed_on = _first(output)
             forward._block_outputs[index] = _with_first(output, None)
             if index in blocks:
                 forward.states[index] = _first(output)
@@ -161,18 +192,29 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
         return hook
 
     def keep_last(_module: nn.Module, _args: Any, output: Any) -> None:
+        forward._passed_on = None
         forward._last_states = _first(output)
 
-    def keep_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+    def note_backbone(module: nn.Module, _args: Any) -> None:
+        if forward._backbone is None:
+            forward._backbone = module
+
+    def keep_output(module: nn.Module, _args: Any, output: Any) -> Any:
+        if module is not forward._backbone:
+            return output
         forward._backbone_output = _with_first(output, None)
         return _with_first(output, forward.final_rows()[None, :1])
 
     handles = [
         anatomy.decoder.register_forward_pre_hook(keep_call("decoder"), with_kwargs=True),
         anatomy.head_owner.register_forward_pre_hook(keep_call("head"), with_kwargs=True),
-        *(block.register_forward_hook(keep_block(index)) for index, block in enumerate(anatomy.blocks)),
+        *(
+            block.register_forward_hook(keep_block(index), with_kwargs=True)
+            for index, block in enumerate(anatomy.blocks)
+        ),
         anatomy.decoder.register_forward_hook(keep_last),
-        anatomy.backbone.register_forward_hook(keep_output),
+        *(module.register_forward_pre_hook(note_backbone) for module in anatomy.backbones),
+        *(module.register_forward_hook(keep_output) for module in anatomy.backbones),
     ]
     try:
         yield
@@ -249,10 +291,19 @@ def _stub_block(kept_output: Any, states: Tensor | None) -> Callable[..., Any]:
     """A forward that returns what the block returned, with `states` in it or else the states that it is given."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        given = args[0] if args else kwargs["hidden_states"]
-        return _with_first(kept_output, given if states is None else states)
+        return _with_first(kept_output, _given(args, kwargs) if states is None else states)
 
     return forward
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states that a block is called with."""
+    states: Tensor = args[0] if args else kwargs["hidden_states"]
+    return states
+
+
+def _same(states: Tensor, others: Tensor | None) -> bool:
+    return states is others or (others is not None and torch.equal(states.to(others.device), others))
 
 
 def _first(output: Any) -> Tensor:

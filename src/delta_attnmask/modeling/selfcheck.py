@@ -57,7 +57,7 @@ def check_model(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> 
     """
     anatomy = examine(model)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
-    probes = sorted({anatomy.first_block, (anatomy.first_block + anatomy.last_block) // 2, anatomy.last_block})
+    probes = sorted({0, anatomy.last_block // 2, anatomy.last_block})
     with captured_forward(anatomy, inputs, labels, roles.is_token[:, None].float(), probes) as forward:
         rows = forward.final_rows()
         scale = rows.float().abs().max().clamp(min=1e-6)
