@@ -71,7 +71,7 @@ class Encoder:
             )
         if not getattr(self._tokenizer, "is_fast", False):
             raise UnsupportedModelError("this model has no fast tokenizer, so answer tokens can't be located in its prompts")
-        self._special_ids, self._special_text = _special_tokens(self._tokenizer)
+        self.special_ids, self._special_text = _special_tokens(self._tokenizer)
 
     @property
     def pad_token_id(self) -> int:
@@ -157,7 +157,7 @@ class Encoder:
         for index in range(run[-1] + 1, len(ids)):
             if offsets[index][1] > turn_end:
                 break
-            if ids[index] in self._special_ids:
+            if ids[index] in self.special_ids:
                 return [*run, index]
             if self._tokenizer.decode([ids[index]]).strip():
                 break

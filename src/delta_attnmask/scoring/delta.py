@@ -14,8 +14,9 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority
 from delta_attnmask.masking.replace import replace_states
-from delta_attnmask.modeling.capture import CapturedForward, captured_forward
+from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
+from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
 from delta_attnmask.settings import MaskSettings
 
 
@@ -39,6 +40,18 @@ class BatchScore:
         return self.masked_loss - self.loss
 
 
+@dataclass(frozen=True)
+class BatchSweep:
+    """One batch under many settings.
+
+    scores: one for each setting, in their order; masked losses are NaN where a sample has no eligible token.
+    rivals: other scores of the same forward by name, `[batch]`.
+    """
+
+    scores: list[BatchScore]
+    rivals: dict[str, Tensor]
+
+
 def score_batch(
     model: nn.Module,
     inputs: Mapping[str, Any],
@@ -59,7 +72,7 @@ def score_batch(
     where a sample has no answer token.
     """
     settings = settings or MaskSettings()
-    score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids)[0]
+    score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids).scores[0]
     unmaskable = score.masked_loss.isnan().logical_and(~score.loss.isnan()).nonzero().flatten().tolist()
     if unmaskable:
         raise SettingsError(
@@ -76,12 +89,15 @@ def sweep_batch(
     labels: Tensor,
     grid: Sequence[MaskSettings],
     *,
+    rivals: Mapping[str, Rival] | None = None,
     special_ids: Iterable[int] = (),
-) -> list[BatchScore]:
+) -> BatchSweep:
     """Score a batch under many settings for one forward; only the tail is run again for each.
 
-    Like `score_batch`, but where a sample has no eligible token under a setting, its masked loss is NaN.
+    grid: at least one setting. rivals: further scores, computed from the logits and the attention of that forward.
+    Raises like `score_batch`, but a sample without an eligible token is no error.
     """
+    rivals = rivals or {}
     anatomy = checked_anatomy(model, inputs, labels)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
     _require_answers(roles)
@@ -91,7 +107,9 @@ def sweep_batch(
     seeds = _seeds(inputs, roles)
 
     with captured_forward(anatomy, inputs, labels, weights, blocks) as forward:
-        loss = forward.answer_loss(forward.final_rows())
+        by_token = {name: rival.value for name, rival in rivals.items() if isinstance(rival, TokenRival)}
+        values = forward.token_values(forward.final_rows(), {"loss": nats, **by_token})
+        means = {name: roles.mean_by_sample(value) for name, value in values.items()}
         saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
         scores = []
         for settings, block in zip(grid, blocks, strict=True):
@@ -100,8 +118,20 @@ def sweep_batch(
             is_masked = choose_tokens(ranked_by, eligible, settings.fraction)
             masked_loss = _masked_loss(forward, block, is_masked, roles, settings)
             masked_loss = masked_loss.masked_fill(~eligible.any(-1), torch.nan)
-            scores.append(BatchScore(loss, masked_loss, saliency[settings.queries], is_masked))
-    return scores
+            scores.append(BatchScore(means["loss"], masked_loss, saliency[settings.queries], is_masked))
+    by_attention = {
+        name: rival.value(saliency[pools[0]], roles) for name, rival in rivals.items() if isinstance(rival, AttentionRival)
+    }
+    return BatchSweep(scores, {name: means[name] for name in by_token} | by_attention)
+
+
+@torch.no_grad()
+def loss_batch(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> Tensor:
+    """The loss alone: mean negative log-likelihood over each sample's answer tokens in nats; `[batch]`, float32."""
+    anatomy = checked_anatomy(model, inputs, labels)
+    no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
+    with captured_forward(anatomy, inputs, labels, no_pools, []) as forward:
+        return forward.answer_loss(forward.final_rows())
 
 
 def _masked_loss(

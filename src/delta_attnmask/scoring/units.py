@@ -1,138 +1,204 @@
 """Score one unit of rows: encode, batch, score, and give every row exactly one result."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.errors import DeltaAttnMaskError, RowError
+from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
-from delta_attnmask.scoring.delta import score_batch
+from delta_attnmask.scoring.delta import loss_batch, sweep_batch
+from delta_attnmask.scoring.rivals import Rival, VariantRival
 from delta_attnmask.settings import MaskSettings
 
 ImageLoader = Callable[[str], Any]
 
 
+@dataclass
+class _Found:
+    """What the batches of a unit have given so far, by row."""
+
+    numbers: dict[int, dict[str, float]] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    sweep: dict[int, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is computed for each row.
+
+    settings: those of the columns `masked_loss` and `delta`.
+    sweep: further settings, which share the forward. rivals: further scores by name.
+    batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
+    """
+
+    settings: MaskSettings
+    sweep: tuple[MaskSettings, ...] = ()
+    rivals: Mapping[str, Rival] = field(default_factory=dict)
+    batch_tokens: int = 8192
+
+    @property
+    def variants(self) -> dict[str, VariantRival]:
+        return {name: rival for name, rival in self.rivals.items() if isinstance(rival, VariantRival)}
+
+
 @dataclass(frozen=True)
 class PreparedUnit:
-    """A unit whose rows are encoded, or failed with a reason."""
+    """A unit whose rows are encoded, or failed with a reason. variants: changed rows by the score that reads them."""
 
     index: int
     records: tuple[Record, ...]
     samples: tuple[EncodedSample, ...]
     failures: dict[int, str]
+    variants: dict[str, list[EncodedSample]]
+
+
+@dataclass(frozen=True)
+class ScoredUnit:
+    """One score for each row of the unit, in input order, and the masked losses of the sweep.
+
+    sweep: row to the masked loss in nats under each setting of the plan's sweep, for the rows that were scored.
+    """
+
+    index: int
+    scores: list[SampleScore]
+    sweep: dict[int, list[float]]
 
 
 class UnitScorer:
     """Scores units of records with one model.
 
-    batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
     load_image: gives the PIL image for a reference as written in the data; raises RowError.
     """
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        encoder: Encoder,
-        load_image: ImageLoader,
-        settings: MaskSettings,
-        batch_tokens: int,
-        n_workers: int = 2,
+        self, loaded: LoadedModel, encoder: Encoder, load_image: ImageLoader, plan: ScoringPlan, n_workers: int = 2
     ):
         self.loaded = loaded
         self.encoder = encoder
-        self.settings = settings
-        self.batch_tokens = batch_tokens
+        self.plan = plan
+        self.batch_tokens = plan.batch_tokens
         self._load_image = load_image
         self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
         """Read images and encode; no row is lost, a bad one is kept with its reason."""
         rows = tuple(records)
-        samples, failures = [], {}
+        samples: list[EncodedSample] = []
+        failures: dict[int, str] = {}
+        variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
         for record, outcome in zip(rows, self._workers.map(self._encode, rows), strict=True):
             if isinstance(outcome, str):
                 failures[record.row] = outcome
-            else:
-                samples.append(outcome)
-        return PreparedUnit(index, rows, tuple(samples), failures)
+                continue
+            samples.append(outcome[""])
+            for name in variants.keys() & outcome.keys():
+                variants[name].append(outcome[name])
+        return PreparedUnit(index, rows, tuple(samples), failures, variants)
 
-    def compute(self, unit: PreparedUnit) -> list[SampleScore]:
+    def compute(self, unit: PreparedUnit) -> ScoredUnit:
         """Score the encoded rows; one result for each row of the unit, in input order."""
-        numbers: dict[int, dict[str, float]] = {}
-        failures = dict(unit.failures)
+        found = _Found(failures=dict(unit.failures))
         for batch in plan_batches(unit.samples, self.batch_tokens):
-            self._score(batch, numbers, failures)
+            self._run(batch, self._score, found)
+        for name, variants in unit.variants.items():
+            for batch in plan_batches(variants, self.batch_tokens):
+                self._run(batch, partial(self._score_variant, name), _Found(found.numbers))
         samples = {sample.row: sample for sample in unit.samples}
-        return [
-            _result(record, samples.get(record.row), numbers.get(record.row), failures.get(record.row, ""))
+        scores = [
+            _result(record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row, ""))
             for record in unit.records
         ]
+        kept = {score.row for score in scores if score.status == "ok"}
+        return ScoredUnit(unit.index, scores, {row: losses for row, losses in found.sweep.items() if row in kept})
 
     def collate(self, samples: Sequence[EncodedSample]) -> EncodedBatch:
         """The batch on the model's device, pixels in the model's precision."""
         return collate(samples, self.encoder.pad_token_id).to(self.loaded.device, self.loaded.dtype)
 
-    def _encode(self, record: Record) -> EncodedSample | str:
+    def _encode(self, record: Record) -> dict[str, EncodedSample] | str:
+        """The row under the name "" and its variants under theirs, or why the row can't be encoded."""
         if record.reason:
             return record.reason
         try:
-            return self.encoder.encode(record, [self._load_image(reference) for reference in record.images])
+            images = [self._load_image(reference) for reference in record.images]
+            encoded = {"": self.encoder.encode(record, images)}
         except RowError as error:
             return str(error)
+        for name, rival in self.plan.variants.items():
+            with suppress(RowError):  # a variant that can't be encoded leaves its column empty; the row stands
+                if (changed := rival.change(record)) is not None:
+                    encoded[name] = self.encoder.encode(changed, images if changed.images else [])
+        return encoded
 
-    def _score(
-        self, samples: list[EncodedSample], numbers: dict[int, dict[str, float]], failures: dict[int, str]
-    ) -> None:
+    def _run(self, samples: list[EncodedSample], score: Callable[[EncodedBatch, _Found], None], found: _Found) -> None:
         """Score a batch. A batch that fails is halved, so that one bad sample takes no other with it."""
         try:
-            batch = self.collate(samples)
-            score = score_batch(self.loaded.model, batch.inputs, batch.labels, self.settings)
-        except (RuntimeError, ValueError, IndexError, DeltaAttnMaskError) as error:
-            out_of_memory = isinstance(error, torch.OutOfMemoryError)
+            score(self.collate(samples), found)
+        except (RuntimeError, ValueError, IndexError, DataError, SettingsError) as error:
             if len(samples) == 1:
-                failures[samples[0].row] = f"the model refuses the row: {_first_line(error)}"
+                found.failures[samples[0].row] = f"the model refuses the row: {_first_line(error)}"
                 return
-            self._halve(samples, out_of_memory)
+            if isinstance(error, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
+                self.batch_tokens = max(1, sum(sample.n_tokens for sample in samples) // 2)
             middle = len(samples) // 2
-            self._score(samples[:middle], numbers, failures)
-            self._score(samples[middle:], numbers, failures)
-            return
-        for name in ("loss", "masked_loss", "delta"):
-            for row, value in zip(batch.rows, getattr(score, name).tolist(), strict=True):
-                numbers.setdefault(row, {})[name] = value
+            self._run(samples[:middle], score, found)
+            self._run(samples[middle:], score, found)
 
-    def _halve(self, samples: list[EncodedSample], out_of_memory: bool) -> None:
-        if out_of_memory:
-            torch.cuda.empty_cache()
-            self.batch_tokens = max(1, sum(sample.n_tokens for sample in samples) // 2)
+    def _score(self, batch: EncodedBatch, found: _Found) -> None:
+        grid = [self.plan.settings, *self.plan.sweep]
+        special = self.encoder.special_ids
+        result = sweep_batch(
+            self.loaded.model, batch.inputs, batch.labels, grid, rivals=self.plan.rivals, special_ids=special
+        )
+        main = result.scores[0]
+        columns = {"loss": main.loss, "masked_loss": main.masked_loss, "delta": main.delta, **result.rivals}
+        for name, values in columns.items():
+            for row, value in zip(batch.rows, values.tolist(), strict=True):
+                found.numbers.setdefault(row, {})[name] = value
+        if self.plan.sweep:
+            masked = torch.stack([score.masked_loss for score in result.scores[1:]], dim=1).tolist()
+            found.sweep.update(zip(batch.rows, masked, strict=True))
+
+    def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
+        losses = loss_batch(self.loaded.model, batch.inputs, batch.labels).tolist()
+        for row, value in zip(batch.rows, losses, strict=True):
+            if row in found.numbers:
+                found.numbers[row][name] = value
 
 
-def _result(
-    record: Record, sample: EncodedSample | None, numbers: dict[str, float] | None, reason: str
-) -> SampleScore:
-    """The row's score; a number that is not finite makes it a failed row."""
-    if numbers is not None and not all(math.isfinite(value) for value in numbers.values()):
-        reason, numbers = f"the loss is not finite ({numbers['loss']}, masked {numbers['masked_loss']})", None
+def _result(record: Record, sample: EncodedSample | None, numbers: dict[str, float] | None, reason: str) -> SampleScore:
+    """The row's score; a loss that is not finite makes it a failed row."""
+    core: dict[str, float | None] = {name: (numbers or {}).pop(name, None) for name in ("loss", "masked_loss", "delta")}
+    if numbers is not None and not all(value is not None and math.isfinite(value) for value in core.values()):
+        reason = f"the loss is not finite ({core['loss']}, masked {core['masked_loss']})"
+        numbers = None
+    is_ok = numbers is not None
     return SampleScore(
         row=record.row,
         id=record.id,
         key=record.key,
         source=record.source,
-        status="ok" if numbers is not None else "failed",
+        status="ok" if is_ok else "failed",
         reason=reason,
         n_tokens=sample.n_tokens if sample else None,
         n_image_tokens=sample.n_image_tokens if sample else None,
         n_answer_tokens=sample.n_answer_tokens if sample else None,
-        **(numbers or {}),
+        loss=core["loss"] if is_ok else None,
+        masked_loss=core["masked_loss"] if is_ok else None,
+        delta=core["delta"] if is_ok else None,
+        extra=dict(numbers or {}),
     )
 
 
