@@ -21,7 +21,7 @@ KINDS = ("count", "tallest", "tallest", "shortest", "shortest", "compare", "comp
 
 def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     """`n` rows; the runs of the tables that a split uses start where no other split's runs start."""
-    return shared(rng, n, lambda: _draw(rng, split), lambda picture: _converse(rng, picture))
+    return shared(rng, n, lambda: _draw(rng, split), lambda picture: _converse(rng, split, picture))
 
 
 def blank_picture(rng: random.Random) -> Picture:
@@ -46,8 +46,8 @@ def _draw(rng: random.Random, split: Split) -> Picture:
     return Picture(draw_bars(rng, chart), chart)
 
 
-def _converse(rng: random.Random, picture: Picture) -> Row:
-    count, questions = draw_turn_count(rng), []
+def _converse(rng: random.Random, split: Split, picture: Picture) -> Row:
+    count, questions = draw_turn_count(rng, split), []
     for kind in [*dict.fromkeys(rng.choices(KINDS, k=14)), "count"]:
         question = QUESTIONS[kind](rng, picture.facts)
         if question.reply(picture.facts) is not None and len(questions) < count and kind not in {q.kind for q in questions}:

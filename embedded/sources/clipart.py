@@ -21,7 +21,7 @@ def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     places = list(split_places()[split])
     rng.shuffle(places)
     order = iter(places * (1 + n // len(places)))
-    return shared(rng, n, lambda: _draw(next(order)), lambda picture: _converse(rng, picture))
+    return shared(rng, n, lambda: _draw(next(order)), lambda picture: _converse(rng, split, picture))
 
 
 def blank_picture(rng: random.Random) -> Picture:
@@ -57,8 +57,8 @@ def _draw(place: int) -> Picture:
     return Picture(load_assets().clipart[place], load_assets().clipart_topics[place])
 
 
-def _converse(rng: random.Random, picture: Picture) -> Row:
-    kinds = rng.sample((_topic, _is_topic), min(2, draw_turn_count(rng)))
+def _converse(rng: random.Random, split: Split, picture: Picture) -> Row:
+    kinds = rng.sample((_topic, _is_topic), min(2, draw_turn_count(rng, split)))
     return converse("clipart", [picture], picture.facts, [kind(rng, picture.facts) for kind in kinds])
 
 

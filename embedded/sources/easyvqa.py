@@ -92,7 +92,7 @@ def _converse(rng: random.Random, picture: Picture, split: Split) -> Row:
         second = Picture(load_assets().shapes[other], _facts()[other])
         return converse("easyvqa", [picture, second], (picture.facts, second.facts), [_pair_question(rng)])
     asked = [q for q, _ in load_assets().shape_questions[place] if not NEGATED.match(q)]
-    count = min(draw_turn_count(rng), len(asked))
+    count = min(draw_turn_count(rng, split), len(asked))
     questions = [_own(rng) if rng.random() < DESCRIBING else _package_question(rng, text) for text in rng.sample(asked, count)]
     unique = {q.text: q for q in questions}
     return converse("easyvqa", [picture], picture.facts, list(unique.values()))

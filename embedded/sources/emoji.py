@@ -21,12 +21,12 @@ KINDS = ("name", "name", "name", "category", "category", "is_name", "is_category
 
 def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     """`n` rows in the trained styles."""
-    return _rows(rng, n, "emoji", ("noto", "twemoji", "fluent-emoji-flat", "emojione"))
+    return _rows(rng, n, split, "emoji", ("noto", "twemoji", "fluent-emoji-flat", "emojione"))
 
 
 def samples_new_style(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     """`n` rows in the style that training never shows."""
-    return _rows(rng, n, "fxemoji", (NEW_STYLE,))
+    return _rows(rng, n, split, "fxemoji", (NEW_STYLE,))
 
 
 def blank_picture(rng: random.Random) -> Picture:
@@ -35,8 +35,8 @@ def blank_picture(rng: random.Random) -> Picture:
     return Picture(blank(rng, ground), Scene(ground, ()))
 
 
-def _rows(rng: random.Random, n: int, source: str, styles: tuple[str, ...]) -> Iterator[Row]:
-    return shared(rng, n, lambda: _draw(rng, styles), lambda picture: _converse(rng, source, styles, picture))
+def _rows(rng: random.Random, n: int, split: Split, source: str, styles: tuple[str, ...]) -> Iterator[Row]:
+    return shared(rng, n, lambda: _draw(rng, styles), lambda picture: _converse(rng, split, source, styles, picture))
 
 
 def _draw(rng: random.Random, styles: tuple[str, ...], label: str | None = None) -> Picture:
@@ -46,13 +46,14 @@ def _draw(rng: random.Random, styles: tuple[str, ...], label: str | None = None)
     return Picture(draw_scene(rng, scene, rng.choice([s for s in styles if s in styles_of(label)])), scene)
 
 
-def _converse(rng: random.Random, source: str, styles: tuple[str, ...], picture: Picture) -> Row:
+def _converse(rng: random.Random, split: Split, source: str, styles: tuple[str, ...], picture: Picture) -> Row:
     if rng.random() < TWO_PICTURES:
         other = _draw(rng, styles, picture.facts.things[0].label if rng.random() < 0.5 else None)
         facts = (picture.facts, other.facts)
         return converse(source, [picture, other], facts, [_pair_question(rng, facts)])
-    kinds = rng.sample(sorted(set(KINDS)), 3) if (k := draw_turn_count(rng)) > 1 else [rng.choice(KINDS)]
-    return converse(source, [picture], picture.facts, [question(rng, kind, picture.facts) for kind in kinds[:k]])
+    count = draw_turn_count(rng, split)
+    kinds = rng.sample(sorted(set(KINDS)), max(3, count)) if count > 1 else [rng.choice(KINDS)]
+    return converse(source, [picture], picture.facts, [question(rng, kind, picture.facts) for kind in kinds[:count]])
 
 
 def question(rng: random.Random, kind: str, scene: Scene) -> Question:

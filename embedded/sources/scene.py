@@ -21,7 +21,7 @@ MAX_LABELS_PER_CATEGORY = 12
 
 def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     """`n` rows."""
-    return shared(rng, n, lambda: _draw(rng), lambda picture: _converse(rng, picture))
+    return shared(rng, n, lambda: _draw(rng), lambda picture: _converse(rng, split, picture))
 
 
 def blank_picture(rng: random.Random) -> Picture:
@@ -53,8 +53,8 @@ def _draw_scene(rng: random.Random) -> Scene:
     return Scene(rng.choice(list(COLORS)), tuple(Thing(name, corner, "small") for name, corner in zip(names, corners, strict=True)))
 
 
-def _converse(rng: random.Random, picture: Picture) -> Row:
-    count, questions = draw_turn_count(rng), []
+def _converse(rng: random.Random, split: Split, picture: Picture) -> Row:
+    count, questions = draw_turn_count(rng, split), []
     kinds = list(dict.fromkeys(rng.choices(KINDS, k=12)))
     for kind in kinds:
         question = QUESTIONS[kind](rng, picture.facts)

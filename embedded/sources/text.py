@@ -20,7 +20,7 @@ NUMBERS = ("one", "two", "three", "four", "five")
 def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     """`n` rows; the same facts occur in every split, as facts do."""
     for _ in range(n):
-        questions = [rng.choice((_category, _is_category, _repeat, _repeat))(rng) for _ in range(draw_turn_count(rng))]
+        questions = [rng.choice((_category, _is_category, _repeat, _repeat))(rng) for _ in range(draw_turn_count(rng, split))]
         yield converse("text", [], None, list({q.text: q for q in questions}.values()))
 
 
