@@ -250,7 +250,7 @@ def _readable_implementation(anatomy: Anatomy) -> Iterator[str]:
     if name in ("sdpa", "eager"):
         yield name
         return
-    configs = {id(module.config): module.config for module in anatomy.model.modules() if hasattr(module, "config")}
+    configs: dict[int, Any] = {id(m.config): m.config for m in anatomy.model.modules() if hasattr(m, "config")}
     before = [(config, config._attn_implementation) for config in configs.values()]
     anatomy.model.set_attn_implementation("sdpa")  # type: ignore[operator]
     try:
@@ -277,14 +277,14 @@ def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterato
     """Put `forward` in the place of the module's own (which may be patched already, as accelerate does)."""
     missing = object()
     before = module.__dict__.get("forward", missing)
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
         if before is missing:
             del module.forward
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 def _stub_block(kept_output: Any, states: Tensor | None) -> Callable[..., Any]:

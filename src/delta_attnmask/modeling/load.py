@@ -10,6 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 
+_PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -40,10 +42,10 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     """
     chosen = choose_device(device)
     wanted = choose_dtype(dtype, chosen)
-    placement = {"device_map": device} if device in ("balanced", "balanced_low_0", "sequential") else {}
+    placement = {"device_map": device} if device in _PLACEMENTS else {}
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
-        kind = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
+        kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
         model = kind.from_pretrained(name, dtype=wanted, revision=revision, **placement)
         processor = _load_processor(name, revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -56,7 +58,7 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
 def choose_device(device: str) -> torch.device:
     if device != "auto":
         try:
-            return torch.device("cuda" if device.startswith(("balanced", "sequential")) else device)
+            return torch.device("cuda" if device in _PLACEMENTS else device)
         except RuntimeError as error:
             raise SettingsError(f"device={device!r}: {error}") from error
     if torch.cuda.is_available():
@@ -72,13 +74,13 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
 
 
 def _takes_images(config: Any) -> bool:
-    return type(config) in AutoModelForImageTextToText._model_mapping  # type: ignore[attr-defined]
+    return type(config) in AutoModelForImageTextToText._model_mapping
 
 
 def _load_processor(name: str, revision: str | None) -> Any:
     """The processor, or for a text-only folder its tokenizer."""
     try:
-        return AutoProcessor.from_pretrained(name, revision=revision)
+        return AutoProcessor.from_pretrained(name, revision=revision)  # type: ignore[no-untyped-call]
     except (OSError, ValueError):
         if Path(name).is_dir() and (Path(name) / "preprocessor_config.json").exists():
             raise

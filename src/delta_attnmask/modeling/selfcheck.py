@@ -45,9 +45,20 @@ class SelfCheck:
 
 def checked_anatomy(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> Anatomy:
     """The model's anatomy, after a self-check if this model had none yet."""
+    self_check(model, inputs, labels)
+    return examine(model)
+
+
+def self_check(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> SelfCheck:
+    """What `check_model` found at the first batch of this model."""
     if model not in _checked:
         _checked[model] = check_model(model, inputs, labels)
-    return examine(model)
+    return _checked[model]
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far two losses in nats may differ by rounding in another order."""
+    return _LOSS_TOLERANCE.get(dtype, 1e-4)
 
 
 def check_model(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> SelfCheck:

@@ -13,6 +13,7 @@ import torch
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.records import Record
@@ -88,6 +89,7 @@ class UnitScorer:
         self.encoder = encoder
         self.plan = plan
         self.batch_tokens = plan.batch_tokens
+        self._is_checked = False
         self._load_image = load_image
         self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
@@ -105,6 +107,29 @@ class UnitScorer:
             for name in variants.keys() & outcome.keys():
                 variants[name].append(outcome[name])
         return PreparedUnit(index, rows, tuple(samples), failures, variants)
+
+    def self_check(self, unit: PreparedUnit) -> str | None:
+        """Check the model on two short samples, once; the line that says what was found, None if done before.
+
+        Where two samples together give other losses than each alone, the scorer goes on with batches of one.
+        """
+        if self._is_checked or not unit.samples:
+            return None
+        self._is_checked = True
+        shortest = sorted(unit.samples, key=lambda sample: (sample.n_image_tokens == 0, sample.n_tokens))
+        samples = [sample for sample in shortest if sample.inputs.keys() == shortest[0].inputs.keys()][:2]
+        batch = self.collate(samples)
+        line = str(self_check(self.loaded.model, batch.inputs, batch.labels))
+        together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
+        if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
+            self.batch_tokens = 1
+            line += "; samples change each other in a batch, so they run one by one"
+        return line
+
+    def _losses(self, samples: list[EncodedSample]) -> list[float]:
+        batch = self.collate(samples)
+        losses: list[float] = loss_batch(self.loaded.model, batch.inputs, batch.labels).tolist()
+        return losses
 
     def compute(self, unit: PreparedUnit) -> ScoredUnit:
         """Score the encoded rows; one result for each row of the unit, in input order."""

@@ -4,11 +4,28 @@ Works through the queries chunk by chunk, so that no seq×seq map of the whole b
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 _CHUNK_ELEMENTS = 1 << 24  # of one chunk's scores: 64 MiB in float32
+_CACHE_ELEMENTS = 1 << 18  # of one chunk's scores on a CPU, so that they stay in its cache
+_CPU_QUERIES = 32  # a chunk on a CPU; small, since causal chunks skip the keys behind them
+_GPU_QUERIES = 256
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A range of samples, and a range of queries in them."""
+
+    samples: slice
+    start: int
+    stop: int
+
+    @property
+    def queries(self) -> slice:
+        return slice(self.start, self.stop)
 
 
 def attend(
@@ -52,20 +69,56 @@ def column_sums(
 ) -> Tensor:
     """Attention received, from the log-sum-exp of a fast kernel: `sum_q weight[q] * exp(q·k * scale - lse[q])`.
 
-    lse: `[batch, head, seq]`. Queries that no pool counts are skipped, whatever their log-sum-exp.
+    key: may have fewer heads (grouped); it is never repeated. lse: `[batch, head, seq]`.
+    Queries that no pool counts are skipped, whatever their log-sum-exp.
     Returns `[batch, pool, seq]` averaged over heads, float32.
     """
-    key = match_heads(key, query.shape[1])
-    is_counted = (weights != 0).any(1)[:, None]
-    lse = lse.float().masked_fill(~is_counted, torch.inf)
+    batch, n_heads, seq, _ = query.shape
+    is_counted = (weights != 0).any(1)
+    minus_lse = lse.float().neg().masked_fill(~is_counted[:, None], -torch.inf)
+    mask = None if mask is None else mask.expand(batch, -1, seq, -1)
     received = weights.new_zeros(weights.shape, dtype=torch.float32)
-    for start, stop in chunks(query):
-        n_keys = stop if is_causal else key.shape[2]
-        scores = (query[:, :, start:stop] * scale) @ key[:, :, :n_keys].transpose(-1, -2)
-        scores = restrict(scores.float(), mask, start, stop, is_causal)
-        shares = scores.sub_(lse[:, :, start:stop, None]).exp_()
-        received[:, :, :n_keys] += pool_heads(shares, weights[:, :, start:stop])
+    for tile in _tiles(is_counted, n_heads):
+        n_keys = tile.stop if is_causal else key.shape[2]
+        keys = key[tile.samples, :, :n_keys]
+        scores = _scores(query[tile.samples, :, tile.queries], keys, minus_lse[tile.samples, :, tile.queries], scale)
+        if mask is not None:
+            scores = _masked(scores, mask[tile.samples, :, tile.queries, :n_keys])
+        if is_causal:
+            scores[..., tile.queries].masked_fill_(_future(tile.stop - tile.start, scores.device), -torch.inf)
+        received[tile.samples, :, :n_keys] += pool_heads(scores.exp_(), weights[tile.samples, :, tile.queries])
     return received
+
+
+def _scores(query: Tensor, key: Tensor, minus_lse: Tensor, scale: float) -> Tensor:
+    """`q·k * scale - lse` in float32, `[batch, head, queries, keys]`; the queries of grouped heads share one product."""
+    batch, n_heads, n_queries, dim = query.shape
+    groups, n_keys = batch * key.shape[1], key.shape[2]
+    left = query.reshape(groups, -1, dim)
+    right = key.transpose(-1, -2).reshape(groups, dim, n_keys)
+    added = minus_lse.reshape(groups, -1, 1)
+    if query.device.type == "cuda" and query.dtype != torch.float32:
+        scores = torch.bmm(left, right, out_dtype=torch.float32).mul_(scale).add_(added)
+    else:
+        scores = torch.baddbmm(added, left.float(), right.float(), alpha=scale)
+    return scores.view(batch, n_heads, n_queries, n_keys)
+
+
+def _tiles(is_counted: Tensor, n_heads: int) -> Iterator[Tile]:
+    """Pieces of the batch whose scores stay within the memory bound, without queries that count nowhere."""
+    batch, seq = is_counted.shape
+    if is_counted.device.type != "cpu":
+        step = max(16, min(_GPU_QUERIES, _CHUNK_ELEMENTS // (batch * n_heads * seq)))
+        yield from (Tile(slice(0, batch), start, min(start + step, seq)) for start in range(0, seq, step))
+        return
+    n_samples = max(1, _CACHE_ELEMENTS // (n_heads * seq * _CPU_QUERIES))
+    for first in range(0, batch, n_samples):
+        samples = slice(first, min(first + n_samples, batch))
+        counted = is_counted[samples].any(0).nonzero()
+        if len(counted):
+            begin, end = int(counted[0]), int(counted[-1]) + 1
+            for start in range(begin, end, _CPU_QUERIES):
+                yield Tile(samples, start, min(start + _CPU_QUERIES, end))
 
 
 def chunks(query: Tensor) -> Iterator[tuple[int, int]]:
@@ -83,15 +136,21 @@ def match_heads(states: Tensor, n_heads: int) -> Tensor:
 
 def restrict(scores: Tensor, mask: Tensor | None, start: int, stop: int, is_causal: bool) -> Tensor:
     """Set the scores `[batch, head, start:stop, keys]` that may not be attended to minus infinity."""
-    n_keys = scores.shape[-1]
     if mask is not None:
-        part = mask[..., start:stop, :n_keys] if mask.shape[-2] > 1 else mask[..., :n_keys]
-        scores = scores.masked_fill(~part, -torch.inf) if part.dtype == torch.bool else scores + part
+        scores = _masked(scores, mask[..., start:stop, :] if mask.shape[-2] > 1 else mask)
     if is_causal:
-        positions = torch.arange(n_keys, device=scores.device)
+        positions = torch.arange(scores.shape[-1], device=scores.device)
         is_future = positions > torch.arange(start, stop, device=scores.device)[:, None]
         scores = scores.masked_fill(is_future, -torch.inf)
     return scores
+
+
+def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+
+
+def _future(size: int, device: torch.device) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
 
 
 def pool_heads(shares: Tensor, weights: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The attention function that stands in for the model's own: same output, and it sums what each token receives."""
 
-import sys
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -144,6 +144,8 @@ def _with_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
 
 
 def _eager_function(module: nn.Module) -> AttentionFunction:
-    """The eager function of the file that defines `module`: what transformers falls back to."""
-    function: AttentionFunction = sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
+    """What transformers falls back to under "eager": a function of the module's own file, named in its forward."""
+    forward = inspect.unwrap(type(module).forward)
+    name = next(name for name in forward.__code__.co_names if name.endswith("eager_attention_forward"))
+    function: AttentionFunction = forward.__globals__[name]
     return function

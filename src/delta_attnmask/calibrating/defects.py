@@ -1,0 +1,193 @@
+"""Defects planted in copies of the user's own rows: what a score should rank below the originals.
+
+Each kind is a function of a record and a `Donors` index of the same data, so that no word, image or phrase enters that
+the data doesn't hold already: nothing gives a defect away but its being wrong. None where the kind doesn't apply.
+No torch here.
+"""
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from delta_attnmask.records import Record, Turn
+
+BLANK = "blank:"  # in front of an image reference: the same picture painted over in its mean colour
+
+_COLOURS = "red green blue yellow orange purple pink brown black white gray grey teal".split()
+_NUMBERS = "zero one two three four five six seven eight nine ten".split()
+_OPPOSITES = {"yes": "no", "left": "right", "above": "below", "top": "bottom", "more": "less", "is": "isn't", "true": "false"}
+_OPPOSITES |= {other: word for word, other in _OPPOSITES.items()}
+_WORD = re.compile(r"[A-Za-z']+|\d+")
+
+Defect = Callable[[Record, "Donors", random.Random], Record | None]
+
+
+class Donors:
+    """What the other rows of the data can lend: images, questions and answers, by source and by question."""
+
+    def __init__(self, records: Iterable[Record]):
+        self.by_source: dict[str, list[Record]] = defaultdict(list)
+        self.answers_to: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self.words: set[str] = set()
+        questions_of: dict[str, set[str]] = defaultdict(set)
+        for record in records:
+            self.by_source[record.source].append(record)
+            for question, answer in exchanges(record):
+                self.answers_to[record.source, question].append(answer)
+                questions_of[answer].add(question)
+                self.words.update(word.lower() for word in _WORD.findall(answer))
+        self.generic = max(questions_of, key=lambda answer: (len(questions_of[answer]), answer), default="")
+
+    def answers(self, source: str) -> list[str]:
+        return [turn.text for record in self.by_source[source] for turn in record.turns if turn.role == "assistant"]
+
+
+def exchanges(record: Record) -> list[tuple[str, str]]:
+    """Each assistant turn's text behind that of the user turn before it."""
+    pairs, question = [], ""
+    for turn in record.turns:
+        if turn.role == "assistant":
+            pairs.append((question, turn.text))
+        elif turn.role == "user":
+            question = turn.text
+    return pairs
+
+
+def image_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Images of another row of the source, one that answers a common question otherwise where there is such a row."""
+    others = [
+        other
+        for other in donors.by_source[record.source]
+        if len(other.images) == len(record.images) and not set(other.images) & set(record.images)
+    ]
+    if not record.images or not others:
+        return None
+    mine = dict(exchanges(record))
+    differing = [other for other in others if any(mine.get(q, a) != a for q, a in exchanges(other))]
+    return replace(record, images=rng.choice(differing or others).images)
+
+
+def image_blank(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Every image painted over in its mean colour."""
+    if not record.images:
+        return None
+    return replace(record, images=tuple(BLANK + reference for reference in record.images))
+
+
+def answer_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Each answer replaced by one that the source gives to anything."""
+    pool = donors.answers(record.source)
+    return _with_answers(record, lambda question, answer: _other(pool, answer, rng))
+
+
+def answer_same_question(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Each answer replaced by another that the source gives to the very same question."""
+    return _with_answers(record, lambda question, answer: _other(donors.answers_to[record.source, question], answer, rng))
+
+
+def flipped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """In each answer one yes/no, side, number or colour turned into another that the data's answers use."""
+    return _with_answers(record, lambda question, answer: _flip(answer, donors.words, rng))
+
+
+def words_shuffled(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """The words of each answer of three words or more in another order."""
+    return _with_answers(record, lambda question, answer: _shuffle(answer, rng))
+
+
+def truncated(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Each answer of three words or more cut off after a third to two thirds."""
+    return _with_answers(record, lambda question, answer: _truncate(answer, rng))
+
+
+def generic(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Each answer replaced by the one that the data gives to the most different questions."""
+    return _with_answers(record, lambda question, answer: donors.generic if answer != donors.generic else None)
+
+
+def question_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Each question replaced by another of the source; the answers stay."""
+    pool = [question for question, _ in (pair for other in donors.by_source[record.source] for pair in exchanges(other))]
+    turns = [_with_text(turn, _other(pool, turn.text, rng)) if turn.role == "user" else turn for turn in record.turns]
+    return None if list(record.turns) == turns else replace(record, turns=tuple(turns))
+
+
+DEFECTS: dict[str, Defect] = {
+    function.__name__: function
+    for function in (
+        image_swapped,
+        image_blank,
+        answer_swapped,
+        answer_same_question,
+        flipped,
+        words_shuffled,
+        truncated,
+        generic,
+        question_swapped,
+    )
+}
+
+
+def _with_answers(record: Record, change: Callable[[str, str], str | None]) -> Record | None:
+    """The record with every answer changed that can be; None if none can."""
+    turns, question, is_changed = [], "", False
+    for turn in record.turns:
+        changed = change(question, turn.text) if turn.role == "assistant" else None
+        is_changed |= changed is not None
+        turns.append(_with_text(turn, changed))
+        question = turn.text if turn.role == "user" else question
+    return replace(record, turns=tuple(turns)) if is_changed else None
+
+
+def _with_text(turn: Turn, text: str | None) -> Turn:
+    """The turn with other words; its images stay in front, where they were."""
+    if text is None:
+        return turn
+    return Turn(turn.role, (*(part for part in turn.parts if part is None), text))
+
+
+def _other(pool: Sequence[str], own: str, rng: random.Random) -> str | None:
+    differing = [text for text in pool if text.strip().lower() != own.strip().lower()]
+    return rng.choice(differing) if differing else None
+
+
+def _flip(answer: str, words: set[str], rng: random.Random) -> str | None:
+    matches = list(_WORD.finditer(answer))
+    rng.shuffle(matches)
+    for match in matches:
+        options = [word for word in _flips(match.group().lower()) if word in words]
+        if options:
+            chosen = rng.choice(options)
+            chosen = chosen.capitalize() if match.group()[0].isupper() else chosen
+            return answer[: match.start()] + chosen + answer[match.end() :]
+    return None
+
+
+def _flips(word: str) -> list[str]:
+    if word in _OPPOSITES:
+        return [_OPPOSITES[word]]
+    if word.isdigit():
+        return [str(number) for number in range(max(0, int(word) - 3), int(word) + 4) if number != int(word)]
+    for family in (_COLOURS, _NUMBERS):
+        if word in family:
+            return [other for other in family if other != word]
+    return []
+
+
+def _shuffle(answer: str, rng: random.Random) -> str | None:
+    words = answer.split()
+    if len(words) < 3 or len(set(words)) < 2:
+        return None
+    shuffled = list(words)
+    while shuffled == words:
+        rng.shuffle(shuffled)
+    return " ".join(shuffled)
+
+
+def _truncate(answer: str, rng: random.Random) -> str | None:
+    words = answer.split()
+    if len(words) < 3:
+        return None
+    return " ".join(words[: max(1, round(len(words) * rng.uniform(1 / 3, 2 / 3)))])

@@ -1,0 +1,122 @@
+"""`delta-attnmask score`: every row of a data set scored into a run folder."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
+
+
+def score(
+    *,
+    model: str,
+    data: Path,
+    images: Path | None = None,
+    out: Path,
+    queries: Queries = "all",
+    tokens: Tokens = "all",
+    fraction: float = 0.2,
+    block: int = -2,
+    replacement: Replacement = "zero",
+    order: Order = "most",
+    exclude: Exclude = "none",
+    also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    sweep: bool = False,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str = "auto",
+    batch_tokens: int = 8192,
+    limit: int | None = None,
+    format: str | None = None,
+    revision: str | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Score every row of a data set into a run folder. Starting the same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    model
+        Folder of a Hugging Face model, or its name on the hub.
+    data
+        Conversations: LLaVA JSON (a list) or JSONL.
+    images
+        Folder below which the rows' image paths lie.
+    out
+        Run folder, made if missing: manifest.json and scores/unit-*.parquet.
+    queries
+        Whose attention counts: every token's, or of those that predict the answer.
+    tokens
+        Which tokens may be masked.
+    fraction
+        Share of those that is masked, 0 to 1.
+    block
+        Decoder block whose output is masked; negative counts from the end.
+    replacement
+        What a masked state becomes.
+    order
+        Which tokens are masked first; least and random are controls.
+    exclude
+        Tokens that are never masked: the first one (sink), or that and all special ones.
+    also
+        Further scores from the same load, such as el2n entropy margin image_share loss_without_image.
+    sweep
+        Score the standard grid of settings too, into OUT/sweep.
+    dtype
+        auto: bfloat16 on a GPU, float32 on a CPU.
+    device
+        auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+    batch_tokens
+        Upper bound of rows times longest row in a batch; halved when memory runs out.
+    limit
+        Only the first rows.
+    format
+        Name of the data's format; recognised by content if not given.
+    revision
+        Revision of a model on the hub.
+    dry_run
+        Say what would be done, check one batch, and write nothing.
+    """
+    from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.scoring.grids import STANDARD_GRID
+    from delta_attnmask.scoring.rivals import load_rivals
+    from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
+    from delta_attnmask.scoring.units import ScoringPlan
+
+    settings = MaskSettings(
+        queries=queries,
+        tokens=tokens,
+        fraction=fraction,
+        block=block,
+        replacement=replacement,
+        order=order,
+        exclude=exclude,
+    )
+    rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
+    dataset = Dataset(data, images, format=format, limit=limit)
+    loaded = load_model(model, dtype=dtype, device=device, revision=revision)
+    plan = ScoringPlan(settings, STANDARD_GRID if sweep else (), rivals, batch_tokens)
+    if dry_run:
+        print(dry_run_line(loaded, dataset, plan))
+        return 0
+
+    with show_progress("scoring") as advance:
+
+        def on_progress(progress: Progress) -> None:
+            advance(progress.n_done, progress.n_rows, progress.n_failed_here)
+
+        run = score_dataset(
+            loaded,
+            dataset,
+            out,
+            plan,
+            command=tuple(sys.argv),
+            on_check=lambda line: print(f"model: {line}", file=sys.stderr),
+            on_progress=on_progress,
+        )
+    print(
+        f"{run.path}: {run.manifest.n_rows} rows scored; next: delta-attnmask select {run.path} --keep 20% --out FILE"
+    )
+    return 0
