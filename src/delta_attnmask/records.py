@@ -36,3 +36,11 @@ class Record:
     images: tuple[str, ...] = ()
     reason: str = ""
     raw: bytes = field(default=b"", repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Which bytes a file holds."""
+
+    sha256: str
+    n_bytes: int

@@ -1,5 +1,6 @@
 """One score for each input row, and how it is stored. No torch here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,3 +43,15 @@ class SampleScore:
     masked_loss: float | None = None
     delta: float | None = None
     extra: dict[str, float | None] = field(default_factory=dict)
+
+
+def score_schema(extra_columns: Sequence[str] = ()) -> pa.Schema:
+    """The schema of a run that also holds these rival scores."""
+    return pa.schema([*SCORE_SCHEMA, *(pa.field(name, pa.float32()) for name in extra_columns)])
+
+
+def score_table(scores: Sequence[SampleScore], extra_columns: Sequence[str] = ()) -> pa.Table:
+    """The scores as one table, in the order given; a rival score that a row lacks is null."""
+    columns = {name: [getattr(score, name) for score in scores] for name in SCORE_SCHEMA.names}
+    columns |= {name: [score.extra.get(name) for score in scores] for name in extra_columns}
+    return pa.table(columns, schema=score_schema(extra_columns))

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.reading.formats import Format, detect_format, find_format
 from delta_attnmask.reading.images import ImageLimits, load_image
 from delta_attnmask.reading.rows import Mark, iter_rows, open_input
-from delta_attnmask.records import Record
+from delta_attnmask.records import Fingerprint, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,15 +20,7 @@ _ROWS_PER_MARK = 64
 _ROWS_TO_DETECT = 100
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """Which bytes a file holds."""
-
-    sha256: str
-    n_bytes: int
-
-
-def fingerprint(path: Path) -> Fingerprint:
+def fingerprint_file(path: Path) -> Fingerprint:
     """Hash a file of any size in bounded memory."""
     with open_input(path) as file:
         digest = hashlib.file_digest(file, "sha256")
@@ -77,11 +68,11 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        return fingerprint(self.path)
+        return fingerprint_file(self.path)
 
     @cached_property
     def n_rows(self) -> int:
-        """How many rows there are to read; found, with DataError if the file is broken further on, by reading it once."""
+        """How many rows there are, found by reading the file once; DataError if it is broken anywhere."""
         return self._n_rows_and_marks[0]
 
     @cached_property

@@ -44,5 +44,9 @@ def detect_format(rows: Sequence[RawRow], path: object) -> Format:
     if votes[best]:
         return FORMATS[best]
     keys = sorted({key[:40] for row in rows if isinstance(row.value, dict) for key in row.value})
-    seen = f"the first {len(rows)} rows have the keys {keys[:20]}" if keys else f"none of the first {len(rows)} rows is an object"
+    seen = (
+        f"the first {len(rows)} rows have the keys {keys[:20]}"
+        if keys
+        else f"none of the first {len(rows)} rows is an object"
+    )
     raise DataError(f"{path} is in no known format ({', '.join(FORMATS)}): {seen}")

@@ -82,9 +82,9 @@ def _read_data_uri(reference: str, limits: ImageLimits) -> bytes:
 
 
 def _locate(reference: str, root: Path, limits: ImageLimits) -> Path:
-    root = root.resolve(strict=True)
-    path = (root / reference).resolve(strict=True)
-    if not limits.allow_outside and (os.path.isabs(reference) or not path.is_relative_to(root)):
+    root = root.resolve()
+    path = (root / reference).resolve()
+    if not limits.allow_outside and (Path(reference).is_absolute() or not path.is_relative_to(root)):
         raise RowError(f"image {_short(reference)}: outside the image folder")
     return path
 
@@ -92,7 +92,7 @@ def _locate(reference: str, root: Path, limits: ImageLimits) -> Path:
 def _read_file(path: Path, reference: str, limits: ImageLimits) -> bytes:
     # without O_NONBLOCK a FIFO would wait for a writer; with O_NOFOLLOW a link put in place since can't lead elsewhere
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with open(handle, "rb") as file:
+    with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise RowError(f"image {_short(reference)}: not a regular file")
@@ -143,7 +143,7 @@ def _to_rgb(image: "Image") -> "Image":
 
 
 def _to_8_bits(image: "Image") -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """Scale grey levels of 16 bits; 32-bit and floating ones have no agreed white and are stretched over their range."""
+    """Scale grey levels of 16 bits; those of 32, which have no agreed white, are stretched over their range."""
     levels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(levels.min()), float(levels.max()))
     scaled = (levels - low) * (255.0 / (high - low)) if high > low else np.zeros_like(levels)

@@ -1,4 +1,4 @@
-"""LLaVA's format: `conversations` of `from` and `value`, where the k-th `<image>` stands for the k-th image.
+r"""LLaVA's format: `conversations` of `from` and `value`, where the k-th `<image>` stands for the k-th image.
 
     {"id": "9", "image": "a/x.jpg", "conversations": [
         {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A bear."}]}
@@ -16,7 +16,13 @@ from delta_attnmask.reading.rows import RawRow
 from delta_attnmask.records import Record, Role, Turn
 
 _TAG = "<image>"
-_ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
 _SOURCE_KEYS = ("source", "data_source", "task_name", "dataset")
 _MAX_LABEL_CHARS = 500
 
@@ -174,7 +180,9 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 def _kind(value: object) -> str:
     """What a JSON value is, in JSON's words."""
-    for kind, name in ((type(None), "nothing"), (bool, "a boolean"), (str, "an empty string"), (dict, "an object"), (list, "a list")):
-        if isinstance(value, kind):
-            return name if kind is not str or not value else "a string"
-    return "a number"
+    if isinstance(value, str):
+        return "a string" if value else "an empty string"
+    return _KINDS.get(type(value), "nothing")
+
+
+_KINDS = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number"}

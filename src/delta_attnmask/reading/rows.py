@@ -1,7 +1,7 @@
 """The rows of a JSON list or a JSONL file, streamed, each with its very bytes. No torch here.
 
-The file is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure, which is
-ASCII, is found before anything is decoded. `json`'s C scanner then finds a row's end and its value in one step. This
+A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure, which
+is ASCII, is found before anything is decoded. `json`'s C scanner then gives a row's end and its value in one step. This
 runs at about the speed of ijson, which gives neither the bytes of a row nor a way past a row that is broken.
 
 What Python's own `json.load` accepts is accepted, as every published loader uses it: NaN and Infinity are numbers,
@@ -9,15 +9,16 @@ and of duplicate keys the last one counts.
 """
 
 import json
-import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from io import SEEK_SET
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from delta_attnmask.errors import DataError
+from delta_attnmask.reading.windows import EndFinder, Window
 
 Layout = Literal["list", "lines"]
 
@@ -65,11 +66,11 @@ def iter_rows(
     with open_input(path) as file:
         layout, first = _find_layout(file, path)
         row, offset = since or Mark(0, first)
-        file.seek(offset, SEEK_SET)
+        file.seek(offset)
         if layout == "lines":
             yield from _iter_lines(file, row, offset, max_row_bytes)
         else:
-            yield from _iter_list(_Window(file, offset, chunk_bytes, path), row, max_row_bytes)
+            yield from _iter_list(Window(file, offset, chunk_bytes, path), row, max_row_bytes)
 
 
 def find_layout(path: Path) -> Layout:
@@ -78,7 +79,7 @@ def find_layout(path: Path) -> Layout:
         return _find_layout(file, path)[0]
 
 
-def open_input(path: Path) -> BinaryIO:
+def open_input(path: Path) -> BufferedReader:
     """Open a data file for reading; DataError unless it is a regular file that can be read."""
     try:
         if not path.is_file():
@@ -149,72 +150,36 @@ def _too_long(max_row_bytes: int) -> str:
     return f"longer than {max_row_bytes} bytes"
 
 
-class _Window:
-    """A sliding part of the file as Latin-1 text; `pos` is where reading stands in it."""
-
-    def __init__(self, file: BinaryIO, offset: int, chunk_bytes: int, path: Path) -> None:
-        self.text, self.pos = "", 0
-        self.path = path
-        self._file, self._base, self._chunk_bytes = file, offset, chunk_bytes
-
-    @property
-    def offset(self) -> int:
-        """Where reading stands in the file."""
-        return self._base + self.pos
-
-    def grow(self) -> bool:
-        """Drop what is behind and read at least as much as is left, so that a long row is copied few times."""
-        left = self.text[self.pos :]
-        more = self._file.read(max(self._chunk_bytes, len(left)))
-        self._base, self.pos = self.offset, 0
-        self.text = left + more.decode("latin-1")
-        return bool(more)
-
-    def skip_space(self) -> str:
-        """Go to the next character that isn't white space and return it; empty at the file's end."""
-        while not (found := _NON_SPACE.search(self.text, self.pos)):
-            self.pos = len(self.text)
-            if not self.grow():
-                return ""
-        self.pos = found.start()
-        return self.text[self.pos]
-
-
-_NON_SPACE = re.compile(r"[^ \t\n\r]")
-
-
-def _iter_list(window: _Window, row: int, max_row_bytes: int) -> Iterator[RawRow]:
+def _iter_list(window: Window, row: int, max_row_bytes: int) -> Iterator[RawRow]:
     """Yield the elements from the window's place on; it stands at an element, or at the end of an empty list."""
-    following = window.skip_space()
-    if following == "]" and row == 0:
-        window.pos += 1
-    while following != "]":
+    is_more = window.skip_space() != "]" or row > 0
+    while is_more:
+        if window.skip_space() in {"", "]", ","}:
+            raise _broken_list(window, f"expected row {row}")
         yield _read_element(window, row, max_row_bytes)
         following = window.skip_space()
         if following not in {",", "]"}:
-            raise _broken_list(window, f"after row {row}: expected ',' or ']'")
-        window.pos += 1
+            raise _broken_list(window, f"behind row {row}, expected ',' or ']'")
+        is_more = following == ","
+        window.pos += is_more
         row += 1
-        if following == "," and window.skip_space() == "]":
-            raise _broken_list(window, f"after row {row - 1}: expected another row behind the ','")
+    window.pos += 1
     if window.skip_space():
-        raise _broken_list(window, "behind the end of the list: expected the end of the file")
+        raise _broken_list(window, "behind the end of the list, expected the end of the file")
 
 
-def _broken_list(window: _Window, where: str) -> DataError:
+def _broken_list(window: Window, where: str) -> DataError:
     got = repr(window.text[window.pos : window.pos + 12]) if window.pos < len(window.text) else "the end of the file"
     hint = "; is it truncated?" if window.pos >= len(window.text) else ""
     return DataError(f"{window.path} is no JSON list: at byte {window.offset}, {where}, got {got}{hint}")
 
 
-def _read_element(window: _Window, row: int, max_row_bytes: int) -> RawRow:
+def _read_element(window: Window, row: int, max_row_bytes: int) -> RawRow:
     start, value, end = window.offset, None, 0
     is_scalar = window.text[window.pos] not in '{["'
     if not is_scalar:
-        try:
+        with suppress(ValueError, RecursionError):  # broken, or only cut by the window's end
             value, end = _DECODER.raw_decode(window.text, window.pos)
-        except (ValueError, RecursionError):
-            pass  # broken, or only cut by the window's end
     is_whole = end > 0
     if not is_whole:
         end = _measure(window, row, max_row_bytes)
@@ -226,13 +191,15 @@ def _read_element(window: _Window, row: int, max_row_bytes: int) -> RawRow:
     if not is_whole or not raw.isascii():
         value, reason = _parse(raw)
     if reason and is_scalar:
-        raise DataError(f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object")
+        raise DataError(
+            f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object"
+        )
     return RawRow(row, start, raw, sha256(raw).hexdigest(), value, reason)
 
 
-def _measure(window: _Window, row: int, max_row_bytes: int) -> int:
-    """Grow the window until it holds the element, and return where it ends; stops early once it is longer than allowed."""
-    finder = _EndFinder()
+def _measure(window: Window, row: int, max_row_bytes: int) -> int:
+    """Grow the window until it holds the element, or more than is allowed, and return how far that is."""
+    finder = EndFinder()
     end = finder.advance(window.text, window.pos)
     while not finder.found and end - window.pos <= max_row_bytes:
         end -= window.pos  # growing drops what is behind the window's place
@@ -243,9 +210,9 @@ def _measure(window: _Window, row: int, max_row_bytes: int) -> int:
     return end
 
 
-def _skip_element(window: _Window, row: int) -> str:
+def _skip_element(window: Window, row: int) -> str:
     """Go behind an element of any length in bounded memory, and return the hex SHA-256 of its bytes."""
-    finder, digest = _EndFinder(), sha256()
+    finder, digest = EndFinder(), sha256()
     while True:
         end = finder.advance(window.text, window.pos)
         digest.update(window.text[window.pos : end].encode("latin-1"))
@@ -257,62 +224,7 @@ def _skip_element(window: _Window, row: int) -> str:
             return digest.hexdigest()
 
 
-def _refuse_truncated(window: _Window, row: int, finder: "_EndFinder") -> None:
+def _refuse_truncated(window: Window, row: int, finder: EndFinder) -> None:
     if finder.depth or finder.in_string:
         window.pos = len(window.text)
         raise _broken_list(window, f"inside row {row}")
-
-
-class _EndFinder:
-    """Finds the end of a JSON value by its quotes and brackets alone: in pieces, and at any depth, as it doesn't recurse."""
-
-    # strings and innermost brackets are passed in one step and brackets in runs: hostile rows are read at 10 MB/s or more
-    _FLAT = re.compile(
-        r'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\]|\{[^"{}\[\]]*+\})*+(?P<run>[{\[]++|[}\]]++|)', re.DOTALL
-    )
-    _STRING_REST = re.compile(r'(?:[^"\\]++|\\.)*+', re.DOTALL)
-    _SCALAR_END = re.compile(r"[,\]} \t\n\r]")
-
-    def __init__(self) -> None:
-        self.depth, self.in_string, self.found = 0, False, False
-        self._is_escaped = False  # the last piece ended in a backslash
-
-    def advance(self, text: str, pos: int) -> int:
-        """Read on from `pos`; return the position behind the value if `found`, else the end of the text."""
-        while not self.found and pos < len(text):
-            if self.in_string:
-                pos = self._in_string(text, pos)
-            else:
-                pos = self._in_brackets(text, pos) if self.depth else self._at_start(text, pos)
-        return pos
-
-    def _at_start(self, text: str, pos: int) -> int:
-        if text[pos] not in '"{[':
-            scalar_end = self._SCALAR_END.search(text, pos)
-            self.found = scalar_end is not None
-            return scalar_end.start() if scalar_end else len(text)
-        self.in_string = text[pos] == '"'
-        self.depth = 0 if self.in_string else 1
-        return pos + 1
-
-    def _in_string(self, text: str, pos: int) -> int:
-        rest = self._STRING_REST.match(text, pos + self._is_escaped)
-        end = rest.end() if rest else pos
-        self._is_escaped = text.startswith("\\", end)
-        if text.startswith('"', end):
-            self.in_string, self.found = False, self.depth == 0
-        return min(end + 1, len(text))
-
-    def _in_brackets(self, text: str, pos: int) -> int:
-        flat = self._FLAT.match(text, pos)
-        run, end = (flat["run"], flat.end()) if flat else ("", pos)
-        if run.startswith(("{", "[")):
-            self.depth += len(run)
-        elif len(run) >= self.depth:
-            end, self.depth, self.found = end - len(run) + self.depth, 0, True
-        else:
-            self.depth -= len(run)
-        if not self.found and text.startswith('"', end):
-            self.in_string = True
-            end += 1
-        return end

@@ -1,0 +1,105 @@
+"""What a data set holds and what is wrong with it, found without a model. No torch here."""
+
+import re
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from delta_attnmask.errors import RowError
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.records import Record
+
+_ROWS_AT_ONCE = 256
+_N_EXAMPLES = 5
+
+
+@dataclass
+class Fault:
+    """Rows that fail for one reason, but for its names and numbers.
+
+    rows: the first few. example: the first reason in full.
+    """
+
+    n_rows: int = 0
+    rows: list[int] = field(default_factory=list)
+    example: str = ""
+
+
+@dataclass
+class Survey:
+    """Counts over a data set; `turns` counts rows by their number of turns, `sources` rows by source, failed ones too.
+
+    n_duplicates: rows whose bytes already came in an earlier row.
+    """
+
+    n_rows: int = 0
+    n_ok: int = 0
+    n_images: int = 0
+    n_text_only: int = 0
+    n_duplicates: int = 0
+    elapsed_s: float = 0.0
+    sources: Counter[str] = field(default_factory=Counter)
+    turns: Counter[int] = field(default_factory=Counter)
+    faults: dict[str, Fault] = field(default_factory=dict)
+
+    @property
+    def n_failed(self) -> int:
+        return self.n_rows - self.n_ok
+
+    def add(self, record: Record, reason: str) -> None:
+        self.n_rows += 1
+        self.sources[record.source] += 1
+        if reason:
+            fault = self.faults.setdefault(generalise(reason), Fault(example=reason))
+            fault.n_rows += 1
+            fault.rows += [record.row] if len(fault.rows) < _N_EXAMPLES else []
+        else:
+            self.n_ok += 1
+            self.turns[len(record.turns)] += 1
+            self.n_images += len(record.images)
+            self.n_text_only += not record.images
+
+
+def survey(dataset: Dataset, *, load_images: bool = True, on_row: Callable[[], object] = lambda: None) -> Survey:
+    """Read every row, and decode every image unless told not to; `on_row` is called after each row."""
+    found, keys, started = Survey(), array("Q"), time.perf_counter()
+    for record, reason in _find_faults(dataset, load_images):
+        found.add(record, reason)
+        keys.append(int(record.key[:16], 16))
+        on_row()
+    found.n_duplicates = len(keys) - len(np.unique(np.array(keys)))
+    found.elapsed_s = time.perf_counter() - started
+    return found
+
+
+def generalise(reason: str) -> str:
+    """A reason without the names and numbers of one row, so that equal faults can be counted."""
+    return re.sub(r"\d+", "N", re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "…", reason))
+
+
+def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, str]]:
+    def find_fault(record: Record) -> str:
+        if record.reason or not load_images:
+            return record.reason
+        try:
+            for reference in record.images:
+                dataset.load_image(reference)
+        except RowError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as decoders:
+        for records in _in_chunks(dataset):
+            yield from zip(records, decoders.map(find_fault, records), strict=True)
+
+
+def _in_chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    rest = iter(records)
+    while chunk := list(islice(rest, _ROWS_AT_ONCE)):
+        yield chunk
