@@ -14,7 +14,7 @@ from delta_attnmask.settings import MaskSettings
 
 @dataclass(frozen=True)
 class NaiveScore:
-    """loss, masked_loss, delta: [batch], nats. saliency: [batch, seq]. is_masked: [batch, seq]."""
+    """loss, masked_loss, delta: [batch], nats. saliency, is_masked: [batch, seq]. n_maps: attention maps seen."""
 
     loss: Tensor
     masked_loss: Tensor
@@ -35,7 +35,10 @@ def naive_score(
     eager: str | dict[str, str] = "eager",
     image_token: int | None = None,
 ) -> NaiveScore:
-    """Score a batch the plain way. layers: the path of the decoder's blocks; eager: what the model is set to meanwhile."""
+    """Score a batch the plain way.
+
+    layers: the path of the decoder's blocks. eager: the attention that the model is set to meanwhile.
+    """
     blocks = attrgetter(layers)(model)
     is_token = inputs["attention_mask"].bool()
     with attention(model, eager):

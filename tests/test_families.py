@@ -1,5 +1,6 @@
-"""Every family: first the reference against itself, then `score_batch` against the reference."""
+"""Every family: first the reference by itself, then `score_batch` against the reference."""
 
+from collections.abc import Callable
 from operator import attrgetter
 
 import pytest
@@ -20,7 +21,7 @@ WITHOUT_RETURNED_MAPS = {"Phi-4 multimodal", "BLIP-2", "InstructBLIP"}
 Built = tuple[Family, nn.Module]
 
 
-@pytest.fixture(scope="module", params=FAMILIES.values(), ids=lambda family: family.name.replace(" ", "-"))
+@pytest.fixture(scope="module")
 def built(request: pytest.FixtureRequest) -> Built:
     family: Family = request.param
     if not family.is_installed:
@@ -28,23 +29,28 @@ def built(request: pytest.FixtureRequest) -> Built:
     return family, family.build()
 
 
-@pytest.fixture(scope="module")
-def scored(built: Built) -> Built:
-    if built[0].refusal:
-        pytest.skip("refused as a whole")
-    return built
+def over(wanted: Callable[[Family], object]) -> pytest.MarkDecorator:
+    """Run a test for each family that is wanted; a family's model is built once for all tests."""
+    families = [family for family in FAMILIES.values() if wanted(family)]
+    names = [family.name.replace(" ", "-") for family in families]
+    return pytest.mark.parametrize("built", families, ids=names, indirect=True, scope="module")
 
 
-def test_reference_sees_every_self_attention_and_its_delta(scored: Built) -> None:
-    family, model = scored
+scored = over(lambda family: not family.refusal)
+
+
+@scored
+def test_reference_sees_every_self_attention_and_its_delta(built: Built) -> None:
+    family, model = built
     for cell in cells(family):
         expected = reference(family, model, cell)
         assert expected.n_maps == (family.self_attentions or len(attrgetter(family.layers)(model)))
         assert expected.delta.abs().max() > VISIBLE, f"{cell}: {expected.delta}"
 
 
-def test_reference_does_not_depend_on_the_batch(scored: Built) -> None:
-    family, model = scored
+@scored
+def test_reference_does_not_depend_on_the_batch(built: Built) -> None:
+    family, model = built
     settings = MaskSettings(block=family.blocks[1])
     together = naive_score(model, *family.inputs("right"), settings, layers=family.layers, eager=family.eager)
     for sample in (0, 1):
@@ -54,20 +60,18 @@ def test_reference_does_not_depend_on_the_batch(scored: Built) -> None:
         assert abs(alone.delta[0] - together.delta[sample]) < ROUNDING
 
 
-def test_reference_looks_at_the_image(scored: Built) -> None:
-    family, model = scored
-    if family.kind == "text":
-        pytest.skip("text only")
+@over(lambda family: family.kind == "vlm")
+def test_reference_looks_at_the_image(built: Built) -> None:
+    family, model = built
     inputs, _ = family.inputs()
     swapped = inputs | {name: inputs[name].flip(0) for name in family.vision(0) if inputs[name].is_floating_point()}
     with torch.no_grad():
         assert (model(**inputs).logits - model(**swapped).logits).abs().max() > VISIBLE
 
 
-def test_reference_equals_the_maps_that_the_model_returns(scored: Built) -> None:
-    family, model = scored
-    if family.name in WITHOUT_RETURNED_MAPS:
-        pytest.skip("the model's output has no attention maps of the decoder")
+@over(lambda family: not family.refusal and family.name not in WITHOUT_RETURNED_MAPS)
+def test_reference_equals_the_maps_that_the_model_returns(built: Built) -> None:
+    family, model = built
     inputs, labels = family.inputs("none", [0])
     with attention(model, family.eager), torch.no_grad():
         returned = model(**inputs, output_attentions=True, use_cache=False).attentions
@@ -78,22 +82,46 @@ def test_reference_equals_the_maps_that_the_model_returns(scored: Built) -> None
     assert (score.saliency - maps.mean((0, 2)).sum(-2)).abs().max() < ROUNDING
 
 
+@scored
 def test_equals_the_reference(built: Built) -> None:
     family, model = built
-    if family.refusal:
-        inputs, labels = family.inputs()
-        with pytest.raises(UnsupportedModelError, match=family.refusal):
-            score_batch(model, inputs, labels)
-        return
     for cell in cells(family):
         found = difference(family, model, cell)
         assert found.same_choice, f"{cell}: other tokens were masked ({found})"
         assert max(found.loss, found.delta, found.saliency) < LARGEST, f"{cell}: {found}"
 
 
+@scored
+def test_score_does_not_depend_on_the_batch(built: Built) -> None:
+    family, model = built
+    together = score_batch(model, *family.inputs("right"))
+    for sample in (0, 1):
+        inputs, labels = family.inputs("none", [sample])
+        alone = score_batch(model, inputs, labels)
+        assert abs(alone.loss[0] - together.loss[sample]) < ROUNDING
+        assert abs(alone.delta[0] - together.delta[sample]) < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["Llama 4", "Gemma 3", "SmolVLM", "Qwen2-VL", "OPT"])
+def test_equals_the_reference_when_loaded_with_eager_attention(name: str) -> None:
+    family = FAMILIES[name]
+    model = family.build()
+    model.set_attn_implementation("eager")
+    found = difference(family, model, next(cells(family)))
+    assert found.same_choice
+    assert max(found.loss, found.delta, found.saliency) < LARGEST, found
+
+
+@over(lambda family: family.refusal)
+def test_refuses_models_without_readable_attention(built: Built) -> None:
+    family, model = built
+    with pytest.raises(UnsupportedModelError, match=family.refusal):
+        score_batch(model, *family.inputs())
+
+
+@over(lambda family: family.refused)
 def test_refuses_blocks_before_the_last_image(built: Built) -> None:
     family, model = built
-    inputs, labels = family.inputs()
     for block, reason in family.refused.items():
         with pytest.raises(SettingsError, match=reason):
-            score_batch(model, inputs, labels, MaskSettings(block=block))
+            score_batch(model, *family.inputs(), MaskSettings(block=block))

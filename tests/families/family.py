@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any, Literal
 from zlib import crc32
 
@@ -36,8 +35,9 @@ class Family:
     blocks: the blocks that the matrix masks. paddings: the ones that the matrix tries.
     self_attentions: how many of the blocks attend to the sequence itself; all if None.
     eager: the implementation of the reference, where plain "eager" changes more than the decoder.
-    moved: settings.block → the block that is masked instead. refused: the same for blocks that are refused, → the reason.
-    refusal: the reason why the tool refuses the family as a whole.
+    moved: settings.block → the block that is masked instead.
+    refused: settings.block → a word of the reason why that block is refused.
+    refusal: a word of the reason why the family is refused as a whole.
     """
 
     name: str
@@ -69,9 +69,6 @@ class Family:
         model = model_class(config).float().eval()
         randomize(model, seed=crc32(self.name.encode()))
         return model
-
-    def blocks_of(self, model: nn.Module) -> nn.ModuleList:
-        return attrgetter(self.layers)(model)
 
     def inputs(self, padding: Padding = "right", samples: Sequence[int] = (0, 1)) -> tuple[Inputs, Tensor]:
         """The forward's dict and the unshifted labels; "none" takes one sample."""

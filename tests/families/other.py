@@ -133,7 +133,7 @@ FAMILIES = [
                 "audio_token_id": 7,
             },
         ),
-        n_tokens=13,  # two by two tokens and a column of separators, for the whole and for the one tile, and one between
+        n_tokens=2 * (4 + 2) + 1,  # the whole and one tile, two rows with a separator each, and one between
         layers="model.layers",
         vision=lambda sample: {
             "image_pixel_values": pixels(sample, 1, 2, 3, 16, 16),

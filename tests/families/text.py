@@ -85,7 +85,7 @@ FAMILIES = [
         "GLM-MoE-DSA",
         "GlmMoeDsaForCausalLM",
         config=text(**MLA, index_topk=6, index_head_dim=16, index_n_heads=16),
-        notes="left padding changes the model itself",
+        notes="its indexer keeps the best six keys; with many index heads none of them tie",
     ),
     family("OLMo 2", "Olmo2ForCausalLM", config=text()),
     family(

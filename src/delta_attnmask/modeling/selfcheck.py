@@ -98,6 +98,6 @@ def _require_agreement(model: nn.Module, check: SelfCheck, dtype: torch.dtype) -
         )
     if not check.loss_error <= _LOSS_TOLERANCE.get(dtype, 1e-4):
         raise UnsupportedModelError(
-            f"{name}: reading its attention changes its loss ({check}); "
-            "its scores would be wrong, so it is refused (docs/add-a-model.md)"
+            f"{name}: reading its attention changes its loss ({check}); its scores would be wrong, so it is refused; "
+            'try it loaded with attn_implementation="eager", or see docs/add-a-model.md'
         )
