@@ -3,6 +3,7 @@
 Works through the queries chunk by chunk, so that no seq×seq map of the whole batch ever exists.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ _CHUNK_ELEMENTS = 1 << 24  # of one chunk's scores: 64 MiB in float32
 _CACHE_ELEMENTS = 1 << 18  # of one chunk's scores on a CPU, so that they stay in its cache
 _CPU_QUERIES = 32  # a chunk on a CPU; small, since causal chunks skip the keys behind them
 _GPU_QUERIES = 256
+_LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -75,28 +77,37 @@ def column_sums(
     """
     batch, n_heads, seq, _ = query.shape
     is_counted = (weights != 0).any(1)
-    minus_lse = lse.float().neg().masked_fill(~is_counted[:, None], -torch.inf)
-    mask = None if mask is None else mask.expand(batch, -1, seq, -1)
+    # In powers of two throughout: exp2 is three times as fast as exp on a CPU.
+    minus_lse = (lse.float() * -_LOG2_E).masked_fill(~is_counted[:, None], -torch.inf)
+    mask = _in_powers_of_two(mask, batch, seq)
     received = weights.new_zeros(weights.shape, dtype=torch.float32)
     for tile in _tiles(is_counted, n_heads):
         n_keys = tile.stop if is_causal else key.shape[2]
         keys = key[tile.samples, :, :n_keys]
-        scores = _scores(query[tile.samples, :, tile.queries], keys, minus_lse[tile.samples, :, tile.queries], scale)
+        queries, added = query[tile.samples, :, tile.queries], minus_lse[tile.samples, :, tile.queries]
+        scores = _scores(queries, keys, added, scale * _LOG2_E)
         if mask is not None:
             scores = _masked(scores, mask[tile.samples, :, tile.queries, :n_keys])
         if is_causal:
             scores[..., tile.queries].masked_fill_(_future(tile.stop - tile.start, scores.device), -torch.inf)
-        received[tile.samples, :, :n_keys] += pool_heads(scores.exp_(), weights[tile.samples, :, tile.queries])
+        received[tile.samples, :, :n_keys] += pool_heads(scores.exp2_(), weights[tile.samples, :, tile.queries])
     return received
 
 
-def _scores(query: Tensor, key: Tensor, minus_lse: Tensor, scale: float) -> Tensor:
-    """`q·k * scale - lse` in float32, `[batch, head, queries, keys]`; the queries of grouped heads share one product."""
+def _in_powers_of_two(mask: Tensor | None, batch: int, seq: int) -> Tensor | None:
+    if mask is None:
+        return None
+    mask = mask if mask.dtype == torch.bool else mask * _LOG2_E
+    return mask.expand(batch, -1, seq, -1)
+
+
+def _scores(query: Tensor, key: Tensor, added: Tensor, scale: float) -> Tensor:
+    """`q·k * scale + added` in float32, `[batch, head, queries, keys]`; queries of grouped heads share one product."""
     batch, n_heads, n_queries, dim = query.shape
     groups, n_keys = batch * key.shape[1], key.shape[2]
     left = query.reshape(groups, -1, dim)
     right = key.transpose(-1, -2).reshape(groups, dim, n_keys)
-    added = minus_lse.reshape(groups, -1, 1)
+    added = added.reshape(groups, -1, 1)
     if query.device.type == "cuda" and query.dtype != torch.float32:
         scores = torch.bmm(left, right, out_dtype=torch.float32).mul_(scale).add_(added)
     else:
