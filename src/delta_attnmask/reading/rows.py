@@ -10,8 +10,6 @@ and of duplicate keys the last one counts.
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
@@ -29,23 +27,27 @@ _BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
-class RawRow:
+class RawRow(NamedTuple):
     """One row as it stands in the file.
 
     row: position among the rows, from 0; blank lines of a JSONL file don't count.
     start: byte offset of the row's first byte in the file.
     raw: the row's bytes, without what surrounds them; empty if the row is longer than allowed.
-    key: hex SHA-256 of the row's bytes, also if `raw` is empty.
     value: the parsed JSON; None if `reason` says why it couldn't be parsed.
+    long_key: the key of a row that is longer than allowed.
     """
 
     row: int
     start: int
     raw: bytes
-    key: str
     value: Any = None
     reason: str = ""
+    long_key: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hex SHA-256 of the row's bytes, also where `raw` is left empty."""
+        return self.long_key or sha256(self.raw).hexdigest()
 
 
 class Mark(NamedTuple):
@@ -119,17 +121,12 @@ def _iter_lines(file: BinaryIO, row: int, offset: int, max_row_bytes: int) -> It
             while not line.endswith(b"\n") and (line := file.readline(CHUNK_BYTES)):
                 digest.update(line)
                 offset += len(line)
-            yield RawRow(row, start, b"", digest.hexdigest(), reason=_too_long(max_row_bytes))
+            yield RawRow(row, start, b"", None, _too_long(max_row_bytes), digest.hexdigest())
         elif raw := line.strip(_WHITESPACE):
-            yield _parse_line(row, start + line.index(raw), raw)
+            yield RawRow(row, start + line.index(raw), raw, *_parse(raw))
         else:
             continue
         row += 1
-
-
-def _parse_line(row: int, start: int, raw: bytes) -> RawRow:
-    value, reason = _parse(raw)
-    return RawRow(row, start, raw, sha256(raw).hexdigest(), value, reason)
 
 
 def _parse(raw: bytes) -> tuple[Any, str]:
@@ -175,26 +172,31 @@ def _broken_list(window: Window, where: str) -> DataError:
 
 
 def _read_element(window: Window, row: int, max_row_bytes: int) -> RawRow:
-    start, value, end = window.offset, None, 0
-    is_scalar = window.text[window.pos] not in '{["'
-    if not is_scalar:
-        with suppress(ValueError, RecursionError):  # broken, or only cut by the window's end
-            value, end = _DECODER.raw_decode(window.text, window.pos)
-    is_whole = end > 0
-    if not is_whole:
+    start, is_scalar = window.offset, window.text[window.pos] not in '{["'
+    value, end = (None, 0) if is_scalar else _decode(window)
+    is_decoded = end > 0
+    if not is_decoded:
         end = _measure(window, row, max_row_bytes)
     if end - window.pos > max_row_bytes:
-        return RawRow(row, start, b"", _skip_element(window, row), reason=_too_long(max_row_bytes))
+        return RawRow(row, start, b"", None, _too_long(max_row_bytes), _skip_element(window, row))
     raw = window.text[window.pos : end].encode("latin-1")
     window.pos = end
     reason = ""
-    if not is_whole or not raw.isascii():
+    if not is_decoded or not raw.isascii():
         value, reason = _parse(raw)
     if reason and is_scalar:
         raise DataError(
             f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object"
         )
-    return RawRow(row, start, raw, sha256(raw).hexdigest(), value, reason)
+    return RawRow(row, start, raw, value, reason)
+
+
+def _decode(window: Window) -> tuple[Any, int]:
+    """The value that starts at the window's place, and its end; 0 if it is broken, or only cut by the window's end."""
+    try:
+        return _DECODER.raw_decode(window.text, window.pos)
+    except (ValueError, RecursionError):
+        return None, 0
 
 
 def _measure(window: Window, row: int, max_row_bytes: int) -> int:

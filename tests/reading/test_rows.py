@@ -1,0 +1,208 @@
+"""Rows come out with their very bytes, whatever surrounds them and whatever is wrong with one of them."""
+
+import json
+import tracemalloc
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from delta_attnmask.errors import DataError
+from delta_attnmask.reading.rows import Mark, RawRow, find_layout, iter_rows
+
+on_one_file = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def read(path: Path, content: bytes | str, **options: int) -> list[RawRow]:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(iter_rows(path, **options))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data.json"
+
+
+@on_one_file
+@given(
+    values=st.lists(json_values, max_size=6),
+    ascii_only=st.booleans(),
+    indent=st.sampled_from([None, 1]),
+    space=st.sampled_from(["", " ", "\r\n\t"]),
+    chunk_bytes=st.integers(1, 40),
+)
+def test_list_equals_json_and_spans_equal_the_file(path, values, ascii_only, indent, space, chunk_bytes):
+    elements = [json.dumps(value, ensure_ascii=ascii_only, indent=indent) for value in values]
+    content = f"{space}[{space}{f'{space},{space}'.join(elements)}{space}]{space}".encode("utf-8", "surrogatepass")
+    rows = read(path, content, chunk_bytes=chunk_bytes)
+    assert [row.value for row in rows if not row.reason] == [
+        value for value, row in zip(values, rows, strict=True) if not row.reason
+    ]
+    assert all("UTF-8" in row.reason for row in rows if row.reason)
+    assert [row.raw for row in rows] == [element.encode("utf-8", "surrogatepass") for element in elements]
+    assert all(content[row.start : row.start + len(row.raw)] == row.raw for row in rows)
+    assert [row.row for row in rows] == list(range(len(values)))
+
+
+@on_one_file
+@given(values=st.lists(json_values, min_size=1, max_size=6), ending=st.sampled_from(["\n", "\r\n", "\n\n \n"]))
+def test_lines_equal_json(tmp_path, values, ending):
+    elements = [json.dumps(value) for value in values]
+    rows = read(tmp_path / "data.jsonl", ending.join(elements) + ending) if elements[0][0] != "[" else []
+    assert [row.value for row in rows] == (values if elements[0][0] != "[" else [])
+
+
+@on_one_file
+@given(content=st.binary(max_size=60), chunk_bytes=st.integers(1, 20), opening=st.sampled_from([b"[", b'[{"a":', b'[{},"']))
+def test_any_bytes_give_rows_or_a_data_error(path, content, chunk_bytes, opening):
+    try:
+        rows = read(path, opening + content, chunk_bytes=chunk_bytes)
+    except DataError as error:
+        assert "byte" in str(error)
+    else:
+        assert all(row.reason or json.loads(row.raw.decode()) is not ... for row in rows)
+
+
+@on_one_file
+@given(content=st.binary(max_size=60), chunks=st.tuples(st.integers(1, 20), st.integers(1, 20)))
+def test_chunk_size_changes_nothing(path, content, chunks):
+    outcomes = []
+    for chunk_bytes in chunks:
+        try:
+            outcomes.append(repr(read(path, b'[{"a": [' + content, chunk_bytes=chunk_bytes)))
+        except DataError as error:
+            outcomes.append(str(error)[:60])
+    assert outcomes[0] == outcomes[1]
+
+
+def test_one_bad_row_costs_only_itself(path):
+    rows = read(path, b'[{"a": 1}, {"a": "\xff"}, {"a": tru}, {"b": "x\x00"}, {"a": 2}]')
+    assert [row.value for row in rows] == [{"a": 1}, None, None, None, {"a": 2}]
+    assert rows[1].reason == "invalid UTF-8 at byte 7 of the row"
+    assert "not JSON" in rows[2].reason
+    assert "control character" in rows[3].reason
+
+
+@pytest.mark.parametrize("chunk_bytes", [7, 1 << 18])
+def test_deep_nesting_is_a_failed_row(path, chunk_bytes):
+    deep = b"[" * 100_000 + b"]" * 100_000
+    rows = read(path, b"[" + deep + b', {"a": ' + deep + b"}, 7]", chunk_bytes=chunk_bytes)
+    assert [row.reason for row in rows] == ["nested too deeply", "nested too deeply", ""]
+    assert rows[0].raw == deep
+
+
+def test_numbers_beyond_python(path):
+    rows = read(path, '[{"a": ' + "1" * 5000 + "}, {}]")
+    assert [row.reason for row in rows] == ["a number with too many digits", ""]
+
+
+@pytest.mark.parametrize("filler", ['"' + "x" * 500 + '"', '["' + '\\"' * 250 + '", {}]', "[" * 300 + "]" * 300])
+@pytest.mark.parametrize("chunk_bytes", [3, 100, 1 << 18])
+def test_row_longer_than_allowed(path, filler, chunk_bytes):
+    rows = read(path, f'[{{"a": 1}}, {filler}, {{"a": 2}}]', chunk_bytes=chunk_bytes, max_row_bytes=400)
+    assert [row.reason for row in rows] == ["", "longer than 400 bytes", ""]
+    assert rows[1].raw == b""
+    assert rows[1].key == sha256(filler.encode()).hexdigest()
+    assert rows[2].value == {"a": 2}
+
+
+def test_line_longer_than_allowed(tmp_path):
+    long = '{"a": "' + "x" * 500 + '"}'
+    rows = read(tmp_path / "data.jsonl", f'{{}}\n{long}\n{{"a": 2}}\n', max_row_bytes=400)
+    assert [row.reason for row in rows] == ["", "longer than 400 bytes", ""]
+    assert rows[2].start == len(long) + 4
+
+
+def test_memory_is_bounded_by_the_longest_row(path):
+    with path.open("w") as file:
+        file.write("[" + ",".join([json.dumps({"a": "x" * 1000})] * 20_000) + "]")
+    tracemalloc.start()
+    n_rows = sum(1 for _ in iter_rows(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_rows == 20_000
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "position", "problem"),
+    [
+        ("[", "byte 1", "truncated"),
+        ('[{"a": 1}', "byte 9", "truncated"),
+        ('[{"a": 1},', "byte 10", "truncated"),
+        ('[{"a": [1, "b', "byte 13", "inside row 0"),
+        ('[{"a": 1},]', "byte 10", "expected row 1"),
+        ("[,1]", "byte 1", "expected row 0"),
+        ('[{"a": 1} {"a": 2}]', "byte 10", "expected ',' or ']'"),
+        ("[{}]{}", "byte 4", "end of the list"),
+        ("[tru]", "byte 1", "expected an object"),
+        ("[1 2]", "byte 3", "expected ',' or ']'"),
+    ],
+)
+def test_broken_list_names_the_byte(path, content, position, problem):
+    with pytest.raises(DataError, match=problem) as caught:
+        read(path, content)
+    assert f"{position}," in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "empty"),
+        (b" \n\t ", "empty"),
+        (b"hello", "starts with b'hello'"),
+        (b"\x1f\x8b\x08", "starts with"),
+        ("[]".encode("utf-16"), "in UTF-8"),
+        (b'{\n  "a": 1\n}', "several lines"),
+    ],
+)
+def test_no_rows_at_all(path, content, problem):
+    with pytest.raises(DataError, match=problem):
+        read(path, content)
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="doesn't exist"):
+        list(iter_rows(tmp_path / "none.json"))
+    with pytest.raises(DataError, match="not a regular file"):
+        list(iter_rows(tmp_path))
+
+
+def test_truncated_last_line_is_a_failed_row(tmp_path):
+    rows = read(tmp_path / "data.jsonl", '{"a": 1}\n{"a": 2}\n{"a": "thr')
+    assert [bool(row.reason) for row in rows] == [False, False, True]
+
+
+def test_byte_order_mark_is_passed_over(path, tmp_path):
+    assert [(row.start, row.value) for row in read(path, b'\xef\xbb\xbf[{"a": 1}]')] == [(4, {"a": 1})]
+    assert [row.start for row in read(tmp_path / "data.jsonl", b'\xef\xbb\xbf{"a": 1}\n{}')] == [3, 12]
+
+
+def test_what_json_load_accepts_is_accepted(path):
+    first, second = read(path, '[{"a": NaN, "b": -Infinity}, {"a": 1, "a": 2}]')
+    assert first.value["b"] == float("-inf")
+    assert second.value == {"a": 2}
+
+
+def test_layout_is_told_by_the_content(tmp_path):
+    for name, content, layout in [("a.json", "{}\n{}", "lines"), ("b.jsonl", " [{}]", "list"), ("c.jsonl", "1\n", "lines")]:
+        (tmp_path / name).write_text(content)
+        assert find_layout(tmp_path / name) == layout
+
+
+@pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
+def test_reading_on_from_a_mark(tmp_path, name):
+    elements = [json.dumps({"a": n, "b": "é" * n}, ensure_ascii=False) for n in range(20)]
+    content = "\n".join(elements) if name.endswith("l") else f"[{', '.join(elements)}]"
+    rows = read(tmp_path / name, content)
+    for row in rows:
+        assert list(iter_rows(tmp_path / name, since=Mark(row.row, row.start), chunk_bytes=5)) == rows[row.row :]
