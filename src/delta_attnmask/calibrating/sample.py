@@ -49,31 +49,23 @@ def stratified_sample(records: Iterable[Record], n_rows: int, seed: int) -> list
 
 
 def plant(originals: Sequence[Record], donors: Donors, copies_per_row: int, seed: int) -> Planted:
-    """Give each original some copies, each with another defect; kinds take turns, so that all get their share.
+    """Give each original some copies, each with another defect; the kinds that have the fewest copies so far go first.
 
-    Kinds that fewer than 20 rows can have are left out.
+    Kinds that fewer than 20 rows got are left out.
     """
     rng = random.Random(seed)
-    usable: dict[str, list[tuple[int, Record]]] = defaultdict(list)
-    planned: dict[int, int] = defaultdict(int)
-    copies = [(index, kind, DEFECTS[kind](record, donors, rng)) for index, record in enumerate(originals) for kind in DEFECTS]
-    rng.shuffle(copies)
-    for index, kind, copy in sorted(copies, key=lambda entry: _rarity(entry[1], copies)):
-        if copy is not None and planned[index] < copies_per_row:
-            usable[kind].append((index, copy))
-            planned[index] += 1
+    pairs: dict[str, list[tuple[int, Record]]] = {kind: [] for kind in DEFECTS}
+    for index in rng.sample(range(len(originals)), len(originals)):
+        copies = {kind: copy for kind in DEFECTS if (copy := DEFECTS[kind](originals[index], donors, rng)) is not None}
+        for kind in sorted(copies, key=lambda kind: len(pairs[kind]))[:copies_per_row]:
+            pairs[kind].append((index, copies[kind]))
     planted = Planted([], [], [], [])
     for index, record in enumerate(originals):
         _add(planted, record, index, "", originals)
-    for kind in sorted(kind for kind, pairs in usable.items() if len(pairs) >= _MIN_PER_KIND):
-        for index, copy in usable[kind]:
+    for kind in sorted(kind for kind in pairs if len(pairs[kind]) >= _MIN_PER_KIND):
+        for index, copy in sorted(pairs[kind], key=lambda pair: pair[0]):
             _add(planted, copy, index, kind, originals)
     return planted
-
-
-def _rarity(kind: str, copies: Sequence[tuple[int, str, Record | None]]) -> int:
-    """Kinds that few rows can have choose their rows first."""
-    return sum(1 for _, other, copy in copies if other == kind and copy is not None)
 
 
 def _add(planted: Planted, record: Record, original: int, kind: str, originals: Sequence[Record]) -> None:

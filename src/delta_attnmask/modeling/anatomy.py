@@ -53,6 +53,17 @@ class Anatomy:
             raise SettingsError(f"block={block}: this model has {self.n_blocks} blocks, 0 to {self.n_blocks - 1}")
         return min(index, self.last_block)
 
+    def has_block(self, block: int) -> bool:
+        """Whether `block` exists and can be masked as it is."""
+        index = block + self.n_blocks if block < 0 else block
+        return 0 <= index <= self.last_block
+
+    def describe_block(self, block: int) -> str:
+        """Which block is masked when `block` is asked for, and why another if so."""
+        index, resolved = (block + self.n_blocks if block < 0 else block), self.resolve_block(block)
+        clamped = f" instead of {index}, since {self.limit_reason}" if resolved != index else ""
+        return f"masking the output of block {resolved}{clamped}"
+
 
 def examine(model: nn.Module) -> Anatomy:
     """Find the parts of `model`; raises UnsupportedModelError with what is missing."""

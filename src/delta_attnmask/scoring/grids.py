@@ -15,3 +15,8 @@ CONTROLS: tuple[MaskSettings, ...] = tuple(
     for order, fraction, block in product(("random", "least"), (0.2, 0.4), (-2, -4))
 )
 """What masking does where attention guides nothing: random tokens, and the least attended ones."""
+
+CALIBRATION_GRID: tuple[MaskSettings, ...] = tuple(
+    setting for setting in (*STANDARD_GRID, *CONTROLS) if setting.fraction >= 0.2
+)
+"""What calibration chooses from: 16 settings, and the controls beside them."""

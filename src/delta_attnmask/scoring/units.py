@@ -12,6 +12,7 @@ import torch
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.reading.collate import collate, plan_batches
@@ -119,7 +120,8 @@ class UnitScorer:
         shortest = sorted(unit.samples, key=lambda sample: (sample.n_image_tokens == 0, sample.n_tokens))
         samples = [sample for sample in shortest if sample.inputs.keys() == shortest[0].inputs.keys()][:2]
         batch = self.collate(samples)
-        line = str(self_check(self.loaded.model, batch.inputs, batch.labels))
+        found = self_check(self.loaded.model, batch.inputs, batch.labels)
+        line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
         together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
         if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
             self.batch_tokens = 1

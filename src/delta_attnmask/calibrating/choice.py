@@ -1,0 +1,81 @@
+"""Which setting and form of the score to use, by a stated rule. Numpy only.
+
+A candidate is a mask setting with a form (a derived column) or a rival score. The rule, on the half of the sample that is
+meant for choosing:
+
+1. A kind of defect is visible if the best candidate's AUROC on it has a 95 % interval above 0.55.
+2. A candidate's value is (2 * worst + mean) / 3 of its AUROC over the visible kinds: the worst counts more than the mean.
+3. The best value wins among the settings of Δ; those within 0.005 of it count as tied, and of these the cheapest is taken
+   (the shortest tail, then the earlier in the grid).
+
+What is reported of the choice comes from the other half.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from delta_attnmask.calibrating.separation import Separation
+from delta_attnmask.settings import MaskSettings
+
+RULE = (__doc__ or "").partition("\n\n")[2].strip()
+
+_VISIBLE_ABOVE = 0.55
+_TIED_WITHIN = 0.005
+
+Separations = Mapping[str, Separation]  # kind of defect -> separation
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A score that could order the rows: column `form` under `settings`; rivals have none."""
+
+    form: str
+    settings: MaskSettings | None = None
+
+    @property
+    def is_control(self) -> bool:
+        return self.settings is not None and self.settings.order != "most"
+
+    @property
+    def tail(self) -> int:
+        """How many blocks are run again; the price."""
+        return 0 if self.settings is None else -1 - self.settings.block
+
+    def __str__(self) -> str:
+        if self.settings is None:
+            return self.form
+        s = self.settings
+        order = "" if s.order == "most" else f"{s.order} tokens, "
+        return f"{self.form} ({order}queries {s.queries}, tokens {s.tokens}, fraction {s.fraction:g}, block {s.block})"
+
+
+def visible_kinds(separations: Sequence[Separations], kinds: Sequence[str]) -> list[str]:
+    """The kinds that at least the best candidate can tell."""
+    return [
+        kind
+        for kind in kinds
+        if _best(separations, kind) is not None and _best(separations, kind).low > _VISIBLE_ABOVE  # type: ignore[union-attr]
+    ]
+
+
+def value(separations: Separations, kinds: Sequence[str]) -> float:
+    """(2 * worst + mean) / 3 of the AUROC over `kinds`; NaN where one is missing."""
+    aurocs = np.array([separations[kind].auroc for kind in kinds])
+    return float((2 * aurocs.min() + aurocs.mean()) / 3) if aurocs.size else float("nan")
+
+
+def choose(candidates: Sequence[Candidate], separations: Sequence[Separations], kinds: Sequence[str]) -> int:
+    """Index of the chosen candidate among the settings of Δ; kinds are the visible ones."""
+    values = np.array([
+        value(found, kinds) if candidate.settings is not None and not candidate.is_control else np.nan
+        for candidate, found in zip(candidates, separations, strict=True)
+    ])
+    tied = np.flatnonzero(values >= np.nanmax(values) - _TIED_WITHIN)
+    return int(min(tied, key=lambda index: (candidates[index].tail, -values[index])))
+
+
+def _best(separations: Sequence[Separations], kind: str) -> Separation | None:
+    found = [each[kind] for each in separations if not np.isnan(each[kind].auroc)]
+    return max(found, key=lambda separation: separation.auroc, default=None)

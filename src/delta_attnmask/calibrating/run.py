@@ -1,0 +1,105 @@
+"""Calibrate a loaded model on a data set, and keep the result in a folder."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from delta_attnmask.artifacts import collect_versions, write_text_atomically
+from delta_attnmask.calibrating.calibrate import Calibration, calibrate
+from delta_attnmask.calibrating.choice import Candidate
+from delta_attnmask.calibrating.defects import BLANK
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.executing.local import run_units
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.fingerprint import model_fingerprint
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.records import Record
+from delta_attnmask.scores import SampleScore
+from delta_attnmask.scoring.grids import CALIBRATION_GRID
+from delta_attnmask.scoring.rivals import load_rivals, rival_names
+from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.units import ImageLoader, PreparedUnit, ScoringPlan, UnitScorer
+from delta_attnmask.settings import MaskSettings
+
+_DONOR_ROWS = 20_000  # rows read to borrow images and answers from; more would only cost memory
+_FILE = "calibration.json"
+
+
+def calibrate_dataset(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    *,
+    n_rows: int = 240,
+    rivals: Sequence[str] | None = None,
+    batch_tokens: int = 8192,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda n_done, n_rows: None,
+) -> Calibration:
+    """Find the setting that suits this model and this data. Raises DataError where the data is too small for it."""
+    grid = [setting for setting in CALIBRATION_GRID if examine(loaded.model).has_block(setting.block)]
+    names = rival_names() if rivals is None else rivals
+    plan = ScoringPlan(grid[0], tuple(grid), load_rivals(names), batch_tokens)
+    scorer = UnitScorer(loaded, make_encoder(loaded), blanking(dataset.load_image), plan)
+
+    def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
+        units = list(parts)
+        n_done, n_all = 0, sum(map(len, units))
+        for unit in run_units(units, partial(scorer.prepare, 0), partial(_checked_compute, scorer)):
+            n_done += len(unit.scores)
+            on_progress(n_done, n_all)
+            yield unit.scores, unit.sweep
+
+    records = [record for record, _ in zip(dataset, range(_DONOR_ROWS), strict=False)]
+    result = calibrate(records, score, grid, n_rows=n_rows, seed=seed)
+    about = {
+        "model": loaded.name,
+        "model_fingerprint": model_fingerprint(loaded.model),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "data": str(dataset.path),
+        "input": {"sha256": dataset.fingerprint.sha256, "n_bytes": dataset.fingerprint.n_bytes},
+        "versions": collect_versions(),
+    }
+    return replace(result, report=result.report | about)
+
+
+def blanking(load_image: ImageLoader) -> ImageLoader:
+    """A loader that paints pictures over in their mean colour where a planted defect asks for it."""
+
+    def load(reference: str) -> Any:
+        if not reference.startswith(BLANK):
+            return load_image(reference)
+        image = load_image(reference.removeprefix(BLANK))
+        return image.resize((1, 1)).resize(image.size)
+
+    return load
+
+
+def write_calibration(calibration: Calibration, folder: str | Path) -> Path:
+    """Keep the report as FOLDER/calibration.json."""
+    path = Path(folder) / _FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(path, json.dumps(calibration.report, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_calibration(folder: str | Path) -> Calibration:
+    """Read a folder that `write_calibration` made (or the file in it); ArtifactError if it is none."""
+    path = Path(folder)
+    path = path / _FILE if path.is_dir() else path
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        settings = MaskSettings.from_dict(report["settings"])
+        return Calibration(Candidate(report["form"], settings), report)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing; `delta-attnmask calibrate --out {folder}` makes one") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is no calibration: {error}") from error
+
+
+def _checked_compute(scorer: UnitScorer, unit: PreparedUnit) -> Any:
+    scorer.self_check(unit)
+    return scorer.compute(unit)
