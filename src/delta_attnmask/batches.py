@@ -39,7 +39,7 @@ class TokenRoles:
         """Read the roles off the model's inputs and unshifted labels."""
         attention_mask, input_ids = inputs.get("attention_mask"), inputs.get("input_ids")
         is_token = torch.ones_like(labels, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        is_image = inputs.get("image_embeds_position_mask", torch.zeros_like(is_token)).bool()  # Kosmos has no such token
+        is_image = inputs.get("image_embeds_position_mask", torch.zeros_like(is_token)).bool()  # Kosmos
         if image_token_id is not None and input_ids is not None:
             is_image = is_token & (input_ids == image_token_id)
         is_special = torch.zeros_like(is_token)

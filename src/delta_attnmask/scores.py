@@ -16,6 +16,10 @@ SCORE_SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # "ok" or "failed"
         pa.field("reason", pa.string(), nullable=False),  # empty if ok
+        pa.field("question", pa.string(), nullable=False),  # what the user asks first, normalised and cut
+        pa.field("answer_type", pa.string(), nullable=False),  # form of the first answer, such as "yes/no"
+        pa.field("n_turns", pa.int32(), nullable=False),  # assistant turns
+        pa.field("n_images", pa.int32(), nullable=False),
         pa.field("n_tokens", pa.int32()),
         pa.field("n_image_tokens", pa.int32()),
         pa.field("n_answer_tokens", pa.int32()),
@@ -36,6 +40,10 @@ class SampleScore:
     source: str
     status: Status
     reason: str = ""
+    question: str = ""
+    answer_type: str = ""
+    n_turns: int = 0
+    n_images: int = 0
     n_tokens: int | None = None
     n_image_tokens: int | None = None
     n_answer_tokens: int | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from delta_attnmask.calibrating.choice import RULE, Candidate, Separations, choose, value, visible_kinds
-from delta_attnmask.calibrating.defects import BLANK, Donors
+from delta_attnmask.calibrating.defects import Donors
 from delta_attnmask.calibrating.sample import Planted, plant, stratified_sample
 from delta_attnmask.calibrating.separation import Separation, Values, auroc, separate
 from delta_attnmask.derived import derive, derived_names, needed_columns
@@ -68,7 +68,7 @@ def calibrate(
         raise DataError(f"{len(originals)} usable rows are too few to calibrate on; it takes {MIN_ORIGINALS}")
     planted = plant(originals, Donors(usable), copies_per_row, seed)
     if not planted.kinds:
-        raise DataError("no kind of defect could be planted in 20 rows of the sample; calibration has nothing to tell apart")
+        raise DataError("no kind of defect could be planted in 20 rows of the sample; there is nothing to tell apart")
     parts = (planted.records[start : start + batch] for start in range(0, len(planted.records), batch))
     scored = _candidates(score(iter(list(parts))), grid, len(planted.records))
     return _decide(planted, scored, started, seed)
@@ -158,7 +158,7 @@ def _summary(candidate: Candidate, found: Separations, kinds: Sequence[str]) -> 
         "settings": candidate.settings.to_dict() if candidate.settings else None,
         "is_control": candidate.is_control,
         "value": _rounded(value(found, kinds)),
-        "mean": _rounded(float(np.mean([found[kind].auroc for kind in kinds]))),
+        "mean": _rounded(_mean(found, kinds)),
         "worst": _rounded(min(found[kind].auroc for kind in kinds)),
         "auroc": {kind: _rounded(separation.auroc) for kind, separation in found.items()},
     }
@@ -182,7 +182,7 @@ def _by_source(planted: Planted, values: Values) -> dict[str, dict[str, float | 
     sources = sorted({record.source for record in planted.records})
     found: dict[str, dict[str, float | None]] = {}
     for source in sources:
-        of_source = [i for i, record in enumerate(planted.records) if planted.records[planted.original[i]].source == source]
+        of_source = [i for i, first in enumerate(planted.original) if planted.records[first].source == source]
         by_kind = {
             kind: auroc(values[[planted.original[i] for i in copies]], values[copies])
             for kind in planted.kinds
@@ -196,12 +196,13 @@ def _kinship(planted: Planted, scored: Scored, chosen: int, kinds: Sequence[str]
     """What the chosen score adds to low loss: rank correlation, and the AUROC of each alone and of their mean rank."""
     ours, low = scored.values[chosen], -scored.loss
     both = (_ranks(ours) + _ranks(low)) / 2
-    alone = {name: _separations(planted, values, "report") for name, values in (("chosen", ours), ("low_loss", low), ("together", both))}
+    values = {"chosen": ours, "low_loss": low, "together": both}
+    alone = {name: _separations(planted, each, "report") for name, each in values.items()}
     is_original = np.array(planted.kind) == ""
     return {
         "spearman": _rounded(_spearman(ours[is_original], low[is_original])),
         "value": {name: _rounded(value(found, kinds)) for name, found in alone.items()},
-        "mean_auroc": {name: _rounded(float(np.mean([found[kind].auroc for kind in kinds]))) for name, found in alone.items()},
+        "mean_auroc": {name: _rounded(_mean(found, kinds)) for name, found in alone.items()},
     }
 
 
@@ -213,8 +214,8 @@ def _warnings(
     if "image_swapped" in planted.kinds and "image_swapped" not in seen:
         best = np.nanmax([found["image_swapped"].auroc for found in on_report])
         lines.append(
-            f"this model can't tell a swapped image from the right one (best AUROC {best:.2f}, 0.5 is chance): either it does "
-            "not look at the image, or its attention is badly calibrated; no score made with it can find wrong images"
+            f"this model can't tell a swapped image from the right one (best AUROC {best:.2f}, chance 0.5): either it "
+            "doesn't look at images, or its attention is badly calibrated; no score made with it finds wrong images"
         )
     unseen = [kind for kind in planted.kinds if kind not in seen and kind != "image_swapped"]
     if unseen:
@@ -223,6 +224,10 @@ def _warnings(
     if failed > 0.05:
         lines.append(f"{failed:.0%} of the sample's rows could not be scored")
     return lines
+
+
+def _mean(found: Separations, kinds: Sequence[str]) -> float:
+    return float(np.mean([found[kind].auroc for kind in kinds]))
 
 
 def _ranks(values: Values) -> Values:
@@ -239,8 +244,3 @@ def _spearman(first: Values, second: Values) -> float:
 
 def _rounded(number: float) -> float | None:
     return None if np.isnan(number) else round(float(number), 4)
-
-
-def is_blank(reference: str) -> bool:
-    """Whether an image reference asks for the picture painted over."""
-    return reference.startswith(BLANK)

@@ -1,12 +1,12 @@
 """Which setting and form of the score to use, by a stated rule. Numpy only.
 
-A candidate is a mask setting with a form (a derived column) or a rival score. The rule, on the half of the sample that is
-meant for choosing:
+A candidate is a mask setting with a form (a derived column) or a rival score. The rule, on the half of the sample that
+is meant for choosing:
 
 1. A kind of defect is visible if the best candidate's AUROC on it has a 95 % interval above 0.55.
-2. A candidate's value is (2 * worst + mean) / 3 of its AUROC over the visible kinds: the worst counts more than the mean.
-3. The best value wins among the settings of Δ; those within 0.005 of it count as tied, and of these the cheapest is taken
-   (the shortest tail, then the earlier in the grid).
+2. A candidate's value is (2 * worst + mean) / 3 of its AUROC over the visible kinds, so the worst counts more.
+3. The best value wins among the settings of Δ; those within 0.005 of it count as tied, and of these the cheapest is
+   taken (the shortest tail, then the better value).
 
 What is reported of the choice comes from the other half.
 """
@@ -53,11 +53,8 @@ class Candidate:
 
 def visible_kinds(separations: Sequence[Separations], kinds: Sequence[str]) -> list[str]:
     """The kinds that at least the best candidate can tell."""
-    return [
-        kind
-        for kind in kinds
-        if _best(separations, kind) is not None and _best(separations, kind).low > _VISIBLE_ABOVE  # type: ignore[union-attr]
-    ]
+    best = {kind: _best(separations, kind) for kind in kinds}
+    return [kind for kind, found in best.items() if found is not None and found.low > _VISIBLE_ABOVE]
 
 
 def value(separations: Separations, kinds: Sequence[str]) -> float:
@@ -68,12 +65,14 @@ def value(separations: Separations, kinds: Sequence[str]) -> float:
 
 def choose(candidates: Sequence[Candidate], separations: Sequence[Separations], kinds: Sequence[str]) -> int:
     """Index of the chosen candidate among the settings of Δ; kinds are the visible ones."""
-    values = np.array([
-        value(found, kinds) if candidate.settings is not None and not candidate.is_control else np.nan
-        for candidate, found in zip(candidates, separations, strict=True)
-    ])
+    values = np.array(
+        [
+            value(found, kinds) if candidate.settings is not None and not candidate.is_control else np.nan
+            for candidate, found in zip(candidates, separations, strict=True)
+        ]
+    )
     tied = np.flatnonzero(values >= np.nanmax(values) - _TIED_WITHIN)
-    return int(min(tied, key=lambda index: (candidates[index].tail, -values[index])))
+    return int(min(tied, key=lambda index: (candidates[int(index)].tail, -values[index])))
 
 
 def _best(separations: Sequence[Separations], kind: str) -> Separation | None:

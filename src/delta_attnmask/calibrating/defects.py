@@ -7,7 +7,7 @@ No torch here.
 
 import random
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -15,10 +15,10 @@ from delta_attnmask.records import Record, Turn
 
 BLANK = "blank:"  # in front of an image reference: the same picture painted over in its mean colour
 
-_COLOURS = "red green blue yellow orange purple pink brown black white gray grey teal".split()
-_NUMBERS = "zero one two three four five six seven eight nine ten".split()
-_OPPOSITES = {"yes": "no", "left": "right", "above": "below", "top": "bottom", "more": "less", "is": "isn't", "true": "false"}
-_OPPOSITES |= {other: word for word, other in _OPPOSITES.items()}
+_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray", "grey")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_PAIRS = (("yes", "no"), ("left", "right"), ("above", "below"), ("top", "bottom"), ("more", "less"), ("true", "false"))
+_OPPOSITES = dict(_PAIRS) | {other: word for word, other in _PAIRS}
 _WORD = re.compile(r"[A-Za-z']+|\d+")
 
 Defect = Callable[[Record, "Donors", random.Random], Record | None]
@@ -84,7 +84,8 @@ def answer_swapped(record: Record, donors: Donors, rng: random.Random) -> Record
 
 def answer_same_question(record: Record, donors: Donors, rng: random.Random) -> Record | None:
     """Each answer replaced by another that the source gives to the very same question."""
-    return _with_answers(record, lambda question, answer: _other(donors.answers_to[record.source, question], answer, rng))
+    pools = donors.answers_to
+    return _with_answers(record, lambda question, answer: _other(pools[record.source, question], answer, rng))
 
 
 def flipped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
@@ -109,7 +110,7 @@ def generic(record: Record, donors: Donors, rng: random.Random) -> Record | None
 
 def question_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
     """Each question replaced by another of the source; the answers stay."""
-    pool = [question for question, _ in (pair for other in donors.by_source[record.source] for pair in exchanges(other))]
+    pool = [question for other in donors.by_source[record.source] for question, _ in exchanges(other)]
     turns = [_with_text(turn, _other(pool, turn.text, rng)) if turn.role == "user" else turn for turn in record.turns]
     return None if list(record.turns) == turns else replace(record, turns=tuple(turns))
 

@@ -1,4 +1,4 @@
-"""The sample that calibration works on: some hundred rows of every source, and planted copies of them. No torch here."""
+"""The sample that calibration works on: some hundred rows of all sources, and planted copies of them. No torch."""
 
 import random
 from collections import defaultdict
@@ -40,7 +40,8 @@ def stratified_sample(records: Iterable[Record], n_rows: int, seed: int) -> list
             by_source[record.source].append(record)
     chosen: list[Record] = []
     remaining = n_rows
-    for n_left, source in zip(range(len(by_source), 0, -1), sorted(by_source, key=lambda s: (len(by_source[s]), s)), strict=True):
+    by_size = sorted(by_source, key=lambda source: (len(by_source[source]), source))
+    for n_left, source in zip(range(len(by_size), 0, -1), by_size, strict=True):
         rows = by_source[source]
         share = min(len(rows), remaining // n_left)
         chosen += rng.sample(rows, share)

@@ -25,7 +25,8 @@ def derived_names() -> list[str]:
 def derive(name: str, column: Callable[[str], Column]) -> Column:
     """Compute the column `name`; `column` gives the stored ones it needs, NaN where a row failed."""
     function = _function(name)
-    needs = [derive(need, column) if need in derived_names() else column(need) for need in signature(function).parameters]
+    derived = derived_names()
+    needs = [derive(need, column) if need in derived else column(need) for need in signature(function).parameters]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         values: Column = np.asarray(function(*needs), dtype=np.float64)
     return values

@@ -1,4 +1,7 @@
-"""`loss_without_image - loss` in nats per answer token: what the image adds (VIG, arXiv:2602.17186; VisNec, 2603.01195)."""
+"""`loss_without_image - loss` in nats per answer token: what the image adds.
+
+VIG (arXiv:2602.17186) and VisNec (arXiv:2603.01195).
+"""
 
 from delta_attnmask.derived import Column
 

@@ -42,7 +42,7 @@ def choose_tokens(priority: Tensor, eligible: Tensor, fraction: float) -> Tensor
 
 
 def priority(saliency: Tensor, order: Order, seeds: Tensor) -> Tensor:
-    """What tokens are ranked by: saliency, its negative, or random numbers fixed by each sample's seed; `[batch, seq]`."""
+    """What tokens are ranked by: saliency, its negative, or numbers drawn by each sample's seed; `[batch, seq]`."""
     if order == "most":
         return saliency
     if order == "least":

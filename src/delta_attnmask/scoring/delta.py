@@ -120,7 +120,9 @@ def sweep_batch(
             masked_loss = masked_loss.masked_fill(~eligible.any(-1), torch.nan)
             scores.append(BatchScore(means["loss"], masked_loss, saliency[settings.queries], is_masked))
     by_attention = {
-        name: rival.value(saliency[pools[0]], roles) for name, rival in rivals.items() if isinstance(rival, AttentionRival)
+        name: rival.value(saliency[pools[0]], roles)
+        for name, rival in rivals.items()
+        if isinstance(rival, AttentionRival)
     }
     return BatchSweep(scores, {name: means[name] for name in by_token} | by_attention)
 

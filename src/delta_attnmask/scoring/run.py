@@ -77,8 +77,8 @@ def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> st
     check = scorer.self_check(unit)
     ok = sum(score.status == "ok" for score in scorer.compute(unit).scores)
     return (
-        f"{dataset.n_rows} rows of {dataset.path} ({dataset.format_name}); {ok} of the first {len(unit.records)} can be "
-        f"scored on {loaded.device} in {loaded.dtype}; model: {check or 'not checked, no row could be encoded'}"
+        f"{dataset.n_rows} rows of {dataset.path} ({dataset.format_name}); {ok} of the first {len(unit.records)} can "
+        f"be scored on {loaded.device} in {loaded.dtype}; model: {check or 'not checked, no row could be encoded'}"
     )
 
 
@@ -143,5 +143,4 @@ def _require_some_success(unit: ScoredUnit, *, is_first: bool) -> None:
     """If the model refuses every row of the first unit, the fault is the model's, and the run ends."""
     refused = [score.reason for score in unit.scores if score.reason.startswith(_REFUSED)]
     if is_first and refused and not any(score.status == "ok" for score in unit.scores):
-        raise UnsupportedModelError(f"no row of the first unit could be scored; the first of {len(refused)}: {refused[0]}")
-
+        raise UnsupportedModelError(f"no row of the first unit could be scored; {len(refused)} like this: {refused[0]}")

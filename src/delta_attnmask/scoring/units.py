@@ -17,6 +17,7 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
+from delta_attnmask.reading.traits import answer_type, question
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
@@ -219,6 +220,10 @@ def _result(record: Record, sample: EncodedSample | None, numbers: dict[str, flo
         source=record.source,
         status="ok" if is_ok else "failed",
         reason=reason,
+        question=question(record),
+        answer_type=answer_type(record),
+        n_turns=sum(turn.role == "assistant" for turn in record.turns),
+        n_images=len(record.images),
         n_tokens=sample.n_tokens if sample else None,
         n_image_tokens=sample.n_image_tokens if sample else None,
         n_answer_tokens=sample.n_answer_tokens if sample else None,
