@@ -12,6 +12,7 @@ from torch import nn
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 
+_ROW_WISE_NAMES = ("mlp", "feed_forward", "ffn")
 _IMAGE_TOKEN_NAMES = ("image_token_id", "image_token_index", "image_token", "img_token_id")
 
 
@@ -23,6 +24,7 @@ class Anatomy:
     head_owner: the module whose forward calls one of `backbones` and turns its states into logits.
     backbones: the modules on the way from `head_owner` down to the decoder, itself included (OPT calls the last).
     last_block: the last block that may be masked; limit_reason says why not all.
+    row_wise: the last block's feed-forward part, which treats each position alone; None where there is no such module.
     """
 
     model: nn.Module
@@ -34,6 +36,7 @@ class Anatomy:
     image_token_id: int | None
     last_block: int
     limit_reason: str
+    row_wise: nn.Module | None
 
     @property
     def n_blocks(self) -> int:
@@ -76,7 +79,8 @@ def examine(model: nn.Module) -> Anatomy:
     head_owner, backbones = _find_head(model, decoder)
     last, reason = _last_block(text_config(model), n_blocks)
     path = next(name for name, module in model.named_modules() if module is decoder)
-    return Anatomy(model, decoder, path, blocks, head_owner, backbones, _image_token_id(model.config), last, reason)
+    token, row_wise = _image_token_id(model.config), _row_wise_part(blocks[-1])
+    return Anatomy(model, decoder, path, blocks, head_owner, backbones, token, last, reason, row_wise)
 
 
 def text_config(model: nn.Module) -> Any:
@@ -112,6 +116,11 @@ def _find_head(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, tuple[n
         raise UnsupportedModelError(f"{type(model).__name__}: its head and its decoder don't share a module")
     names = path.split(".")
     return owner, tuple(owner.get_submodule(".".join(names[: n + 1])) for n in range(len(names)))
+
+
+def _row_wise_part(block: nn.Module) -> nn.Module | None:
+    parts: dict[str, nn.Module] = dict(block.named_children())
+    return next((parts[name] for name in _ROW_WISE_NAMES if name in parts), None)
 
 
 def _image_token_id(config: Any) -> int | None:

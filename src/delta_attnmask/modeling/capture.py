@@ -18,7 +18,9 @@ from transformers import AttentionInterface
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
+from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.attention.recorder import AttentionRecorder
+from delta_attnmask.modeling.narrow import narrowed, replaced_forward
 
 _REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
@@ -40,6 +42,7 @@ class CapturedForward:
     first_block: the first block behind which the states pass from block to block untouched. Before it the model
         adds to them (deepstack image features), which would undo a mask.
     n_recorded: decoder blocks whose attention was seen.
+    answer_positions: sample and position of each row, which predict an answer token.
     """
 
     def __init__(self, anatomy: Anatomy, recorder: AttentionRecorder, roles: TokenRoles, targets: Tensor):
@@ -49,7 +52,7 @@ class CapturedForward:
         self._recorder = recorder
         self._roles = roles
         self._targets = targets
-        self._answer_rows = roles.predicts_answer.nonzero(as_tuple=True)
+        self.answer_positions = roles.predicts_answer.nonzero(as_tuple=True)
         self._block_outputs: dict[int, Any] = {}
         self._calls: dict[str, Call] = {}
         self._passed_on: Tensor | None = None
@@ -59,15 +62,15 @@ class CapturedForward:
 
     @property
     def saliency(self) -> Tensor:
-        return self._recorder.saliency()
+        return self._recorder.received.mean()
 
     @property
     def n_recorded(self) -> int:
-        return self._recorder.n_recorded
+        return self._recorder.received.n_blocks
 
     @property
     def backend(self) -> str:
-        """Which attention code ran, such as "cpu-flash"."""
+        """Which attention code ran, such as "cpu-columns"."""
         return "+".join(sorted(self._recorder.backends))
 
     def final_rows(self) -> Tensor:
@@ -90,7 +93,7 @@ class CapturedForward:
             for index in range(block + 1):
                 replacement = states if index == block else None
                 stub = _stub_block(self._block_outputs[index], replacement)
-                stack.enter_context(_replaced_forward(blocks[index], stub))
+                stack.enter_context(replaced_forward(blocks[index], stub))
             output = self._anatomy.decoder(*args, **kwargs)
         return self._rows(_first(output))
 
@@ -120,14 +123,14 @@ class CapturedForward:
         output = _with_first(self._backbone_output, rows[None])
         args, kwargs = self._calls["head"]
         assert self._backbone is not None
-        with _replaced_forward(self._backbone, lambda *_, **__: output):
+        with replaced_forward(self._backbone, lambda *_, **__: output):
             result = self._anatomy.head_owner(*args, **kwargs)
         logits: Tensor = result.logits if hasattr(result, "logits") else _first(result)
         return logits[0]
 
     def _rows(self, states: Tensor | None) -> Tensor:
         assert states is not None
-        samples, positions = self._answer_rows
+        samples, positions = self.answer_positions
         return states[samples.to(states.device), positions.to(states.device)]
 
 
@@ -138,18 +141,22 @@ def captured_forward(
     labels: Tensor,
     query_weights: Tensor,
     blocks: Sequence[int],
+    attention: AttentionBackend = "auto",
 ) -> Iterator[CapturedForward]:
     """Run the model once and keep what is needed; the tail can be run again until the context is left.
 
     query_weights: `[batch, pool, seq]`; without pools no attention is summed. blocks: whose outputs to keep.
+    attention: which code computes attention and what tokens receive of it.
     Raises UnsupportedModelError where no decoder attention went through transformers' attention interface.
     """
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(_REGISTRY_LOCK)
         stack.enter_context(_evaluating(anatomy.model))
-        recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles))
+        recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
         forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
+        if anatomy.row_wise is not None and anatomy.n_blocks - 1 not in blocks:
+            stack.enter_context(narrowed(anatomy.row_wise, forward.answer_positions))
         with _capturing(anatomy, forward, blocks):
             recorder.is_recording = query_weights.shape[1] > 0
             anatomy.model(**inputs, **_no_cache(anatomy.model))
@@ -157,7 +164,7 @@ def captured_forward(
         if query_weights.shape[1] and forward.n_recorded == 0:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
-                "so the attention that tokens receive can't be read; choose a model whose attention can be (docs/models.md)"
+                "so the attention that tokens receive can't be read; choose another model (docs/models.md)"
             )
         yield forward
 
@@ -224,7 +231,9 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
 
 
 @contextmanager
-def _recording_attention(anatomy: Anatomy, weights: Tensor, roles: TokenRoles) -> Iterator[AttentionRecorder]:
+def _recording_attention(
+    anatomy: Anatomy, weights: Tensor, roles: TokenRoles, attention: AttentionBackend
+) -> Iterator[AttentionRecorder]:
     """Register a recorder under the name that the decoder's attention uses now.
 
     The name stays, since some models branch on it ("eager", "sdpa"); only the function behind it changes.
@@ -232,7 +241,7 @@ def _recording_attention(anatomy: Anatomy, weights: Tensor, roles: TokenRoles) -
     with _readable_implementation(anatomy) as name:
         table = AttentionInterface._global_mapping
         original = table.get(name)
-        recorder = AttentionRecorder(anatomy.blocks, weights, roles, original)
+        recorder = AttentionRecorder(anatomy.blocks, weights, roles, original, attention)
         table[name] = recorder
         try:
             yield recorder
@@ -270,21 +279,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def _replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Put `forward` in the place of the module's own (which may be patched already, as accelerate does)."""
-    missing = object()
-    before = module.__dict__.get("forward", missing)
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is missing:
-            del module.forward
-        else:
-            module.forward = before
 
 
 def _stub_block(kept_output: Any, states: Tensor | None) -> Callable[..., Any]:

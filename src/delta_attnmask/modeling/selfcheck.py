@@ -1,7 +1,7 @@
 """Is this loaded model read and replayed exactly? Asked once for each model, with its first batch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
+from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.capture import captured_forward, plain_logits
 
 # Largest relative difference of the final states that the same arithmetic in another order may show.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _LOSS_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
-_checked: WeakKeyDictionary[nn.Module, "SelfCheck"] = WeakKeyDictionary()
+_checked: WeakKeyDictionary[nn.Module, dict[AttentionBackend, "SelfCheck"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SelfCheck:
 
     replay_error: largest difference of the final states between the forward and its replayed tail, relative.
     loss_error: largest difference in nats between the captured loss and the untouched model's.
+    is_narrowed: whether the last block's feed-forward part may run on the positions that are read alone.
     """
 
     decoder_path: str
@@ -34,6 +36,7 @@ class SelfCheck:
     backend: str
     replay_error: float
     loss_error: float
+    is_narrowed: bool
 
     def __str__(self) -> str:
         replay = "exact" if self.replay_error == 0 else f"within {self.replay_error:.1e}"
@@ -43,17 +46,22 @@ class SelfCheck:
         )
 
 
-def checked_anatomy(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> Anatomy:
+def checked_anatomy(
+    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
+) -> Anatomy:
     """The model's anatomy, after a self-check if this model had none yet."""
-    self_check(model, inputs, labels)
-    return examine(model)
+    check, anatomy = self_check(model, inputs, labels, attention), examine(model)
+    return anatomy if check.is_narrowed else replace(anatomy, row_wise=None)
 
 
-def self_check(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> SelfCheck:
-    """What `check_model` found at the first batch of this model."""
-    if model not in _checked:
-        _checked[model] = check_model(model, inputs, labels)
-    return _checked[model]
+def self_check(
+    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
+) -> SelfCheck:
+    """What `check_model` found at the first batch of this model under this attention backend."""
+    checks = _checked.setdefault(model, {})
+    if attention not in checks:
+        checks[attention] = check_model(model, inputs, labels, attention)
+    return checks[attention]
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -61,42 +69,66 @@ def tolerance(dtype: torch.dtype) -> float:
     return _LOSS_TOLERANCE.get(dtype, 1e-4)
 
 
-def check_model(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> SelfCheck:
+def check_model(
+    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
+) -> SelfCheck:
     """Replay the unmasked tail of every block that may be masked, and compare with the untouched model.
 
     Raises UnsupportedModelError where the two differ by more than rounding.
     """
     anatomy = examine(model)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
-    probes = sorted({0, anatomy.last_block // 2, anatomy.last_block})
-    with captured_forward(anatomy, inputs, labels, roles.is_token[:, None].float(), probes) as forward:
+    untouched = plain_logits(anatomy, inputs)[roles.predicts_answer.nonzero(as_tuple=True)]
+    targets = roles.targets(labels).to(untouched.device)
+    expected = torch.nn.functional.cross_entropy(untouched.float(), targets, reduction="none")
+    dtype = untouched.dtype
+    check = _compare(anatomy, inputs, labels, expected, attention)
+    if anatomy.row_wise is not None and not (_replays(check, dtype) and _has_same_loss(check, dtype)):
+        check = _compare(replace(anatomy, row_wise=None), inputs, labels, expected, attention)
+    _require_agreement(model, check, dtype)
+    return check
+
+
+def _compare(
+    anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, expected: Tensor, attention: AttentionBackend
+) -> SelfCheck:
+    """expected: the untouched model's loss of each answer token, `[row]`."""
+    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
+    last = min(anatomy.last_block, max(0, anatomy.n_blocks - 2))  # behind the very last block there is but a norm
+    probes = sorted({0, last // 2, last})
+    weights = roles.is_token[:, None].float()
+    with captured_forward(anatomy, inputs, labels, weights, probes, attention) as forward:
         rows = forward.final_rows()
         scale = rows.float().abs().max().clamp(min=1e-6)
         replays = [forward.run_tail(block, forward.states[block]) for block in probes]
-        replay_error = max(float((replay - rows).float().abs().max() / scale) for replay in replays)
-        token_losses, targets = forward.token_losses(rows), roles.targets(labels)
-    untouched = plain_logits(anatomy, inputs)[roles.predicts_answer.nonzero(as_tuple=True)]
-    expected = torch.nn.functional.cross_entropy(untouched.float(), targets.to(untouched.device), reduction="none")
-    check = SelfCheck(
+        token_losses = forward.token_losses(rows)
+    return SelfCheck(
         decoder_path=anatomy.decoder_path,
         n_blocks=anatomy.n_blocks,
         n_recorded=forward.n_recorded,
         backend=forward.backend,
-        replay_error=replay_error,
+        replay_error=max(float((replay - rows).float().abs().max() / scale) for replay in replays),
         loss_error=float((token_losses - expected).abs().max()),
+        is_narrowed=anatomy.row_wise is not None,
     )
-    _require_agreement(model, check, rows.dtype)
-    return check
+
+
+def _replays(check: SelfCheck, dtype: torch.dtype) -> bool:
+    return check.replay_error <= _TOLERANCE.get(dtype, 1e-4)
+
+
+def _has_same_loss(check: SelfCheck, dtype: torch.dtype) -> bool:
+    return check.loss_error <= _LOSS_TOLERANCE.get(dtype, 1e-4)
 
 
 def _require_agreement(model: nn.Module, check: SelfCheck, dtype: torch.dtype) -> None:
     name = type(model).__name__
-    if not check.replay_error <= _TOLERANCE.get(dtype, 1e-4):
+    if not _replays(check, dtype):
         raise UnsupportedModelError(
             f"{name}: running the tail of its decoder again gives other states ({check}); "
             "its scores would be wrong, so it is refused (docs/add-a-model.md)"
         )
-    if not check.loss_error <= _LOSS_TOLERANCE.get(dtype, 1e-4):
+    if not _has_same_loss(check, dtype):
         raise UnsupportedModelError(
             f"{name}: reading its attention changes its loss ({check}); its scores would be wrong, so it is refused; "
             'try it loaded with attn_implementation="eager", or see docs/add-a-model.md'

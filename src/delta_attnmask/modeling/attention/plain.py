@@ -1,4 +1,4 @@
-"""Attention and what each key receives of it, in plain torch: right everywhere, and the yardstick of the other backends.
+"""Attention and what each key receives of it, in plain torch: right everywhere, and the other backends' yardstick.
 
 Works through the queries chunk by chunk, so that no seq×seq map of the whole batch ever exists.
 """
