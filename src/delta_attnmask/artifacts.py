@@ -167,8 +167,6 @@ class RunFolder:
 
     def finished_units(self) -> set[int]:
         """The units whose scores are in place."""
-        if self.is_complete:
-            return set(range(self.n_units))
         names = {entry.name for entry in os.scandir(self.path / "scores")}
         return {unit for unit in range(self.n_units) if self.shard_path(unit).name in names}
 
@@ -270,7 +268,7 @@ def _read_manifest(path: Path) -> Manifest | None:
 def _refuse_foreign_files(path: Path) -> None:
     """A folder without a manifest may hold only what a run leaves that was killed before it wrote one."""
     for entry in path.iterdir():
-        is_own = entry.name in {"lock", "scores"} or entry.name.endswith(_TEMPORARY)
+        is_own = entry.name in {"lock", "scores", "calibration.json"} or entry.name.endswith(_TEMPORARY)
         if not is_own or (entry.is_dir() and any(entry.iterdir())):
             raise ArtifactError(
                 f"{path} isn't empty and is no run folder (it has {entry.name!r}); choose another folder"

@@ -104,7 +104,8 @@ def test_source(fields, source):
 
 
 @pytest.mark.parametrize(
-    ("value", "label"), [("9", "9"), (9, "9"), (1.5, "1.5"), (None, ""), ([1], ""), ("\ud800x", "?x"), ("y" * 900, "y" * 500)]
+    ("value", "label"),
+    [("9", "9"), (9, "9"), (1.5, "1.5"), (None, ""), ([1], ""), ("\ud800x", "?x"), ("y" * 900, "y" * 500)],
 )
 def test_id(value, label):
     assert read(row(human("Q"), gpt("A"), id=value)).id == label
@@ -165,7 +166,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-turns = st.fixed_dictionaries({}, optional={"from": st.sampled_from(["human", "gpt"]) | json_values, "value": json_values})
+turns = st.fixed_dictionaries(
+    {}, optional={"from": st.sampled_from(["human", "gpt"]) | json_values, "value": json_values}
+)
 
 
 @given(

@@ -62,7 +62,9 @@ def test_lines_equal_json(tmp_path, values, ending):
 
 
 @on_one_file
-@given(content=st.binary(max_size=60), chunk_bytes=st.integers(1, 20), opening=st.sampled_from([b"[", b'[{"a":', b'[{},"']))
+@given(
+    content=st.binary(max_size=60), chunk_bytes=st.integers(1, 20), opening=st.sampled_from([b"[", b'[{"a":', b'[{},"'])
+)
 def test_any_bytes_give_rows_or_a_data_error(path, content, chunk_bytes, opening):
     try:
         rows = read(path, opening + content, chunk_bytes=chunk_bytes)
@@ -194,7 +196,11 @@ def test_what_json_load_accepts_is_accepted(path):
 
 
 def test_layout_is_told_by_the_content(tmp_path):
-    for name, content, layout in [("a.json", "{}\n{}", "lines"), ("b.jsonl", " [{}]", "list"), ("c.jsonl", "1\n", "lines")]:
+    for name, content, layout in [
+        ("a.json", "{}\n{}", "lines"),
+        ("b.jsonl", " [{}]", "list"),
+        ("c.jsonl", "1\n", "lines"),
+    ]:
         (tmp_path / name).write_text(content)
         assert find_layout(tmp_path / name) == layout
 

@@ -100,6 +100,13 @@ def read_calibration(folder: str | Path) -> Calibration:
         raise ArtifactError(f"{path} is no calibration: {error}") from error
 
 
+def fits(calibration: Calibration, loaded: LoadedModel, dataset: Dataset) -> bool:
+    """Whether it was made with this model, in this precision, on this file."""
+    report = calibration.report
+    same_model = report.get("model_fingerprint") == model_fingerprint(loaded.model)
+    return same_model and report.get("input", {}).get("sha256") == dataset.fingerprint.sha256
+
+
 def _checked_compute(scorer: UnitScorer, unit: PreparedUnit) -> Any:
     scorer.self_check(unit)
     return scorer.compute(unit)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from cyclopts import App
 
@@ -13,19 +14,24 @@ app = App(
     help="Score image-text conversations with a vision-language model and select the part worth finetuning on.",
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 app.command("delta_attnmask.cli.check:check", help="Validate a data set without a model.")
+app.command("delta_attnmask.cli.calibrate:calibrate", help="Find the setting that suits a model and a data set.")
 app.command("delta_attnmask.cli.score:score", help="Score every row of a data set into a run folder.")
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
 
 
 def main() -> None:
     """Run one command. Exit code 2 is for input, settings or folders that can't be used, 130 for Ctrl-C."""
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image becomes its row's reason
     try:
         code = app()
         sys.stdout.flush()
     except DeltaAttnMaskError as error:
-        print(f"delta-attnmask: {error}", file=sys.stderr)
+        from delta_attnmask.cli.tables import printable
+
+        print(f"delta-attnmask: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("delta-attnmask: stopped; start the same command again to go on", file=sys.stderr)

@@ -65,12 +65,12 @@ def _print_survey(found: Survey, dataset: Dataset) -> None:
         "text only": found.n_text_only,
         "images": found.n_images,
         "duplicates": found.n_duplicates,
-        "seconds": f"{found.elapsed_s:.1f}",
+        "seconds": round(found.elapsed_s, 1),
     }
     print_table(str(dataset.path), ["what", "count"], list(overview.items()))
     print_table("Sources", ["source", "rows"], [(name or "(none)", n) for name, n in found.sources.most_common(20)])
     print_table("Turns", ["turns", "rows"], sorted(found.turns.items()))
     if found.faults:
         faults = sorted(found.faults.values(), key=lambda fault: -fault.n_rows)
-        rows = [(fault.n_rows, fault.example, ", ".join(map(str, fault.rows))) for fault in faults]
-        print_table("Failed rows", ["rows", "reason (the first of its kind)", "first rows"], rows)
+        rows = [(fault.n_rows, ", ".join(map(str, fault.rows)), fault.example) for fault in faults]
+        print_table("Failed rows, by kind", ["rows", "first", "reason of the first"], rows)

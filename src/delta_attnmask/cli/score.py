@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
@@ -17,13 +18,14 @@ def score(
     data: Path,
     images: Path | None = None,
     out: Path,
-    queries: Queries = "all",
-    tokens: Tokens = "all",
-    fraction: float = 0.2,
-    block: int = -2,
-    replacement: Replacement = "zero",
-    order: Order = "most",
-    exclude: Exclude = "none",
+    settings: str = "auto",
+    queries: Queries | None = None,
+    tokens: Tokens | None = None,
+    fraction: float | None = None,
+    block: int | None = None,
+    replacement: Replacement | None = None,
+    order: Order | None = None,
+    exclude: Exclude | None = None,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -46,6 +48,10 @@ def score(
         Folder below which the rows' image paths lie.
     out
         Run folder, made if missing: manifest.json and scores/unit-*.parquet.
+    settings
+        auto: calibrate on this data first, and keep the outcome in OUT; paper: the plainest reading of the paper;
+        relative: the best preset; or a folder that `calibrate` made. Single options change what this gives; with auto
+        they start from paper.
     queries
         Whose attention counts: every token's, or of those that predict the answer.
     tokens
@@ -85,19 +91,22 @@ def score(
     from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
     from delta_attnmask.scoring.units import ScoringPlan
 
-    settings = MaskSettings(
-        queries=queries,
-        tokens=tokens,
-        fraction=fraction,
-        block=block,
-        replacement=replacement,
-        order=order,
-        exclude=exclude,
-    )
+    single = {
+        "queries": queries,
+        "tokens": tokens,
+        "fraction": fraction,
+        "block": block,
+        "replacement": replacement,
+        "order": order,
+        "exclude": exclude,
+    }
+    overrides: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
+    MaskSettings(**overrides)  # faults are told before the model is loaded
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
     dataset = Dataset(data, images, format=format, limit=limit)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
-    plan = ScoringPlan(settings, STANDARD_GRID if sweep else (), rivals, batch_tokens)
+    chosen = choose_settings(settings, overrides, loaded, dataset, out, batch_tokens)
+    plan = ScoringPlan(chosen.mask, STANDARD_GRID if sweep else (), rivals, batch_tokens, chosen.form)
     if dry_run:
         print(dry_run_line(loaded, dataset, plan))
         return 0

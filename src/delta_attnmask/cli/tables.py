@@ -8,17 +8,16 @@ from rich.text import Text
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to stdout; numbers are set to the right, everything is made printable."""
-    cells = [[_to_text(cell) for cell in row] for row in rows]
+    """Print a table to stdout; numbers are set to the right, and everything is made printable."""
+    values = [list(row) for row in rows]
+    cells = [[_to_text(value) for value in row] for row in values]
     console = Console()
     if not console.is_terminal:
-        print(f"{title}:" if not cells else "\n".join([f"{title}:", *(_to_line(columns, row) for row in cells)]))
+        print("\n".join([f"{printable(title)}:", *(_to_line(columns, row) for row in cells)]))
         return
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for idx, column in enumerate(columns):
-        is_numeric = bool(cells) and all(
-            row[idx].replace(",", "").replace(".", "").rstrip("%").isdigit() for row in cells
-        )
+        is_numeric = all(isinstance(row[idx], int | float) for row in values)
         table.add_column(Text(column), justify="right" if is_numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
@@ -27,14 +26,17 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def printable(text: str) -> str:
     """Escape what a terminal would obey or hide: control characters, escape sequences, direction marks."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _to_line(columns: Sequence[str], cells: Sequence[str]) -> str:
-    return "  " + "  ".join(f"{column}={cell}" for column, cell in zip(columns, cells, strict=True))
+    """Two columns read as name and value; more are named in every line."""
+    if len(columns) == 2:
+        return f"  {cells[0]}: {cells[1]}"
+    return "  " + " | ".join(f"{column}: {cell}" for column, cell in zip(columns, cells, strict=True))
 
 
-def _to_text(cell: object) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else printable(str(cell))
+def _to_text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))

@@ -48,8 +48,8 @@ class Dataset:
     ) -> None:
         if limit is not None and limit < 1:
             raise SettingsError(f"limit={limit}: expected at least 1")
-        self.path = Path(path)
-        self.images_root = None if images_root is None else Path(images_root)
+        self.path = Path(path).absolute()
+        self.images_root = None if images_root is None else Path(images_root).absolute()
         self.limit = limit
         self.image_limits = image_limits
         if self.images_root is not None and not self.images_root.is_dir():

@@ -1,7 +1,6 @@
 """Images from files that nobody has vetted: contained, capped, decoded as a whole. No torch here."""
 
 import base64
-import binascii
 import os
 import stat
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delta_attnmask.errors import RowError
 
@@ -77,7 +77,7 @@ def _read_data_uri(reference: str, limits: ImageLimits) -> bytes:
         raise RowError(f"image data URI: more than {limits.max_bytes} bytes")
     try:
         return base64.b64decode(body, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise RowError(f"image data URI: {error}") from error
 
 
@@ -137,17 +137,23 @@ def _to_rgb(image: "Image") -> "Image":
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_to_8_bits(image)).convert("RGB")
     if image.has_transparency_data:
+        over = Image.new("RGB", image.size, "white")
         colours = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+        over.paste(colours, mask=colours)
+        return over
     return image.convert("RGB")
 
 
-def _to_8_bits(image: "Image") -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def _to_8_bits(image: "Image") -> NDArray[np.uint8]:
     """Scale grey levels of 16 bits; those of 32, which have no agreed white, are stretched over their range."""
-    levels = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (float(levels.min()), float(levels.max()))
-    scaled = (levels - low) * (255.0 / (high - low)) if high > low else np.zeros_like(levels)
-    return np.rint(scaled).astype(np.uint8)
+    if image.mode.startswith("I;16"):
+        eight_bits = np.rint(np.arange(65536) / 257).astype(np.uint8)
+        return eight_bits[np.asarray(image)]
+    levels = np.array(image, dtype=np.float32)
+    np.nan_to_num(levels, copy=False, posinf=0.0, neginf=0.0)
+    levels -= levels.min()
+    levels *= 255 / (float(levels.max()) or 1.0)
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def _short(text: str) -> str:

@@ -1,5 +1,6 @@
 """What a data set holds and what is wrong with it, found without a model. No torch here."""
 
+import os
 import re
 import time
 from array import array
@@ -94,7 +95,7 @@ def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, 
             return str(error)
         return ""
 
-    with ThreadPoolExecutor() as decoders:
+    with ThreadPoolExecutor(os.cpu_count()) as decoders:
         for records in _in_chunks(dataset):
             yield from zip(records, decoders.map(find_fault, records), strict=True)
 

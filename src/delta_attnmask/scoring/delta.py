@@ -14,6 +14,7 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority
 from delta_attnmask.masking.replace import replace_states
+from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
 from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
@@ -59,6 +60,7 @@ def score_batch(
     settings: MaskSettings | None = None,
     *,
     special_ids: Iterable[int] = (),
+    attention: AttentionBackend = "auto",
 ) -> BatchScore:
     """Score the samples of one batch with one forward and one more pass through the blocks behind the masked one.
 
@@ -66,13 +68,14 @@ def score_batch(
     inputs: what the model's forward takes, labels apart.
     labels: `[batch, seq]`, unshifted; -100 where a position is no answer token.
     special_ids: token ids that `exclude="special"` keeps from being masked.
+    attention: which code computes attention and what tokens receive of it; "auto" takes the fastest.
 
     Raises UnsupportedModelError where the model can't be read or its tail doesn't replay exactly (checked at the
     first batch of each model), SettingsError where the settings don't fit the model or the batch, DataError
     where a sample has no answer token.
     """
     settings = settings or MaskSettings()
-    score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids).scores[0]
+    score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids, attention=attention).scores[0]
     unmaskable = score.masked_loss.isnan().logical_and(~score.loss.isnan()).nonzero().flatten().tolist()
     if unmaskable:
         raise SettingsError(
@@ -91,6 +94,7 @@ def sweep_batch(
     *,
     rivals: Mapping[str, Rival] | None = None,
     special_ids: Iterable[int] = (),
+    attention: AttentionBackend = "auto",
 ) -> BatchSweep:
     """Score a batch under many settings for one forward; only the tail is run again for each.
 
@@ -98,7 +102,7 @@ def sweep_batch(
     Raises like `score_batch`, but a sample without an eligible token is no error.
     """
     rivals = rivals or {}
-    anatomy = checked_anatomy(model, inputs, labels)
+    anatomy = checked_anatomy(model, inputs, labels, attention)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
     _require_answers(roles)
     blocks = [anatomy.resolve_block(settings.block) for settings in grid]
@@ -106,7 +110,7 @@ def sweep_batch(
     weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
     seeds = _seeds(inputs, roles)
 
-    with captured_forward(anatomy, inputs, labels, weights, blocks) as forward:
+    with captured_forward(anatomy, inputs, labels, weights, blocks, attention) as forward:
         by_token = {name: rival.value for name, rival in rivals.items() if isinstance(rival, TokenRival)}
         values = forward.token_values(forward.final_rows(), {"loss": nats, **by_token})
         means = {name: roles.mean_by_sample(value) for name, value in values.items()}
@@ -128,11 +132,13 @@ def sweep_batch(
 
 
 @torch.no_grad()
-def loss_batch(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> Tensor:
+def loss_batch(
+    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, *, attention: AttentionBackend = "auto"
+) -> Tensor:
     """The loss alone: mean negative log-likelihood over each sample's answer tokens in nats; `[batch]`, float32."""
-    anatomy = checked_anatomy(model, inputs, labels)
+    anatomy = checked_anatomy(model, inputs, labels, attention)
     no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
-    with captured_forward(anatomy, inputs, labels, no_pools, []) as forward:
+    with captured_forward(anatomy, inputs, labels, no_pools, [], attention) as forward:
         return forward.answer_loss(forward.final_rows())
 
 

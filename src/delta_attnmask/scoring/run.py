@@ -92,7 +92,8 @@ def make_manifest(
     loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...]
 ) -> Manifest:
     """What this run is, for its folder."""
-    settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": str(loaded.dtype).removeprefix("torch.")}
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": dtype, "form": plan.form}
     if plan.sweep:
         settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
     return Manifest(

@@ -40,7 +40,7 @@ class _Found:
 class ScoringPlan:
     """What is computed for each row.
 
-    settings: those of the columns `masked_loss` and `delta`.
+    settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
     sweep: further settings, which share the forward. rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
     """
@@ -49,6 +49,7 @@ class ScoringPlan:
     sweep: tuple[MaskSettings, ...] = ()
     rivals: Mapping[str, Rival] = field(default_factory=dict)
     batch_tokens: int = 8192
+    form: str = "delta"
 
     @property
     def variants(self) -> dict[str, VariantRival]:

@@ -7,6 +7,8 @@ from torch.nn import functional
 from delta_attnmask.modeling.attention.plain import match_heads
 
 _CUDA_ALIGNMENT = 16  # of an additive mask's rows, in elements
+_FLASH_ALIGNMENT = 8  # of the head size
+_MAX_FLASH_HEAD_DIM = 256
 
 
 def fused_attend(
@@ -14,16 +16,16 @@ def fused_attend(
 ) -> tuple[Tensor, Tensor] | None:
     """`[batch, head, seq, dim]` and the log-sum-exp `[batch, head, seq]`; None where no kernel takes these inputs.
 
+    key and value may have fewer heads (grouped).
     mask: None or boolean/additive and broadcastable to `[batch, head, seq, seq]`.
     """
     if query.shape[-1] != value.shape[-1] or (mask is not None and is_causal):
         return None
-    key, value = match_heads(key, query.shape[1]), match_heads(value, query.shape[1])
     if query.device.type == "cpu":
         return _cpu(query, key, value, _additive(mask, query), scale, is_causal)
     if query.device.type != "cuda":
         return None
-    if mask is None and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] % 8 == 0:
+    if mask is None and _takes_flash(query):
         return _cuda_flash(query, key, value, scale, is_causal)
     return _cuda_efficient(query, key, value, _additive(mask, query), scale, is_causal)
 
@@ -34,18 +36,28 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, is_
     return output, lse
 
 
+def _takes_flash(query: Tensor) -> bool:
+    is_half = query.dtype in (torch.float16, torch.bfloat16)
+    is_recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return is_half and is_recent and query.shape[-1] <= _MAX_FLASH_HEAD_DIM
+
+
 def _cuda_flash(q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool) -> tuple[Tensor, Tensor]:
+    head_dim = q.shape[-1]
+    if missing := -head_dim % _FLASH_ALIGNMENT:
+        q, k, v = (functional.pad(states, (0, missing)) for states in (q, k, v))
     output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)
-    return output, lse
+    return output[..., :head_dim], lse
 
 
 def _cuda_efficient(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, is_causal: bool
 ) -> tuple[Tensor, Tensor]:
-    bias = None if mask is None else _aligned(mask.expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2]))
+    k, v = match_heads(k, q.shape[1]), match_heads(v, q.shape[1])
+    bias = None if mask is None else _aligned(mask).expand(q.shape[0], q.shape[1], q.shape[2], k.shape[2])
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
     output, lse, *_ = kernel(q, k, v, bias, True, 0.0, is_causal, scale=scale)
-    return output, lse[:, :, : q.shape[2]]
+    return output, lse[:, :, : q.shape[2]]  # the kernel pads it
 
 
 def _additive(mask: Tensor | None, query: Tensor) -> Tensor | None:
