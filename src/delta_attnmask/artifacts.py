@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -235,7 +235,8 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise ArtifactError(f"{path} can't be written: {error.strerror or error}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -200,10 +201,8 @@ def test_damaged_bytes_give_an_image_or_a_row_error(kind, changes):
     data = bytearray(encode(Image.new("RGB", (20, 20), RED), kind))
     for place, byte in changes:
         data[place % len(data)] = byte
-    try:
+    with suppress(RowError):
         assert decode_image(bytes(data), ImageLimits(max_pixels=1_000_000)).mode == "RGB"
-    except RowError as error:
-        assert len(str(error)) < 200
 
 
 @pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (3, 1)), (6, (1, 0)), (8, (0, 3))])

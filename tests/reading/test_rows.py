@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -66,12 +67,9 @@ def test_lines_equal_json(tmp_path, values, ending):
     content=st.binary(max_size=60), chunk_bytes=st.integers(1, 20), opening=st.sampled_from([b"[", b'[{"a":', b'[{},"'])
 )
 def test_any_bytes_give_rows_or_a_data_error(path, content, chunk_bytes, opening):
-    try:
-        rows = read(path, opening + content, chunk_bytes=chunk_bytes)
-    except DataError as error:
-        assert "byte" in str(error)
-    else:
-        assert all(row.reason or json.loads(row.raw.decode()) is not ... for row in rows)
+    with suppress(DataError):
+        for row in read(path, opening + content, chunk_bytes=chunk_bytes):
+            assert row.reason or repr(json.loads(row.raw.decode())) == repr(row.value)
 
 
 @on_one_file

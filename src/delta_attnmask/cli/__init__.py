@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 
 from cyclopts import App
 
@@ -22,11 +23,14 @@ app.command("delta_attnmask.cli.score:score", help="Score every row of a data se
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
 
 
-def main() -> None:
-    """Run one command. Exit code 2 is for input, settings or folders that can't be used, 130 for Ctrl-C."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command, by default that of `sys.argv`, and exit.
+
+    Exit code 2 is for usage, input, settings or folders that can't be used, 130 for Ctrl-C.
+    """
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image becomes its row's reason
     try:
-        code = app()
+        code = app(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except DeltaAttnMaskError as error:
         from delta_attnmask.cli.tables import printable

@@ -1,0 +1,140 @@
+"""The command line as it is called: what it prints, what it writes, how it exits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask import __version__, cli
+from delta_attnmask.cli.tables import print_table, printable
+from tests.reading.builders import make_row, write_images, write_list
+from tests.selecting.test_export import make_run
+
+
+def call(*arguments: object) -> int:
+    """Run one command in this process and return its exit code."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [make_row(n, f"a/{n}.png") for n in range(5)] + [5, {"conversations": [{"from": "[red]\x1b[31m"}]}]
+    write_list(tmp_path / "data.json", rows)
+    write_images(tmp_path / "images", [f"a/{n}.png" for n in range(4)])
+    return tmp_path
+
+
+def test_check(folder, capsys):
+    arguments = ("check", "--data", folder / "data.json", "--images", folder / "images")
+    assert call(*arguments) == 0
+    out = capsys.readouterr().out
+    assert "rows: 7" in out
+    assert "failed: 3" in out
+    assert "'a/4.png': No such file or directory" in out
+    assert r"got '[red]\x1b[31m'" in out
+    assert "\x1b" not in out
+    assert call(*arguments, "--strict") == 1
+    assert call(*arguments, "--limit", "4", "--strict") == 0
+
+
+def test_check_without_images(folder, capsys):
+    assert call("check", "--data", folder / "data.json", "--no-images") == 0
+    assert "failed: 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content", ["", "hello", "[1, 2]", "[{}]", '[{"conversations": []}]', '[{"conversations": []}']
+)
+def test_check_of_an_unusable_file(tmp_path, capsys, content):
+    (tmp_path / "data.json").write_text(content)
+    assert call("check", "--data", tmp_path / "data.json") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_one_message_and_exit_code_2(tmp_path, capsys):
+    assert call("check", "--data", tmp_path / "none\x1b[31m.json") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("delta-attnmask: data file ")
+    assert "\x1b" not in error
+    assert error.count("\n") == 1
+    assert call("select", tmp_path, "--keep", "20%", "--out", tmp_path / "x") == 2
+    assert "no run folder" in capsys.readouterr().err
+
+
+def test_wrong_usage_is_exit_code_2(capsys):
+    assert call("select") == 2
+    assert call("check", "--bogus") == 2
+    assert call("bogus") == 2
+    capsys.readouterr()
+
+
+def test_select(tmp_path, capsys):
+    data = write_list(tmp_path / "data.json", [make_row(n, task_name="[b]") for n in range(5)])
+    make_run(tmp_path / "run", data)
+    out = tmp_path / "kept.json"
+    assert call("select", tmp_path / "run", "--keep", "50%", "--out", out, "--order", "score") == 0
+    assert [row["id"] for row in json.loads(out.read_text(encoding="utf-8"))] == [1, 4]
+    printed = capsys.readouterr().out
+    assert "Kept 2 of 5 rows" in printed
+    assert "source: [b] | kept: 2 | left: 3 | failed: 0" in printed
+    assert call("select", tmp_path / "run", "--keep", "9", "--out", out) == 2
+    assert call("select", tmp_path / "run", "--keep", "1", "--out", out, "--by", "n_rows") == 2
+    assert call("select", tmp_path / "run", "--keep", "1", "--out", out, "--order", "random") == 2
+    capsys.readouterr()
+
+
+def test_ctrl_c(folder, monkeypatch, capsys):
+    monkeypatch.setattr("delta_attnmask.cli.check.survey", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call("check", "--data", folder / "data.json") == 130
+    assert "start the same command again" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away(folder):
+    command = f"{sys.executable} -m delta_attnmask check --no-images --data {folder / 'data.json'} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+IMPORTS = """
+import sys
+from delta_attnmask import cli
+for flag in ("--help", "--version"):
+    try:
+        cli.main([flag])
+    except SystemExit as done:
+        assert not done.code, done
+print(sorted({"torch", "transformers", "pyarrow", "PIL"} & set(sys.modules)))
+"""
+
+
+def test_help_and_version_import_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert f"\n{__version__}\n" in done.stdout
+
+
+def test_check_and_select_never_import_torch():
+    code = "import sys, delta_attnmask.cli.check, delta_attnmask.cli.select; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_python_dash_m():
+    command = [sys.executable, "-m", "delta_attnmask", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{__version__}\n"
+
+
+def test_printable():
+    assert printable("é漢 \x1b[2J\u202e\x9b\n\udcff") == "é漢 \\x1b[2J\\u202e\\x9b\\n\\udcff"
+
+
+def test_a_table_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_table("[b]Sources", ["source", "rows"], [("[red]x[/red]", 1234), ("\x1b]0;title\x07", 2)])
+    out = capsys.readouterr().out
+    assert "[red]x[/red]" in out
+    assert "1,234" in out
+    assert "\x1b]0" not in out

@@ -1,0 +1,130 @@
+"""What is exported are the input's own bytes, and the note tells how they were chosen."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.errors import ArtifactError, DataError, SettingsError
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import iter_rows
+from delta_attnmask.scores import SampleScore
+from delta_attnmask.selecting.export import export_selection
+from delta_attnmask.selecting.select import select_rows
+from delta_attnmask.selection import Budget
+
+ODD_ROWS = [
+    '{"id": 1, "conversations": [{"from": "human", "value": "é"}, {"from": "gpt", "value": "\\u00e9"}]}',
+    '{ "conversations" : [ {"from":"human","value":"a"} , {"value":"b","from":"gpt"} ], "x": 1e400, "x": NaN }',
+    '{"conversations": []}',
+    '{"conversations": [{"from": "human", "value": "漢"}, {"from": "gpt", "value": "]},{\\"["}], "extra": [1.0, 1.00]}',
+    '{"task_name": "t", "conversations": [{"from": "human", "value": ""}, {"from": "gpt", "value": "x"}]}',
+]
+DELTAS = [0.5, 2.0, None, 1.0, 2.0]
+
+
+def make_run(folder: Path, data: Path) -> RunFolder:
+    dataset = Dataset(data)
+    manifest = Manifest(
+        model="tiny",
+        model_fingerprint="f",
+        settings={"block": -2},
+        data=str(data),
+        images="",
+        input=dataset.fingerprint,
+        format="llava",
+        n_rows=len(dataset),
+        unit_rows=2,
+    )
+    with RunFolder.start(folder, manifest) as run:
+        for unit in run.units_to_do():
+            records = dataset.records(run.unit_rows(unit).start, run.unit_rows(unit).stop)
+            scores = [
+                SampleScore(
+                    row=record.row,
+                    id=record.id,
+                    key=record.key,
+                    source=record.source,
+                    status="failed" if record.reason else "ok",
+                    reason=record.reason,
+                    delta=DELTAS[record.row],
+                )
+                for record in records
+            ]
+            run.write_unit(unit, scores)
+        run.mark_complete()
+    return run
+
+
+@pytest.fixture(params=["list", "lines"])
+def data(request, tmp_path):
+    path = tmp_path / "data.json"
+    path.write_text(
+        "[" + " ,\n ".join(ODD_ROWS) + "]" if request.param == "list" else "\r\n".join(ODD_ROWS), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    return make_run(tmp_path / "run", data)
+
+
+def export(run, out, keep="3", **options):
+    scores = run.read_scores()
+    return export_selection(select_rows(scores, Budget.parse(keep)), run, scores, out, **options)
+
+
+@pytest.mark.parametrize(("order", "rows"), [("input", [1, 3, 4]), ("score", [1, 4, 3])])
+def test_the_very_bytes(run, data, tmp_path, order, rows):
+    out = tmp_path / "out" / "kept.json"
+    export(run, out, order=order)
+    assert [row.raw.decode() for row in iter_rows(out)] == [ODD_ROWS[row] for row in rows]
+    assert out.read_bytes().startswith(b"[") == data.read_bytes().startswith(b"[")
+    assert sorted(path.name for path in out.parent.iterdir()) == ["kept.json", "kept.json.selection.json"]
+
+
+def test_all_rows_that_can_be_kept(run, tmp_path):
+    export(run, tmp_path / "out.json", keep="100%")
+    assert [row.raw.decode() for row in iter_rows(tmp_path / "out.json")] == [ODD_ROWS[row] for row in (0, 1, 3, 4)]
+
+
+def test_the_note(run, data, tmp_path):
+    note = json.loads(export(run, tmp_path / "out.json", keep="50%").read_text(encoding="utf-8"))
+    assert note["rows"] == [1, 4]
+    assert (note["rule"], note["column"], note["budget"], note["threshold"]) == ("top", "delta", "50%", 2.0)
+    assert (note["n_kept"], note["n_candidates"], note["n_rows"]) == (2, 4, 5)
+    assert note["sources"] == {"": {"kept": 1, "left": 2, "failed": 1}, "t": {"kept": 1, "left": 0, "failed": 0}}
+    assert note["reasons"] == {"among the 2 highest of 4": 2}
+    assert note["run"]["manifest_sha256"] == run.manifest_sha256
+    assert note["input"]["sha256"] == run.manifest.input.sha256
+
+
+def test_the_same_selection_gives_the_same_bytes(run, tmp_path):
+    notes = [export(run, tmp_path / name / "out.json").read_bytes() for name in ("a", "b")]
+    assert notes[0] == notes[1]
+
+
+def test_another_input_is_refused(run, data, tmp_path):
+    data.write_bytes(data.read_bytes().replace(b'"a"', b'"b"'))
+    with pytest.raises(ArtifactError, match="is not the file that was scored"):
+        export(run, tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_an_input_that_has_moved(run, data, tmp_path):
+    moved = data.rename(tmp_path / "moved.json")
+    with pytest.raises(DataError, match="doesn't exist"):
+        export(run, tmp_path / "out.json")
+    export(run, tmp_path / "out.json", data=moved)
+    assert (tmp_path / "out.json").exists()
+
+
+def test_the_input_is_never_overwritten(run, data, tmp_path):
+    (tmp_path / "link.json").symlink_to(data)
+    for out in (data, tmp_path / "link.json", tmp_path / "." / "data.json"):
+        with pytest.raises(SettingsError, match="is the input itself"):
+            export(run, out)
+    with pytest.raises(SettingsError, match="is a directory"):
+        export(run, tmp_path)
