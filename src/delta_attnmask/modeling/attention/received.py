@@ -27,7 +27,7 @@ class ReceivedAttention:
         self._wants_triton = wants_triton(backend, weights.device)
         self._sum = torch.zeros_like(self._weights)
         self._sums_by_head: dict[tuple[torch.device, int], Tensor] = {}
-        self._spans = _counted_spans(self._weights) if self._wants_triton else None
+        self._spans = counted_spans(self._weights) if self._wants_triton else None
 
     @property
     def seq(self) -> int:
@@ -83,7 +83,7 @@ def wants_triton(backend: AttentionBackend, device: torch.device) -> bool:
     return is_possible and backend in ("auto", "triton")
 
 
-def _counted_spans(weights: Tensor) -> Tensor:
+def counted_spans(weights: Tensor) -> Tensor:
     """The first query of each sample that any pool counts, and the one behind the last; `[batch, 2]`, int32."""
     is_counted = (weights != 0).any(1)
     first = is_counted.int().argmax(-1)
