@@ -147,13 +147,14 @@ def _to_rgb(image: "Image") -> "Image":
 def _to_8_bits(image: "Image") -> NDArray[np.uint8]:
     """Scale grey levels of 16 bits; those of 32, which have no agreed white, are stretched over their range."""
     if image.mode.startswith("I;16"):
-        eight_bits = np.rint(np.arange(65536) / 257).astype(np.uint8)
-        return eight_bits[np.asarray(image)]
-    levels = np.array(image, dtype=np.float32)
+        sixteen_bits: NDArray[np.uint16] = np.asarray(image)
+        return np.rint(np.arange(65536) / 257).astype(np.uint8).take(sixteen_bits)
+    levels: NDArray[np.float32] = np.array(image, dtype=np.float32)
     np.nan_to_num(levels, copy=False, posinf=0.0, neginf=0.0)
     levels -= levels.min()
     levels *= 255 / (float(levels.max()) or 1.0)
-    return np.rint(levels, out=levels).astype(np.uint8)
+    np.rint(levels, out=levels)
+    return levels.astype(np.uint8)
 
 
 def _short(text: str) -> str:
