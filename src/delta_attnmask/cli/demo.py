@@ -3,26 +3,37 @@
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.cli.calibrate import describe
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.calibrating.separation import auroc
+from delta_attnmask.cli.chosen import choose_settings
+from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.derived import derive, derived_names
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.selecting.select import select_rows
-from delta_attnmask.selection import Budget
+from delta_attnmask.selecting.quota import keep_within_strata
+from delta_attnmask.selecting.rules import Candidates
+from delta_attnmask.selecting.top import keep_top
+from delta_attnmask.settings import PRESETS
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+_KEEP = 0.2
 
-    from delta_attnmask.settings import Preset
 
-_KEEP = Budget.parse("20%")
-_RANDOM_SEEDS = 100
+@dataclass(frozen=True)
+class _Way:
+    """One way to select: what it ranks by (none for random), and the rows that it keeps."""
+
+    name: str
+    values: NDArray[np.float64] | None
+    is_kept: NDArray[np.bool_]
 
 
 def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int | None = None) -> int:
@@ -44,8 +55,125 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
         return 0
     started = time.monotonic()
     home = export_embedded(out / "data")
-    scores = _score(home, out / "run", limit)
-    defects = {int(row): kind for row, kind in json.loads((home / "defects.json").read_text()).items()}
-    _report(scores, np.isin(scores["row"].to_numpy(), list(defects)), out)
-    print(f"{time.monotonic() - started:.0f} s in all. The planted defects are known here; scoring never reads them.")
+    run = _score(home, out / "run", limit)
+    scores = run.read_scores()
+    scores = scores.filter(pc.equal(scores["status"], "ok"))
+    defects = json.loads((home / "defects.json").read_text())
+    is_planted = np.isin(scores["row"].to_numpy(), [int(row) for row in defects])
+    ways = _ways(scores, _paper_delta(run, scores), run.manifest.settings["form"])
+    _print_ways(scores, ways, is_planted)
+    _print_sources(scores, ways[-1], is_planted)
+    print(f"\n{time.monotonic() - started:.0f} s in all. Scoring and calibration never saw which rows have defects.")
+    print(f"Next: delta-attnmask select {run.path} --keep 20% --out kept.json")
     return 0
+
+
+def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
+    """Calibrate and score the pool, with the paper's plainest reading beside the calibrated setting."""
+    from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.scoring.rivals import load_rivals
+    from delta_attnmask.scoring.run import score_dataset
+    from delta_attnmask.scoring.units import ScoringPlan
+
+    dataset = Dataset(home / "pool.json", home / "images", limit=limit)
+    loaded = load_model(str(home / "model"))
+    chosen = choose_settings("auto", {}, loaded, dataset, out, 8192)
+    rivals = load_rivals(["el2n", "entropy", "margin", "image_share"])
+    plan = ScoringPlan(chosen.mask, (PRESETS["paper"].mask,), rivals, form=chosen.form)
+    with show_progress("scoring") as advance:
+        return score_dataset(
+            loaded,
+            dataset,
+            out,
+            plan,
+            on_check=lambda line: print(f"model: {line}", file=sys.stderr),
+            on_progress=lambda progress: advance(progress.n_done, progress.n_rows, progress.n_failed_here),
+        )
+
+
+def _paper_delta(run: RunFolder, scores: pa.Table) -> NDArray[np.float64]:
+    """The paper's plain delta of the same rows, from the sweep that ran beside the chosen setting."""
+    shards = [pq.read_table(run.shard_path(unit, "sweep"), columns=["row", "delta"]) for unit in range(run.n_units)]
+    sweep = pa.concat_tables(shards)
+    by_row = dict(zip(sweep["row"].to_pylist(), sweep["delta"].to_pylist(), strict=True))
+    return np.array([by_row[row] for row in scores["row"].to_pylist()], dtype=np.float64)
+
+
+def _ways(scores: pa.Table, paper: NDArray[np.float64], form: str) -> list[_Way]:
+    """The selections to compare, the chosen one last."""
+    chosen, low_loss = _column(scores, form), _column(scores, "low_loss")
+    n_keep = round(_KEEP * len(scores))
+
+    def top(values: NDArray[np.float64]) -> NDArray[np.intp]:
+        return keep_top(Candidates(values, scores), n_keep).positions
+
+    def within(values: NDArray[np.float64], columns: tuple[str, ...]) -> NDArray[np.intp]:
+        return keep_within_strata(Candidates(values, scores), n_keep, columns=columns).positions
+
+    kept = {
+        "random": (None, np.random.default_rng(0).permutation(len(scores))[:n_keep]),
+        "paper's plain delta, top 20 %": (paper, top(paper)),
+        "low loss, top 20 %": (low_loss, top(low_loss)),
+        "low loss, quota by source x answer": (low_loss, within(low_loss, ("source", "answer_type"))),
+        f"calibrated {form}, top 20 %": (chosen, top(chosen)),
+        f"calibrated {form}, quota by source": (chosen, within(chosen, ("source",))),
+        f"calibrated {form}, quota by source x answer": (chosen, within(chosen, ("source", "answer_type"))),
+    }
+    return [_Way(name, values, _mask(rows, len(scores))) for name, (values, rows) in kept.items()]
+
+
+def _column(scores: pa.Table, name: str) -> NDArray[np.float64]:
+    def stored(column: str) -> NDArray[np.float64]:
+        return np.asarray(scores[column].to_numpy(), dtype=np.float64)
+
+    return derive(name, stored) if name in derived_names() else stored(name)
+
+
+def _mask(rows: NDArray[np.intp], n_rows: int) -> NDArray[np.bool_]:
+    is_kept = np.zeros(n_rows, dtype=np.bool_)
+    is_kept[rows] = True
+    return is_kept
+
+
+def _print_ways(scores: pa.Table, ways: list[_Way], is_planted: NDArray[np.bool_]) -> None:
+    mix = [f"{s}/{a}" for s, a in zip(scores["source"].to_pylist(), scores["answer_type"].to_pylist(), strict=True)]
+    lines = [
+        (
+            way.name,
+            f"{is_planted[way.is_kept].mean():.1%}",
+            "-" if way.values is None else f"{auroc(way.values[~is_planted], way.values[is_planted]):.3f}",
+            f"{_distortion(mix, way.is_kept):.2f}",
+        )
+        for way in ways
+    ]
+    print_table(
+        f"Keeping 20 % of {len(scores):,} rows, of which {is_planted.mean():.1%} have a planted defect",
+        ["selection", "defects kept", "AUROC", "mix distortion"],
+        [*lines, ("defect-free random (oracle)", "0.0%", "1.000", "-")],
+    )
+
+
+def _distortion(mix: list[str], is_kept: NDArray[np.bool_]) -> float:
+    """Total variation distance between the mix of sources and answer types of the kept rows and of all."""
+    _, codes = np.unique(mix, return_inverse=True)
+    everything = np.bincount(codes) / len(codes)
+    kept = np.bincount(codes[is_kept], minlength=len(everything)) / is_kept.sum()
+    return float(np.abs(kept - everything).sum() / 2)
+
+
+def _print_sources(scores: pa.Table, way: _Way, is_planted: NDArray[np.bool_]) -> None:
+    sources = np.array(scores["source"].to_pylist())
+    lines = []
+    for source in sorted(set(sources.tolist())):
+        of_source = sources == source
+        kept = of_source & way.is_kept
+        lines.append(
+            (
+                source,
+                int(kept.sum()),
+                int((of_source & ~way.is_kept).sum()),
+                f"{is_planted[of_source].mean():.0%}",
+                f"{is_planted[kept].mean():.0%}" if kept.any() else "-",
+            )
+        )
+    print_table(f"{way.name}, by source", ["source", "kept", "left", "defects in pool", "defects in kept"], lines)
