@@ -56,7 +56,7 @@ def exchanges(record: Record) -> list[tuple[str, str]]:
 
 
 def image_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
-    """Images of another row of the source, one that answers a common question otherwise where there is such a row."""
+    """Images of another row of the source, one that answers a common question otherwise where there is one."""
     others = [
         other
         for other in donors.by_source[record.source]
@@ -66,7 +66,9 @@ def image_swapped(record: Record, donors: Donors, rng: random.Random) -> Record 
         return None
     mine = dict(exchanges(record))
     differing = [other for other in others if any(mine.get(q, a) != a for q, a in exchanges(other))]
-    return replace(record, images=rng.choice(differing or others).images)
+    unrelated = [other for other in others if not any(q in mine for q, _ in exchanges(other))]
+    donors_left = differing or unrelated
+    return replace(record, images=rng.choice(donors_left).images) if donors_left else None
 
 
 def image_blank(record: Record, donors: Donors, rng: random.Random) -> Record | None:

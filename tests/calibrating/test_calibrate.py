@@ -1,0 +1,105 @@
+"""The choice on a made-up scorer whose settings see known kinds of defects."""
+
+from collections.abc import Iterator
+from random import Random
+
+import numpy as np
+import pytest
+
+from delta_attnmask.calibrating.calibrate import Calibration, calibrate
+from delta_attnmask.calibrating.choice import Candidate, choose, visible_kinds
+from delta_attnmask.calibrating.defects import BLANK
+from delta_attnmask.calibrating.separation import Separation
+from delta_attnmask.errors import DataError
+from delta_attnmask.records import Record
+from delta_attnmask.scores import SampleScore
+from delta_attnmask.settings import MaskSettings
+from tests.calibrating.test_defects import make_records
+
+GOOD = MaskSettings(queries="answer", block=-2)
+DEEP = MaskSettings(queries="answer", block=-4)
+BLIND = MaskSettings(fraction=0.4)
+CONTROL = MaskSettings(order="random")
+GRID = [BLIND, DEEP, GOOD, CONTROL]
+
+
+def run(records: list[Record], sees_images: bool = True, seed: int = 0) -> Calibration:
+    answers = {record.images[0]: record.turns[1].text for record in records}
+
+    def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
+        rng = Random(seed)
+        for part in parts:
+            scores, sweep = [], {}
+            for record in part:
+                image = record.images[0]
+                looked_up = answers[image.removeprefix(BLANK)] if sees_images and not image.startswith(BLANK) else None
+                is_right = record.turns[1].text == looked_up
+                loss = 1.0 + rng.gauss(0, 0.05)
+                seeing = 1.0 * is_right + rng.gauss(0, 0.2)
+                sweep[record.row] = [loss + rng.gauss(0, 1), loss + seeing, loss + seeing, loss + rng.gauss(0, 1)]
+                scores.append(_scored(record, loss))
+            yield scores, sweep
+
+    return calibrate(records, score, GRID, n_rows=120, seed=seed)
+
+
+def _scored(record: Record, loss: float) -> SampleScore:
+    return SampleScore(
+        row=record.row, id="", key=record.key, source=record.source, status="ok", n_answer_tokens=3, loss=loss,
+        extra={"el2n": loss},
+    )  # fmt: skip
+
+
+def test_the_setting_that_sees_is_chosen_and_the_cheaper_of_two_equal_ones() -> None:
+    found = run(make_records(200))
+    assert found.settings == GOOD
+    assert found.report["chosen"]["mean"] > 0.9
+    assert "image_swapped" in found.report["visible_kinds"]
+    assert not any("swapped image" in warning for warning in found.report["warnings"])
+
+
+def test_a_model_that_does_not_look_is_told_so() -> None:
+    found = run(make_records(200), sees_images=False)
+    assert "image_swapped" not in found.report["visible_kinds"]
+    assert any("swapped image" in warning for warning in found.report["warnings"])
+
+
+def test_controls_and_rivals_are_reported_but_never_chosen() -> None:
+    found = run(make_records(200))
+    names = {(entry["form"], entry["is_control"]) for entry in found.report["candidates"]}
+    assert ("el2n", False) in names
+    assert ("low_loss", False) in names
+    assert ("relative_delta", True) in names
+    assert not found.candidate.is_control
+
+
+def test_calibration_repeats() -> None:
+    first, second = run(make_records(200)).report, run(make_records(200)).report
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_too_little_data_is_said() -> None:
+    with pytest.raises(DataError, match="too few to calibrate"):
+        run(make_records(30))
+
+
+def separation(auroc: float, width: float = 0.05) -> Separation:
+    return Separation(auroc, auroc - width, auroc + width, auroc, 40)
+
+
+def test_the_worst_kind_counts_more_than_the_mean() -> None:
+    candidates = [Candidate("delta", GOOD), Candidate("delta", DEEP)]
+    lopsided = {"x": separation(0.99), "y": separation(0.6)}
+    even = {"x": separation(0.75), "y": separation(0.75)}
+    assert choose(candidates, [lopsided, even], ["x", "y"]) == 1
+
+
+def test_a_kind_is_visible_if_the_best_interval_is_above_chance() -> None:
+    found = [{"x": separation(0.7), "y": separation(0.58)}, {"x": separation(0.5), "y": separation(0.5)}]
+    assert visible_kinds(found, ["x", "y"]) == ["x"]
+
+
+def test_missing_values_keep_a_candidate_from_being_chosen() -> None:
+    candidates = [Candidate("delta", GOOD), Candidate("delta", DEEP)]
+    missing = {"x": separation(np.nan)}
+    assert choose(candidates, [missing, {"x": separation(0.6)}], ["x"]) == 1
