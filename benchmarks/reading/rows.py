@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-CASES = ("ascii list", "utf-8 list", "ascii lines", "one row of 30 MB")
+CASES = ("ascii list", "utf-8 list", "ascii lines", "one row of 15 MB")
 READERS = ("iter_rows", "json.load", *(["ijson"] if find_spec("ijson") else []))
 
 
@@ -45,8 +45,8 @@ def write_case(case: str, path: Path, n_mb: int) -> None:
     question, answer = "<image>\nWhat is shown in the picture? ", "A brown bear that walks through a forest. " * 12
     if case == "utf-8 list":
         answer = answer.replace("bear", "bär 熊")
-    if case == "one row of 30 MB":
-        answer *= 60_000
+    if case == "one row of 15 MB":
+        answer *= 30_000
     turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
     row = json.dumps(
         {"id": "000000033471", "image": "coco/000000033471.jpg", "conversations": turns}, ensure_ascii=False
