@@ -1,13 +1,18 @@
 """A record becomes what the model's forward takes, with the answer tokens marked.
 
-Answer tokens are found by prefix difference: the chat template is rendered up to each assistant turn with and without
-its text, and the difference is mapped through the tokenizer's offsets. That needs no marks in the template.
+Answer tokens are found by difference: the chat template is rendered with the answers and with other words in their
+places, and what differs is mapped through the tokenizer's offsets. That needs no marks in the template.
+
+Counted are the tokens of each answer as the template writes it, and the special token that ends its turn if there is
+one. A token that reaches over the answer's edge counts as a whole: LLaVA-1.5's format merges the space behind
+"ASSISTANT:" into the first one, and it ends no turn.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +21,18 @@ from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.errors import RowError, UnsupportedModelError
 from delta_attnmask.records import Record, Turn
 
-_CONTEXT = 3  # tokens behind an answer that help to find it in the expanded prompt
+_PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
+_BORDER = 2  # tokens before an image that may merge with line breaks that the processor puts around it
 
-Span = tuple[int, int]  # of characters
 Run = list[int]  # of token positions
+
+
+class Answer(NamedTuple):
+    """Where an answer's text lies in the prompt, and where its turn ends; in characters."""
+
+    start: int
+    stop: int
+    turn_end: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class Encoder:
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self._takes_images = hasattr(processor, "image_processor")
         self._image_token_id = image_token_id
+        self._placeholder = getattr(processor, "image_token_id", image_token_id)  # as the chat template writes it
         self._max_tokens = max_tokens
         if not getattr(processor, "chat_template", None) and not getattr(self._tokenizer, "chat_template", None):
             raise UnsupportedModelError(
@@ -70,8 +84,10 @@ class Encoder:
                 "save one with its processor (chat_template.jinja)"
             )
         if not getattr(self._tokenizer, "is_fast", False):
-            raise UnsupportedModelError("this model has no fast tokenizer, so answer tokens can't be located in its prompts")
-        self.special_ids, self._special_text = _special_tokens(self._tokenizer)
+            raise UnsupportedModelError(
+                "this model has no fast tokenizer, so answer tokens can't be located in its prompts"
+            )
+        self.special_ids, self._special_text = _special_tokens(self._tokenizer, processor)
 
     @property
     def pad_token_id(self) -> int:
@@ -80,16 +96,16 @@ class Encoder:
     def encode(self, record: Record, images: Sequence[Any]) -> EncodedSample:
         """Encode one good record with its images (PIL, in order); raises RowError with the reason."""
         self._refuse(record)
-        text, spans = self._render(record)
+        text, answers = self._render(record)
         options = self._options(text)
         tokenized = self._tokenizer(text, return_offsets_mapping=True, **options)
-        runs = [self._answer_run(tokenized, span) for span in spans]
+        runs = [self._answer_run(text, tokenized, answer) for answer in answers]
         inputs = dict(self._call(text, images, options))
         ids = inputs["input_ids"][0].tolist()
         if self._max_tokens is not None and len(ids) > self._max_tokens:
             raise RowError(f"{len(ids)} tokens, more than the model's {self._max_tokens}")
         labels = torch.full_like(inputs["input_ids"], IGNORED_LABEL)
-        for run in self._place(runs, tokenized["input_ids"], ids):
+        for run in _place(runs, tokenized["input_ids"], ids, self._placeholder):
             labels[0, run] = inputs["input_ids"][0, run]
         n_image_tokens = ids.count(self._image_token_id) if self._image_token_id is not None else 0
         return EncodedSample(record.row, inputs, labels, n_image_tokens)
@@ -100,38 +116,34 @@ class Encoder:
         if any(found := self._special_text.search(turn.text) for turn in record.turns):
             raise RowError(f"the text contains the model's special token {found.group()!r}")  # type: ignore[union-attr]
 
-    def _render(self, record: Record) -> tuple[str, list[tuple[Span, int]]]:
-        """The whole prompt, and for each assistant turn its text's character span and where the turn ends."""
-        messages = [self._message(turn) for turn in record.turns]
-        whole = self._template(messages, False)
-        spans = []
-        for index, turn in enumerate(record.turns):
-            if turn.role != "assistant":
-                continue
-            before = self._template(messages[:index], True)
-            after = self._template(messages[: index + 1], False)
-            if not (after.startswith(before) and whole.startswith(after)):
-                raise RowError("the chat template rewrites earlier turns, so the answer can't be located in the prompt")
-            start = after.find(turn.text.strip(), len(before))
-            if start < 0:
-                raise RowError("the chat template changes the answer's text, so it can't be located in the prompt")
-            spans.append(((start, start + len(turn.text.strip())), len(after)))
-        return whole, spans
+    def _render(self, record: Record) -> tuple[str, list[Answer]]:
+        """The whole prompt, and where the answers are in it."""
+        whole = self._template(record.turns)
+        probed = [replace(turn, parts=(_PROBE,)) if turn.role == "assistant" else turn for turn in record.turns]
+        first, *behind = self._template(probed).split(_PROBE)
+        texts = [turn.text for turn in record.turns if turn.role == "assistant"]
+        if len(behind) != len(texts) or not whole.startswith(first):
+            raise RowError("the model's chat template drops or rewrites turns, so answers can't be located in it")
+        answers, at = [], len(first)
+        for text, following in zip(texts, behind, strict=True):
+            stop = at + len(_as_written(text, following, whole, at))
+            answers.append(Answer(at, stop, stop + _n_common(following, behind[-1])))
+            at = stop + len(following)
+        return whole, answers
 
     def _message(self, turn: Turn) -> dict[str, Any]:
         if not self._takes_images:
             return {"role": turn.role, "content": turn.text}
-        parts = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in turn.parts]
-        return {"role": turn.role, "content": parts}
+        parts = turn.parts or ("",)
+        content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+        return {"role": turn.role, "content": content}
 
-    def _template(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+    def _template(self, turns: Sequence[Turn]) -> str:
+        messages = [self._message(turn) for turn in turns]
         try:
-            rendered = self._processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
+            return str(self._processor.apply_chat_template(messages, tokenize=False))
         except Exception as error:  # templates raise whatever they like, jinja2's own errors among it
-            raise RowError(f"the chat template refuses the conversation: {error}") from error
-        return str(rendered)
+            raise RowError(f"the model's chat template refuses the conversation: {error}") from error
 
     def _options(self, text: str) -> dict[str, Any]:
         """Templates that write the beginning-of-text token themselves must not get a second one."""
@@ -147,55 +159,72 @@ class Encoder:
         except Exception as error:  # image processors raise many kinds; each means that this row can't be encoded
             raise RowError(f"the model's processor refuses the row: {error}") from error
 
-    def _answer_run(self, tokenized: Any, span: tuple[Span, int]) -> Run:
+    def _answer_run(self, text: str, tokenized: Any, answer: Answer) -> Run:
         """Positions of an answer: every token that overlaps its text, and the token that ends the turn."""
-        (start, stop), turn_end = span
         offsets, ids = tokenized["offset_mapping"], tokenized["input_ids"]
-        run = [i for i, (first, last) in enumerate(offsets) if first < stop and last > start]
+        run = [i for i, (first, last) in enumerate(offsets) if first < answer.stop and last > answer.start]
         if not run:
             raise RowError("the answer has no token of its own")
         for index in range(run[-1] + 1, len(ids)):
-            if offsets[index][1] > turn_end:
+            first, last = offsets[index]
+            if last > answer.turn_end:
                 break
             if ids[index] in self.special_ids:
                 return [*run, index]
-            if self._tokenizer.decode([ids[index]]).strip():
+            if text[first:last].strip():
                 break
         return run
 
-    def _place(self, runs: list[Run], plain: list[int], expanded: list[int]) -> list[Run]:
-        """Where the runs of the unexpanded prompt lie in the prompt whose image placeholders are expanded."""
-        if plain == expanded:
-            return runs
-        kept = [i for i, token in enumerate(expanded) if not self._continues_image(expanded, i)]
-        if [expanded[i] for i in kept] == plain:
-            return [[kept[i] for i in run] for run in runs]
-        return _match_from_right(runs, plain, expanded)
 
-    def _continues_image(self, ids: list[int], index: int) -> bool:
-        return index > 0 and ids[index] == ids[index - 1] == self._image_token_id
+def _as_written(answer: str, following: str, prompt: str, at: int) -> str:
+    """The answer as it stands at a place of the prompt: as given, or with the white space around it stripped."""
+    for written in (answer, answer.strip(), answer.lstrip(), answer.rstrip()):
+        if prompt.startswith(written + following, at):
+            return written
+    raise RowError("the model's chat template changes the answer's text, so it can't be located in the prompt")
 
 
-def _match_from_right(runs: list[Run], plain: list[int], expanded: list[int]) -> list[Run]:
-    """Find each run, with the tokens behind it as context, at its rightmost place before the next run."""
+def _n_common(text: str, other: str) -> int:
+    """How many characters both begin with."""
+    return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+
+
+def _place(runs: list[Run], plain: list[int], expanded: list[int], placeholder: int | None) -> list[Run]:
+    """Where the runs of the unexpanded prompt lie in the prompt whose image placeholders are expanded.
+
+    Between two images both hold the same tokens. So each stretch of the plain prompt, from its first answer to the
+    next image, is looked for from the right, before the place of the stretch that follows it.
+    """
+    if plain == expanded:
+        return runs
+    edges = [-1, *(i for i, token in enumerate(plain) if token == placeholder), len(plain)]
     placed: list[Run] = []
     limit = len(expanded)
-    for run in reversed(runs):
-        first, end = run[0], run[-1] + 1
-        context = min(_CONTEXT, len(plain) - end)
-        wanted = plain[first : end + context]
-        at = next((i for i in range(limit - len(wanted), -1, -1) if expanded[i : i + len(wanted)] == wanted), None)
-        if at is None:
-            raise RowError("the answer can't be located among the model's image tokens")
-        placed.append([at + i - first for i in run])
-        limit = at + context
-    return placed[::-1]
+    for before, stop in reversed(list(pairwise(edges))):
+        inside = [run for run in runs if before < run[0] < stop]
+        if inside:
+            first, n_least = inside[0][0], inside[-1][-1] + 1 - inside[0][0]
+            shift = _find_from_right(expanded, plain[first:stop], n_least, limit) - first
+            placed = [[i + shift for i in run] for run in inside] + placed
+            limit = before + 1 + shift + _BORDER
+    return placed
 
 
-def _special_tokens(tokenizer: Any) -> tuple[set[int], re.Pattern[str]]:
-    """Ids of all tokens that are structure, and a pattern that finds one written out in a text."""
+def _find_from_right(ids: list[int], wanted: list[int], n_least: int, limit: int) -> int:
+    """The rightmost place before `limit` where `wanted` stands; its last tokens may differ if an image touches them."""
+    for n_tokens in range(len(wanted), max(n_least, len(wanted) - _BORDER) - 1, -1):
+        for at in range(limit - n_tokens, -1, -1):
+            if ids[at] == wanted[0] and ids[at : at + n_tokens] == wanted[:n_tokens]:
+                return at
+    raise RowError("the answer can't be located among the model's image tokens")
+
+
+def _special_tokens(tokenizer: Any, processor: Any) -> tuple[set[int], re.Pattern[str]]:
+    """Ids of all tokens that are structure, and a pattern that finds one, or a placeholder, written out in a text."""
     added = tokenizer.added_tokens_decoder
     special = {token: str(value) for token, value in added.items() if value.special}
     special |= {tokenizer.convert_tokens_to_ids(text): text for text in tokenizer.all_special_tokens}
-    written = sorted((re.escape(text) for text in special.values() if text.strip()), key=len, reverse=True)
+    placeholders = {getattr(processor, name, None) for name in ("image_token", "video_token", "boi_token")}
+    texts = {text for text in {*special.values(), *placeholders} if isinstance(text, str) and text.strip()}
+    written = sorted(map(re.escape, texts), key=len, reverse=True)
     return set(special), re.compile("|".join(written) or r"(?!)")
