@@ -263,6 +263,19 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_synced_and_then_replaced_never_written_over(tmp_path, monkeypatch):
+    path, calls = tmp_path / "x.json", []
+    write_text_atomically(path, "old")
+    (tmp_path / "still_old.json").hardlink_to(path)
+    fsync, replace_path = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("sync"), fsync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("replace"), replace_path(self, to))[1])
+    write_text_atomically(path, "new")
+    assert calls == ["sync", "replace", "sync"]
+    assert path.read_text() == "new"
+    assert (tmp_path / "still_old.json").read_text() == "old"
+
+
 def test_the_folder_of_a_file_is_made(tmp_path):
     write_text_atomically(tmp_path / "a" / "b.json", "é")
     assert (tmp_path / "a" / "b.json").read_text(encoding="utf-8") == "é"

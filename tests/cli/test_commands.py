@@ -77,7 +77,7 @@ def test_select(tmp_path, capsys):
     make_run(tmp_path / "run", data)
     out = tmp_path / "kept.json"
     assert call("select", tmp_path / "run", "--keep", "50%", "--out", out, "--order", "score") == 0
-    assert [row["id"] for row in json.loads(out.read_text(encoding="utf-8"))] == [1, 4]
+    assert [row["id"] for row in json.loads(out.read_text(encoding="utf-8"))] == [4, 1]
     printed = capsys.readouterr().out
     assert "Kept 2 of 5 rows" in printed
     assert "source: [b] | kept: 2 | left: 3 | failed: 0" in printed

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from delta_attnmask.errors import DataError
 from delta_attnmask.reading.rows import Mark, RawRow, find_layout, iter_rows
+from delta_attnmask.reading.windows import Window
 
 on_one_file = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -113,6 +114,15 @@ def test_row_longer_than_allowed(path, filler, chunk_bytes):
     assert rows[1].raw == b""
     assert rows[1].key == sha256(filler.encode()).hexdigest()
     assert rows[2].value == {"a": 2}
+
+
+def test_a_long_row_is_not_copied_for_every_chunk(path, monkeypatch):
+    calls = []
+    grow = Window.grow
+    monkeypatch.setattr(Window, "grow", lambda self: (calls.append(self), grow(self))[1])
+    rows = read(path, f'[{{"a": "{"x" * 100_000}"}}]', chunk_bytes=10)
+    assert len(rows[0].raw) > 100_000
+    assert len(calls) < 20
 
 
 def test_line_longer_than_allowed(tmp_path):

@@ -21,7 +21,7 @@ ODD_ROWS = [
     '{"conversations": [{"from": "human", "value": "漢"}, {"from": "gpt", "value": "]},{\\"["}], "extra": [1.0, 1.00]}',
     '{"task_name": "t", "conversations": [{"from": "human", "value": ""}, {"from": "gpt", "value": "x"}]}',
 ]
-DELTAS = [0.5, 2.0, None, 1.0, 2.0]
+DELTAS = [0.5, 2.0, None, 1.0, 3.0]
 
 
 def make_run(folder: Path, data: Path) -> RunFolder:
@@ -76,7 +76,7 @@ def export(run, out, keep="3", **options):
     return export_selection(select_rows(scores, Budget.parse(keep)), run, scores, out, **options)
 
 
-@pytest.mark.parametrize(("order", "rows"), [("input", [1, 3, 4]), ("score", [1, 4, 3])])
+@pytest.mark.parametrize(("order", "rows"), [("input", [1, 3, 4]), ("score", [4, 1, 3])])
 def test_the_very_bytes(run, data, tmp_path, order, rows):
     out = tmp_path / "out" / "kept.json"
     export(run, out, order=order)
@@ -92,7 +92,7 @@ def test_all_rows_that_can_be_kept(run, tmp_path):
 
 def test_the_note(run, data, tmp_path):
     note = json.loads(export(run, tmp_path / "out.json", keep="50%").read_text(encoding="utf-8"))
-    assert note["rows"] == [1, 4]
+    assert note["rows"] == [4, 1]
     assert (note["rule"], note["column"], note["budget"], note["threshold"]) == ("top", "delta", "50%", 2.0)
     assert (note["n_kept"], note["n_candidates"], note["n_rows"]) == (2, 4, 5)
     assert note["sources"] == {"": {"kept": 1, "left": 2, "failed": 1}, "t": {"kept": 1, "left": 0, "failed": 0}}

@@ -1,8 +1,8 @@
 """The rows of a JSON list or a JSONL file, streamed, each with its very bytes. No torch here.
 
 A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure, which
-is ASCII, is found before anything is decoded. `json`'s C scanner then gives a row's end and its value in one step. ijson
-is twice as fast on small rows, but gives neither the bytes of a row nor a way past one that is broken.
+is ASCII, is found before anything is decoded. `json`'s C scanner then gives a row's end and its value in one step.
+ijson is twice as fast on small rows, but gives neither the bytes of a row nor a way past one that is broken.
 
 What Python's own `json.load` accepts is accepted, as every published loader uses it: NaN and Infinity are numbers,
 and of duplicate keys the last one counts.
