@@ -7,90 +7,110 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.selecting.rules import Candidates, Choice, Rule
-from delta_attnmask.selecting.top import top_positions
+from delta_attnmask.selecting.band import band_set, require_share
+from delta_attnmask.selecting.rules import Candidates, Choice, Positions, Rule, Values, one_reason
+from delta_attnmask.selecting.shares import Counts, share_out
+from delta_attnmask.selecting.strata import Codes, Strata, strata_of
+from delta_attnmask.selecting.top import best_first
 
-Codes = NDArray[np.int64]
+_SMALL = 128  # rows; smaller strata are cheaper to sort together than to take one by one
 
 
-def quota(columns: Sequence[str], temperature: float = 1.0) -> Rule:
+def quota(
+    columns: Sequence[str] = ("source",), temperature: float = 1.0, min_per_stratum: int = 0, skip_top: float = 0.0
+) -> Rule:
     """A rule that shares the budget out over the values of `columns` (jointly).
 
     temperature: 1 keeps each stratum's share of the rows, larger evens the shares out (share ** (1 / temperature)),
         as in the sampling of languages or tasks.
+    min_per_stratum: rows that every stratum keeps, or all that it has.
+    skip_top: share of each stratum that is left out at its top.
     """
     if not columns:
         raise SettingsError("quota: expected at least one column, such as source")
     if temperature <= 0:
         raise SettingsError(f"temperature={temperature}: expected a number above 0")
-    return partial(keep_within_strata, columns=tuple(columns), temperature=temperature)
+    if min_per_stratum < 0:
+        raise SettingsError(f"min_per_stratum={min_per_stratum}: expected a number of rows, such as 10")
+    require_share(skip_top)
+
+    return partial(
+        keep_within_strata,
+        columns=tuple(columns),
+        temperature=temperature,
+        min_per_stratum=min_per_stratum,
+        skip_top=skip_top,
+    )
 
 
 def keep_within_strata(
-    candidates: Candidates, n_keep: int, *, columns: tuple[str, ...] = ("source",), temperature: float = 1.0
+    candidates: Candidates,
+    n_keep: int,
+    *,
+    columns: Sequence[str] = ("source",),
+    temperature: float = 1.0,
+    min_per_stratum: int = 0,
+    skip_top: float = 0.0,
 ) -> Choice:
-    """Each stratum's share of `n_keep` by largest remainder, filled from the top of the stratum.
+    """Each stratum's share of `n_keep`, filled from the top of the stratum; best first over all strata."""
+    strata = candidate_strata(candidates, columns)
+    budgets = share_out(n_keep, strata.sizes, temperature, min_per_stratum)
+    kept = best_first(candidates.values, quota_set(candidates.values, strata, budgets, skip_top))
+    return one_reason(
+        kept,
+        f"among the highest of its {' and '.join(columns)}, within its share of the budget",
+        quota_by=list(columns),
+        temperature=temperature,
+        min_per_stratum=min_per_stratum,
+        skip_top=skip_top,
+        n_strata=strata.n,
+        n_strata_left_out=int(np.count_nonzero(budgets == 0)),
+    )
 
-    Returned best first over all strata. What a stratum can't fill goes to the others.
+
+def candidate_strata(candidates: Candidates, columns: Sequence[str]) -> Strata:
+    """The strata of the candidates alone."""
+    strata = strata_of(candidates.table, columns)
+    return strata if candidates.positions is None else strata.take(candidates.positions)
+
+
+def quota_set(values: Values, strata: Strata, budgets: Counts, skip_top: float = 0.0) -> Positions:
+    """The positions of the highest values of each stratum, `budgets` of them, in ascending order.
+
+    Ties go to the lower position. Linear in the rows of large strata, which go one by one.
     """
-    codes, names = strata(candidates.table, columns)
-    sizes = np.bincount(codes, minlength=len(names))
-    budgets = share_out(n_keep, sizes, temperature)
-    # Small integers are sorted by radix, in linear time: the rows of a stratum side by side.
-    order = np.argsort(codes.astype(np.int16 if len(names) < 2**15 else np.int64), kind="stable")
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    kept = [
-        members[top_positions(candidates.values[members], budget)]
-        for members, budget in zip(np.split(order, starts[1:-1]), budgets, strict=True)
-        if budget
-    ]
-    positions = np.concatenate(kept)
-    positions = positions[np.argsort(-candidates.values[positions], kind="stable")]
-    details = {"quota_by": list(columns), "temperature": temperature, "n_strata": len(names)}
-    reason = f"among the highest of its {' and '.join(columns)}, within its share of the budget"
-    return Choice(positions, (reason,), np.zeros(len(positions), dtype=np.int32), details)
+    sizes = strata.sizes
+    skips = np.minimum((skip_top * sizes).astype(np.int64), sizes - budgets)
+    order = _by_code(strata)
+    starts = np.cumsum(sizes) - sizes
+    is_large = sizes > _SMALL
+    is_kept = np.zeros(len(values), dtype=bool)
+    for start, size, budget, skip in zip(
+        *(part[is_large].tolist() for part in (starts, sizes, budgets, skips)), strict=True
+    ):
+        members = order[start : start + size]
+        is_kept[members[band_set(values[members], budget, skip)]] = True
+    members = order[np.repeat(~is_large, sizes)]
+    is_kept[_take_small(values, strata.codes, members, budgets, skips)] = True
+    return np.flatnonzero(is_kept)
 
 
-def strata(table: pa.Table, columns: Sequence[str]) -> tuple[Codes, list[str]]:
-    """For each row the number of its stratum, and the strata's names; `[n_candidates]`."""
-    codes, names = np.zeros(len(table), dtype=np.int64), [""]
-    for column in columns:
-        if column not in table.column_names:
-            raise SettingsError(f"quota by {column!r}: no such column; there are {', '.join(table.column_names)}")
-        encoded = pc.dictionary_encode(table[column].combine_chunks().fill_null(""))
-        part = encoded.indices.to_numpy().astype(np.int64)
-        values = [str(value) for value in encoded.dictionary.to_pylist()]
-        used, codes = np.unique(codes * len(values) + part, return_inverse=True)
-        names = [f"{names[i // len(values)]}/{values[i % len(values)]}".lstrip("/") for i in used]
-    return codes, names
+def _by_code(strata: Strata) -> Positions:
+    """The positions, the rows of a stratum side by side: a radix sort of 16 bits at a time, in linear time."""
+    order: Positions = np.argsort(strata.codes.astype(np.uint16), kind="stable")
+    if strata.n > 1 << 16:
+        order = order[np.argsort((strata.codes[order] >> 16).astype(np.uint16), kind="stable")]
+    return order
 
 
-def share_out(n_keep: int, sizes: Codes, temperature: float = 1.0) -> Codes:
-    """Whole numbers that add up to `n_keep` (at most what there is), none above its size; largest remainders first."""
-    wanted = _proportional(float(min(n_keep, sizes.sum())), sizes, temperature)
-    budgets = np.floor(wanted + 1e-9).astype(np.int64)
-    n_missing = int(min(n_keep, sizes.sum()) - budgets.sum())
-    remainder = np.where(budgets < sizes, wanted - budgets, -1.0)
-    budgets[np.lexsort((np.arange(len(sizes)), -sizes, -remainder))[:n_missing]] += 1
-    return budgets
-
-
-def _proportional(amount: float, sizes: Codes, temperature: float) -> NDArray[np.float64]:
-    """Shares of `amount` by size ** (1 / temperature); what is above a stratum's size goes to the others."""
-    weights = (sizes / sizes.sum()) ** (1 / temperature)
-    wanted = np.zeros(len(sizes))
-    is_open = sizes > 0
-    while is_open.any():
-        share = np.where(is_open, weights, 0.0) / weights[is_open].sum() * (amount - wanted[~is_open].sum())
-        wanted[is_open] = share[is_open]
-        is_over = is_open & (wanted > sizes)
-        if not is_over.any():
-            break
-        wanted[is_over] = sizes[is_over]
-        is_open &= ~is_over
-    return wanted
+def _take_small(values: Values, codes: Codes, members: Positions, budgets: Counts, skips: Counts) -> Positions:
+    """Of `members`, which stand by stratum, those whose rank in their stratum is within its budget."""
+    by_value = members[np.lexsort((-values[members], codes[members]))]
+    stratum = codes[by_value]
+    is_first = np.ones(len(by_value), dtype=bool)
+    is_first[1:] = stratum[1:] != stratum[:-1]
+    rank = np.arange(len(by_value)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    taken: Positions = by_value[(rank >= skips[stratum]) & (rank < skips[stratum] + budgets[stratum])]
+    return taken

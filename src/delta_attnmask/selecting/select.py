@@ -1,47 +1,69 @@
 """Scores and a budget to a selection, by a named rule. numpy and pyarrow only."""
 
+from collections.abc import Callable
+from inspect import signature
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.band import band
+from delta_attnmask.selecting.columns import ranking_values
+from delta_attnmask.selecting.quota import quota
 from delta_attnmask.selecting.rules import Candidates, Rule
-from delta_attnmask.selecting.top import keep_top
+from delta_attnmask.selecting.top import top
 from delta_attnmask.selection import Budget, Selection
 
-RULES: dict[str, Rule] = {"top": keep_top}
+RULES: dict[str, Callable[..., Rule]] = {"top": top, "band": band, "quota": quota}
 
 
-def select_rows(scores: pa.Table, budget: Budget, *, column: str = "delta", rule: str = "top") -> Selection:
+def select_rows(
+    scores: pa.Table, budget: Budget, *, column: str = "delta", rule: str = "top", **options: Any
+) -> Selection:
     """Keep rows of a run's scores.
 
+    column: a numeric column of the scores, or one that `derived` makes of them. rule, options: a name in `RULES` and
+    what that function takes, such as rule="quota", columns=("source", "answer_type").
+
     A failed row, and one whose value is null, NaN or infinite, is never kept, and a share is a share of the others.
-    Raises SettingsError for an unknown rule or column, and if there is nothing to keep.
+    Raises SettingsError for an unknown rule, option or column, and if there is nothing to keep.
     """
-    if rule not in RULES:
-        raise SettingsError(f"rule={rule!r}: expected one of {', '.join(RULES)}")
-    rows, candidates = _find_candidates(scores, column)
-    if not len(rows):
-        raise SettingsError(f"no row has both the status ok and a finite {column}; nothing can be kept")
-    choice = RULES[rule](candidates, budget.resolve(len(rows)))
+    choose = make_rule(rule, **options)
+    candidates = find_candidates(scores, column)
+    choice = choose(candidates, budget.resolve(len(candidates)))
+    kept = choice.positions if candidates.positions is None else candidates.positions[choice.positions]
     return Selection(
-        rows=rows[choice.positions],
+        rows=scores["row"].to_numpy()[kept],
         reasons=choice.reasons,
         reason_idx=choice.reason_idx,
         rule=rule,
         column=column,
         budget=budget,
-        n_candidates=len(rows),
+        n_candidates=len(candidates),
         details=choice.details,
     )
 
 
-def _find_candidates(scores: pa.Table, column: str) -> tuple["np.ndarray[tuple[int], np.dtype[np.int64]]", Candidates]:
-    numeric = [
-        field.name for field in scores.schema if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)
-    ]
-    if column not in numeric:
-        raise SettingsError(f"by={column!r}: expected one of the numeric columns {', '.join(numeric)}")
-    is_candidate = pc.and_(pc.equal(scores["status"], "ok"), pc.fill_null(pc.is_finite(scores[column]), False))
-    table = scores.filter(is_candidate)
-    return table["row"].to_numpy(), Candidates(table[column].to_numpy().astype(np.float64), table)
+def make_rule(rule: str, **options: Any) -> Rule:
+    """The rule of that name with its options; SettingsError lists what there is."""
+    if rule not in RULES:
+        raise SettingsError(f"rule={rule!r}: expected one of {', '.join(RULES)}")
+    known = signature(RULES[rule]).parameters
+    if unknown := [name for name in options if name not in known]:
+        raise SettingsError(f"rule {rule!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    return RULES[rule](**options)
+
+
+def find_candidates(scores: pa.Table, column: str) -> Candidates:
+    """The rows with the status ok and a finite value in the column; SettingsError if there is none."""
+    values = ranking_values(scores, column)
+    is_candidate = np.isfinite(values)
+    is_candidate &= pc.equal(scores["status"], "ok").to_numpy()
+    if is_candidate.all() and len(values):
+        return Candidates(values, scores)
+    positions = np.flatnonzero(is_candidate)
+    if not len(positions):
+        raise SettingsError(f"no row has both the status ok and a finite {column}; nothing can be kept")
+    return Candidates(values[positions], scores, positions)
