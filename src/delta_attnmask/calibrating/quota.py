@@ -1,0 +1,102 @@
+"""How many planted copies each quota lets through, on the calibration's sample. Numpy only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delta_attnmask.errors import DataError
+from delta_attnmask.selecting.mix import MIX_COLUMNS, QUOTAS, RULE, excess_distortion, joint, kept_set
+from delta_attnmask.selecting.mix import choose_quota as choose_by_rule
+from delta_attnmask.selecting.strata import Strata, strata_of_values
+
+_PLANTED_SHARE = 0.4
+_N_POOLS = 100
+
+
+def choose_quota(
+    values: NDArray[np.float64],
+    original: Sequence[int],
+    is_planted: Sequence[bool] | NDArray[np.bool_],
+    columns: Mapping[str, Sequence[str]],
+    *,
+    keep: float = 0.2,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Rate every quota of `selecting.mix.QUOTAS` on pools made of originals and planted copies.
+
+    values: the chosen score of each record, higher is kept; NaN where it has none. [n_records]
+    original: for each record the number of its original. is_planted: whether it is a copy. [n_records]
+    columns: "source", "question" and "answer_type" of each record as it was scored (of a copy, those of the copy).
+    keep: share that is kept.
+
+    A pool has one record for each original: itself, or in two of five cases one of its copies; 100 pools are averaged.
+    Returns plain JSON values for the report under "quota": keep, planted_share, options (quota ->
+    planted_ratio: share of planted copies among the kept ÷ share in the pool; excess_distortion), chosen (on the
+    sample alone; `select` weighs planted_ratio against the distortion of the whole run's rows) and rule.
+    """
+    encoded = {name: strata_of_values(column) for name, column in columns.items()}
+    rng = np.random.default_rng(seed)
+    copies = _copies(np.asarray(original), np.asarray(is_planted), np.isfinite(values))
+    originals = np.flatnonzero(~np.asarray(is_planted) & np.isfinite(values))
+    found: dict[str, list[tuple[float, float]]] = {quota: [] for quota in QUOTAS}
+    shares = []
+    for _ in range(_N_POOLS):
+        pool = _draw_pool(originals, np.asarray(original), copies, rng)
+        planted = np.asarray(is_planted)[pool]
+        if not planted.any():
+            continue
+        shares.append(planted.mean())
+        strata = {name: column.take(pool) for name, column in encoded.items()}
+        for quota, ratings in found.items():
+            ratings.append(_rate(values[pool], planted, strata, quota, keep))
+    means = {quota: np.mean(ratings, axis=0).tolist() for quota, ratings in found.items() if ratings}
+    options = {
+        quota: {"planted_ratio": round(ratio, 4), "excess_distortion": round(excess, 4)}
+        for quota, (ratio, excess) in means.items()
+    }
+    if not means:
+        raise DataError("no planted copy has a score, so the quotas can't be told apart")
+    chosen = choose_by_rule(
+        {quota: ratio for quota, (ratio, _) in means.items()}, {quota: excess for quota, (_, excess) in means.items()}
+    )
+    return {
+        "keep": keep,
+        "planted_share": round(float(np.mean(shares)), 4),
+        "options": options,
+        "chosen": chosen,
+        "rule": RULE,
+    }
+
+
+def _copies(
+    original: NDArray[np.int64], is_planted: NDArray[np.bool_], is_scored: NDArray[np.bool_]
+) -> dict[int, NDArray[np.intp]]:
+    """The scored copies of each original."""
+    usable = np.flatnonzero(is_planted & is_scored)
+    return {int(number): usable[original[usable] == number] for number in np.unique(original[usable])}
+
+
+def _draw_pool(
+    originals: NDArray[np.intp],
+    original: NDArray[np.int64],
+    copies: Mapping[int, NDArray[np.intp]],
+    rng: np.random.Generator,
+) -> NDArray[np.intp]:
+    """One record for each original."""
+    pool = originals.copy()
+    for idx in np.flatnonzero(rng.random(len(pool)) < _PLANTED_SHARE):
+        own = copies.get(int(original[pool[idx]]))
+        if own is not None:
+            pool[idx] = rng.choice(own)
+    return pool
+
+
+def _rate(
+    values: NDArray[np.float64], is_planted: NDArray[np.bool_], strata: Mapping[str, Strata], quota: str, keep: float
+) -> tuple[float, float]:
+    """Planted copies kept relative to chance, and the distortion beyond chance."""
+    kept = kept_set(values, strata, quota, max(1, round(keep * len(values))))
+    ratio = float(is_planted[kept].mean() / is_planted.mean())
+    return ratio, excess_distortion(joint(strata, MIX_COLUMNS), kept)
