@@ -1,4 +1,4 @@
-"""Builds what ships: `python -m embedded.build` writes pool.json, test.json, defects.json, images.zip and DATA.md.
+"""Builds what ships: `python -m embedded.build` writes pool.json, test.json, defects.json, images.zip and the cards.
 
 Deterministic: the same packages give the same bytes of JSON and the same pixels.
 """
@@ -17,9 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PILImage
 
+from .cards import data_card
+from .concepts import concepts
 from .defects import KINDS, plant
+from .licences import licences_text
 from .sample import Image, Row
 from .sources import SOURCES
+from .sources.clipart import split_places
 from .sources.mixing import Split
 
 SHIPPED = Path(__file__).parent.parent / "src" / "delta_attnmask" / "embedded"
@@ -37,7 +41,10 @@ def main() -> None:
     plant(rng, pool)
     test = without(test, {digest(picture.pixels) for row in pool for picture in row.pictures})
     write(SHIPPED, {"pool": pool, "test": test})
-    print(json.dumps(summary(pool, test), indent=1))
+    counts = summary(pool, test)
+    (SHIPPED / "DATA.md").write_text(data_card(counts, len(concepts()), len(split_places()["train"])))
+    (SHIPPED / "LICENSES.md").write_text(licences_text())
+    print(json.dumps(counts, indent=1))
 
 
 def draw_split(rng: random.Random, split: Split) -> list[Row]:

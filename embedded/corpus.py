@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -22,7 +23,7 @@ from .sample import SIDE, Image, Row
 from .sources import SOURCES
 from .sources.mixing import Split
 
-MIXTURE = {"easyvqa": 0.12, "emoji": 0.30, "scene": 0.36, "chart": 0.175, "text": 0.04, "clipart": 0.005}
+MIXTURE = {"easyvqa": 0.12, "emoji": 0.30, "scene": 0.37, "chart": 0.165, "text": 0.04, "clipart": 0.005}
 TRAINING_SEED = 1_000_003
 
 
@@ -104,9 +105,15 @@ def join(parts: Sequence[Corpus]) -> Corpus:
     )  # fmt: skip
 
 
-def generate(n: int, split: Split, tokenizer_file: Path, forbidden: frozenset[str], processes: int, chunk: int = 4000) -> Corpus:
-    """About `n` clean rows in the training mixture, drawn by many processes; the same for any number of them."""
-    jobs = [(i, min(chunk, n - i * chunk), split, str(tokenizer_file), forbidden) for i in range(-(-n // chunk))]
+def generate(
+    n: int, split: Split, tokenizer_file: Path, forbidden: frozenset[str], processes: int, part: int = 0, chunk: int = 4000
+) -> Corpus:
+    """About `n` clean rows in the training mixture, drawn by many processes; the same for any number of them.
+
+    Other parts give other rows.
+    """
+    starts = range(0, n, chunk)
+    jobs = [(f"{part}/{start}", min(chunk, n - start), split, str(tokenizer_file), forbidden) for start in starts]
     with TemporaryDirectory(dir=_memory_folder()) as folder, get_context("fork").Pool(processes) as pool:
         files = list(pool.imap(_generate_chunk, [(*job, folder) for job in jobs]))
         return join([_load(Path(file)) for file in files])
@@ -118,12 +125,12 @@ def mixture_rows(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
         yield from SOURCES[source](rng, max(1, round(n * share)), split)
 
 
-def _generate_chunk(job: tuple[int, int, Split, str, frozenset[str], str]) -> str:
-    number, n, split, tokenizer_file, forbidden, folder = job
-    rng = random.Random(f"{TRAINING_SEED}/{split}/{number}")
+def _generate_chunk(job: tuple[str, int, Split, str, frozenset[str], str]) -> str:
+    name, n, split, tokenizer_file, forbidden, folder = job
+    rng = random.Random(f"{TRAINING_SEED}/{split}/{name}")
     part = pack(mixture_rows(rng, n, split), Tokenizer.from_file(tokenizer_file), forbidden)
-    file = f"{folder}/{number}.npz"
-    np.savez(file, **{name: getattr(part, name) for name in Corpus.__slots__})
+    file = f"{folder}/{name.replace('/', '-')}.npz"
+    np.savez(file, **{field: getattr(part, field) for field in Corpus.__slots__})
     return file
 
 
@@ -133,5 +140,6 @@ def _load(file: Path) -> Corpus:
 
 
 def _memory_folder() -> str | None:
-    """A folder in memory where there is one: gigabytes pass through it."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+    """A folder in memory where there is a roomy one: gigabytes pass through it."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and disk_usage(shared).free > 20e9 else None

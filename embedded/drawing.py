@@ -10,13 +10,16 @@ import numpy as np
 from PIL import Image as PILImage
 
 from .assets import load_assets
-from .sample import SIDE, Image
+from .concepts import concepts
+from .sample import SIDE, Image, Picture
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 60, 56), "orange": (242, 150, 48), "yellow": (246, 222, 84), "green": (84, 174, 92), "blue": (72, 118, 208),
     "purple": (142, 84, 176), "gray": (146, 146, 146), "white": (248, 248, 248), "black": (34, 34, 34),
 }  # fmt: skip
 BAR_COLORS = tuple(name for name in COLORS if name != "white")
+SHAPES = ("circle", "rectangle", "triangle")  # of easy-VQA
+SHADES = ("black", "gray", "teal", "blue", "green", "red", "brown", "yellow")
 CORNERS = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "bottom right": (1, 1)}
 
 
@@ -45,30 +48,35 @@ class Bars:
     bars: tuple[tuple[str, int], ...]
 
 
-def draw_scene(rng: random.Random, scene: Scene, style: str) -> Image:
+def draw_scene(rng: random.Random, scene: Scene, style: str) -> Picture:
     """The scene in one art style, its things jittered in place, size and (half of the time) mirrored."""
     canvas = PILImage.new("RGB", (SIDE, SIDE), jitter_color(rng, scene.ground))
+    regions = np.zeros((SIDE, SIDE), np.int16)
     for thing in scene.things:
         side = rng.randint(26, 30) if thing.corner != "middle" else rng.randint(*((26, 34) if thing.size == "small" else (48, 60)))
         sprite = _sprite(thing.label, style).resize((side, side), PILImage.Resampling.LANCZOS)
         if rng.random() < 0.5:
             sprite = sprite.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)
-        canvas.paste(sprite, _place(rng, thing.corner, side), sprite)
-    return np.asarray(canvas)
+        left, top = _place(rng, thing.corner, side)
+        canvas.paste(sprite, (left, top), sprite)
+        regions[top : top + side, left : left + side][np.asarray(sprite)[..., 3] > 127] = region_numbers()[thing.label]
+    return Picture(np.asarray(canvas), scene, regions)
 
 
-def draw_bars(rng: random.Random, chart: Bars) -> Image:
+def draw_bars(rng: random.Random, chart: Bars) -> Picture:
     """Bars of equal width on a pale ground with a dark base line."""
-    pixels = np.empty((SIDE, SIDE, 3), np.uint8)
+    pixels, regions = np.empty((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE, SIDE), np.int16)
     pixels[:] = [rng.randint(225, 255)] * 3
     step = (SIDE - 6) // len(chart.bars)
     width = max(5, step - rng.randint(2, 4))
     left = 3 + rng.randint(0, max(0, SIDE - 6 - step * len(chart.bars)))
     base = SIDE - rng.randint(2, 5)
     for i, (color, height) in enumerate(chart.bars):
-        pixels[base - height : base, left + i * step : left + i * step + width] = jitter_color(rng, color)
+        rows, columns = slice(base - height, base), slice(left + i * step, left + i * step + width)
+        pixels[rows, columns] = jitter_color(rng, color)
+        regions[rows, columns] = region_numbers()[f"{color} bar"]
     pixels[base, 1:-1] = 40
-    return pixels
+    return Picture(pixels, chart, regions)
 
 
 def blank(rng: random.Random, ground: str) -> Image:
@@ -79,6 +87,14 @@ def blank(rng: random.Random, ground: str) -> Image:
 def jitter_color(rng: random.Random, name: str) -> tuple[int, int, int]:
     """The named colour, each channel moved by up to 7."""
     return tuple(min(255, max(0, channel + rng.randint(-7, 7))) for channel in COLORS[name])  # type: ignore[return-value]
+
+
+@cache
+def region_numbers() -> dict[str, int]:
+    """The number in a picture's regions of everything that sources draw; 0 is the ground."""
+    shapes = [f"{shade} {shape}" for shape in SHAPES for shade in SHADES]
+    names = [*(concept.label for concept in concepts()), *shapes, *(f"{color} bar" for color in BAR_COLORS)]
+    return {name: number for number, name in enumerate(names, 1)}
 
 
 def styles_of(label: str) -> tuple[str, ...]:

@@ -68,6 +68,8 @@ class Shape:
 
 
 SHAPES = {
+    "tiny": Shape(hidden=64, inner=128, heads=2, key_heads=2, blocks=2, vision_hidden=64, vision_inner=128, vision_heads=2, vision_blocks=2),
+    "lean": Shape(hidden=128, inner=352, heads=4, key_heads=4, vision_hidden=128, vision_inner=512, vision_heads=4, vision_blocks=5),
     "small": Shape(),
     "wide": Shape(hidden=256, inner=576, heads=8, key_heads=4),
 }

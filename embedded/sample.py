@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # (64, 64, 3)
+Regions = NDArray[np.int16]  # (64, 64): the number of what is drawn there, 0 for the ground
 SIDE = 64
 
 # Facts are whatever a source knows of a picture; a blank picture's facts are `source.blank_facts`.
@@ -24,6 +25,7 @@ class Picture:
 
     pixels: Image
     facts: Facts
+    regions: Regions | None = None  # what each pixel belongs to, where the source knows it: trains the vision tower
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,57 +1,42 @@
-"""Trains the embedded model from scratch: `python -m embedded.train --out FOLDER --minutes 5`.
+"""Stage two: trains projector and language model, then everything, against the clock.
 
-Everything lies on one device as small integers; a step gathers its batch there. Accuracy is by exact match of a
-whole answer: a greedy answer equals the reference exactly when every one of its tokens, the end mark included, is the
-likeliest one after the reference's own start, so that one forward pass measures what generation would give.
+`python -m embedded.train --out FOLDER --tower TOWER.pt --minutes 60`. Batches are gathered from rows that lie on the
+device as small integers. Accuracy is by exact match of a whole answer: a greedy answer equals the reference exactly
+when every one of its tokens, the end mark included, is the likeliest one after the reference's own start, so that one
+forward pass measures what generation would give.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import itertools
 import json
-import math
-import shutil
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from PIL import Image as PILImage
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from .build import SHIPPED
+from .build import SHIPPED, digest
+from .clock import rate_at, tell
 from .corpus import Corpus, generate
 from .modelfiles import IMAGE, SHAPES, make_config, save_parts, train_tokenizer
 from .sources import SOURCES
+from .sources.mixing import Split
 
 LENGTH_STEP = 16  # rows of a batch have lengths within one such bucket
-DEV_ROWS = 3000
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The command line."""
-
-    out: Path
-    shape: str
-    rows: int
-    minutes: float
-    batch: int
-    peak_rate: float
-    weight_decay: float
-    warmup: float
-    seed: int
-    processes: int
-    device: str
-    save_every_s: float
 
 
 @dataclass(slots=True)
 class Loaded:
-    """A corpus on the device."""
+    """A corpus on the device; see Corpus."""
 
     tokens: torch.Tensor
     is_answer: torch.Tensor
@@ -64,7 +49,7 @@ class Loaded:
 
 @dataclass(slots=True)
 class Batch:
-    """tokens, labels: (row, position); pixels: (picture, 3, 64, 64) in the rows' order, or None."""
+    """tokens, is_answer: (row, position); pixels: (picture, 3, 64, 64) in the rows' order, or None."""
 
     tokens: torch.Tensor
     is_answer: torch.Tensor
@@ -73,74 +58,62 @@ class Batch:
 
 
 def main() -> None:
-    """Draw the rows, train until the time is up, save, report."""
+    """Prepare, train until the time is up, save, report."""
     options = read_options()
     options.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer) if options.tokenizer else train_tokenizer()
     save_parts(options.out, tokenizer)
-    started = time.perf_counter()
-    train, dev = draw_data(options)
-    print(f"drew {len(train.source_of)} rows, {len(train.tokens)} tokens, {len(train.pictures)} pictures "
-          f"in {time.perf_counter() - started:.0f} s", flush=True)  # fmt: skip
     torch.manual_seed(options.seed)
-    torch.set_float32_matmul_precision("high")
-    model = LlavaForConditionalGeneration(make_config(SHAPES[options.shape], tokenizer)).to(options.device)
-    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
-    log = fit(model, load(train, options.device), load(dev, options.device), options, image_id)
+    model = make_model(options, tokenizer)
+    log = fit(model, options, tokenizer.convert_tokens_to_ids(IMAGE))
     save_weights(model, options.out)
-    log["dev"] = evaluate(model, load(dev, options.device), image_id)
-    (options.out / "training.json").write_text(json.dumps(log | {"options": vars_of(options)}, indent=1, default=str))
-    print(json.dumps(log["dev"]), flush=True)
+    (options.out / "training.json").write_text(json.dumps(log | {"options": vars(options)}, indent=1, default=str) + "\n")
 
 
-def draw_data(options: Options) -> tuple[Corpus, Corpus]:
-    """Training and development rows, none with a picture of what ships."""
-    forbidden = shipped_digests()
-    tokenizer_file = options.out / "tokenizer.json"
-    train = generate(options.rows, "train", tokenizer_file, forbidden, options.processes)
-    dev_rows = min(DEV_ROWS, options.rows)
-    return train, generate(dev_rows, "dev", tokenizer_file, forbidden, options.processes)
+def make_model(options: argparse.Namespace, tokenizer: object) -> LlavaForConditionalGeneration:
+    """A new model with the tower of stage one, or one to train on."""
+    if options.resume:
+        model = LlavaForConditionalGeneration.from_pretrained(options.resume, attn_implementation=options.attention)
+    else:
+        config = make_config(SHAPES[options.shape], tokenizer)
+        for part in (config, config.vision_config, config.text_config):
+            part._attn_implementation = options.attention
+        model = LlavaForConditionalGeneration(config)
+    if options.tower:
+        model.model.vision_tower.load_state_dict(torch.load(options.tower)["tower"])
+    return model.to(options.device)
 
 
-def shipped_digests() -> frozenset[str]:
-    """Fingerprints of every picture in the shipped pool and test set."""
-    import io
-    import zipfile
-
-    from PIL import Image as PILImage
-
-    from .build import digest
-
-    with zipfile.ZipFile(SHIPPED / "images.zip") as archive:
-        opened = (PILImage.open(io.BytesIO(archive.read(name))) for name in archive.namelist())
-        return frozenset(digest(np.asarray(picture.convert("RGB"))) for picture in opened)
-
-
-def fit(model: LlavaForConditionalGeneration, train: Loaded, dev: Loaded, options: Options, image_id: int) -> dict[str, object]:
-    """Train against the clock: the learning rate follows the share of the time that is gone."""
+def fit(model: LlavaForConditionalGeneration, options: argparse.Namespace, image_id: int) -> dict[str, object]:
+    """Train against the clock, the tower only after its share of the time; returns what happened."""
     optimizer = make_optimizer(model, options)
+    dev = load(draw(options, "dev", options.dev_rows, 0), options.device)
     started = saved = told = time.perf_counter()
-    step, history, running = 0, [], torch.zeros((), device=options.device)
-    for batch in batches(train, options.batch, options.seed):
+    step, n_rows, mean_loss, history = 0, 0, 0.0, []
+    for batch in batches(options):
         now = time.perf_counter()
-        progress = (now - started) / (60 * options.minutes)
-        if progress >= 1:
+        if (gone := (now - started) / (60 * options.minutes)) >= 1:
             break
-        set_rate(optimizer, options, progress)
-        running = 0.99 * running + 0.01 * train_step(model, optimizer, batch, image_id)
-        step += 1
-        if now - told > 15:
-            print(f"{now - started:5.0f} s  step {step}  loss {running.item() / (1 - 0.99 ** step):.4f}", flush=True)
+        model.model.vision_tower.requires_grad_(gone >= options.frozen_share)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(options.peak_rate, gone, options.warmup) * group["scale"]
+        loss = train_step(model, optimizer, batch, image_id)
+        step, n_rows = step + 1, n_rows + len(batch.rows)
+        mean_loss += (loss - mean_loss) * max(0.01, 1 / step)
+        if now - told > options.tell_every_s:
             told = now
+            tell(now - started, step, {"loss": mean_loss, "rows": n_rows})
         if now - saved > options.save_every_s:
             save_weights(model, options.out)
-            history.append({"step": step, "elapsed_s": round(now - started)} | evaluate(model, dev, image_id))
+            history.append({"step": step, "rows": n_rows, "elapsed_s": round(now - started)} | evaluate(model, dev, image_id))
             print(json.dumps(history[-1]), flush=True)
             saved = time.perf_counter()
-    return {"steps": step, "elapsed_s": time.perf_counter() - started, "history": history, "rows": len(train.source_of)}
+    final = evaluate(model, dev, image_id)
+    print(json.dumps(final), flush=True)
+    return {"steps": step, "rows": n_rows, "elapsed_s": round(time.perf_counter() - started), "history": history, "dev": final}
 
 
-def train_step(model: LlavaForConditionalGeneration, optimizer: torch.optim.Optimizer, batch: Batch, image_id: int) -> torch.Tensor:
+def train_step(model: LlavaForConditionalGeneration, optimizer: torch.optim.Optimizer, batch: Batch, image_id: int) -> float:
     """One step; returns the mean loss over answer tokens."""
     logits, targets = answer_logits(model, batch, image_id)
     loss = functional.cross_entropy(logits.float(), targets)
@@ -148,13 +121,13 @@ def train_step(model: LlavaForConditionalGeneration, optimizer: torch.optim.Opti
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
+    return loss.item()
 
 
 def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, image_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and targets at answer tokens alone, rows and positions in order."""
     inner = model.model
-    with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=batch.tokens.device.type == "cuda"):
+    with torch.autocast(batch.tokens.device.type, torch.bfloat16):
         hidden = inner.language_model.embed_tokens(batch.tokens)
         if batch.pixels is not None:
             seen = inner.vision_tower(batch.pixels).last_hidden_state[:, 1:]
@@ -166,42 +139,49 @@ def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, image_id: 
 
 
 @torch.no_grad()
-def evaluate(model: LlavaForConditionalGeneration, data: Loaded, image_id: int, batch: int = 250) -> dict[str, float]:
-    """Exact match of whole answers, and the mean loss, by source."""
+def evaluate(model: LlavaForConditionalGeneration, data: Loaded, image_id: int, size: int = 50) -> dict[str, float]:
+    """Exact match of whole answers by source, and the mean loss of an answer token."""
     hits: dict[str, list[torch.Tensor]] = {}
     names = list(SOURCES)
-    for part in ordered_batches(data, batch):
-        logits, targets = answer_logits(model, part, image_id)
-        right, loss = logits.argmax(-1) == targets, functional.cross_entropy(logits.float(), targets, reduction="none")
-        marks = part.is_answer[:, 1:]
-        row, position = marks.nonzero(as_tuple=True)
-        is_new = torch.ones_like(row, dtype=torch.bool)
-        is_new[1:] = (row[1:] != row[:-1]) | (position[1:] != position[:-1] + 1)
-        turn = is_new.long().cumsum(0) - 1
-        whole = torch.ones(int(turn[-1]) + 1, device=turn.device).scatter_reduce(0, turn, right.float(), "amin")
-        source = data.source_of[part.rows[row[is_new]]]
+    for rows in data.lengths.argsort().split(size):
+        batch = gather(data, rows)
+        logits, targets = answer_logits(model, batch, image_id)
+        whole, row = whole_answers(logits.argmax(-1) == targets, batch.is_answer[:, 1:])
+        source = data.source_of[batch.rows[row]]
         for i in source.unique().tolist():
             hits.setdefault(names[i], []).append(whole[source == i])
-            hits.setdefault("loss", []).append(loss)
+        hits.setdefault("loss", []).append(functional.cross_entropy(logits.float(), targets, reduction="none"))
     return {name: round(torch.cat(values).mean().item(), 4) for name, values in sorted(hits.items())}
 
 
-def batches(data: Loaded, size: int, seed: int) -> Iterator[Batch]:
-    """Batches for ever: every row once an epoch, rows of a batch alike in length."""
+def whole_answers(is_right: torch.Tensor, marks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From right tokens (in the order of the marks) to whole answers: 1.0 where all are right, and each answer's row."""
+    row, position = marks.nonzero(as_tuple=True)
+    is_first = torch.ones_like(row, dtype=torch.bool)
+    is_first[1:] = (row[1:] != row[:-1]) | (position[1:] != position[:-1] + 1)
+    answer = is_first.long().cumsum(0) - 1
+    ones = torch.ones(int(answer[-1]) + 1, device=row.device)
+    return ones.scatter_reduce(0, answer, is_right.float(), "amin"), row[is_first]
+
+
+def batches(options: argparse.Namespace) -> Iterator[Batch]:
+    """Batches for ever: fresh rows, each used `passes` times."""
+    for part in itertools.count():
+        data = load(draw(options, "train", options.rows, part), options.device)
+        print(f"drew part {part}: {len(data.lengths)} rows, {len(data.tokens)} tokens, {len(data.pictures)} pictures", flush=True)
+        for number in range(options.passes):
+            yield from shuffled(data, options.batch, seed=(options.seed, part, number))
+
+
+def shuffled(data: Loaded, size: int, seed: tuple[int, ...]) -> Iterator[Batch]:
+    """Every row once, rows of a batch alike in length."""
     rng = np.random.default_rng(seed)
-    bucket = (data.lengths.cpu().numpy() // LENGTH_STEP).astype(np.int64)
-    while True:
-        order = rng.permutation(len(bucket))
-        order = order[np.argsort(bucket[order], kind="stable")]
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
-        for i in rng.permutation(len(parts)):
-            yield gather(data, torch.from_numpy(parts[i]).to(data.tokens.device))
-
-
-def ordered_batches(data: Loaded, size: int) -> Iterator[Batch]:
-    """All rows, shortest first."""
-    for rows in data.lengths.argsort().split(size):
-        yield gather(data, rows)
+    bucket = data.lengths.cpu().numpy() // LENGTH_STEP
+    order = rng.permutation(len(bucket))
+    order = order[np.argsort(bucket[order], kind="stable")]
+    parts = [order[i : i + size] for i in range(0, len(order), size)]
+    for i in rng.permutation(len(parts)):
+        yield gather(data, torch.from_numpy(parts[i]).to(data.tokens.device))
 
 
 def gather(data: Loaded, rows: torch.Tensor) -> Batch:
@@ -217,8 +197,21 @@ def gather(data: Loaded, rows: torch.Tensor) -> Batch:
     return Batch(tokens, data.is_answer[places] & inside, pixels, rows)
 
 
+def draw(options: argparse.Namespace, split: Split, n: int, part: int) -> Corpus:
+    """Clean rows, none with a picture of what ships."""
+    return generate(n, split, options.out / "tokenizer.json", shipped_digests(), options.processes, part)
+
+
+def shipped_digests() -> frozenset[str]:
+    """Fingerprints of every picture in the shipped pool and test set."""
+    with zipfile.ZipFile(SHIPPED / "images.zip") as archive:
+        opened = (PILImage.open(io.BytesIO(archive.read(name))) for name in archive.namelist())
+        return frozenset(digest(np.asarray(picture.convert("RGB"))) for picture in opened)
+
+
 def load(corpus: Corpus, device: str) -> Loaded:
     """The corpus on the device."""
+
     def put(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
@@ -228,20 +221,15 @@ def load(corpus: Corpus, device: str) -> Loaded:
     )  # fmt: skip
 
 
-def make_optimizer(model: LlavaForConditionalGeneration, options: Options) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, 0.98), fused=options.device == "cuda")
-
-
-def set_rate(optimizer: torch.optim.Optimizer, options: Options, progress: float) -> None:
-    """Linear warm-up, then a cosine down to nothing."""
-    warm = min(1.0, progress / options.warmup)
-    rest = max(0.0, (progress - options.warmup) / (1 - options.warmup))
-    for group in optimizer.param_groups:
-        group["lr"] = options.peak_rate * warm * 0.5 * (1 + math.cos(math.pi * rest))
+def make_optimizer(model: LlavaForConditionalGeneration, options: argparse.Namespace) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only, a lower rate for the tower."""
+    tower = {id(p) for p in model.model.vision_tower.parameters()}
+    groups = []
+    for in_tower, is_matrix in itertools.product((False, True), repeat=2):
+        chosen = [p for p in model.parameters() if (id(p) in tower) == in_tower and (p.ndim > 1) == is_matrix]
+        scale, decay = options.tower_rate if in_tower else 1.0, options.weight_decay if is_matrix else 0.0
+        groups.append({"params": chosen, "weight_decay": decay, "scale": scale})
+    return torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, 0.98), fused=True)
 
 
 def save_weights(model: LlavaForConditionalGeneration, folder: Path) -> None:
@@ -253,35 +241,31 @@ def save_weights(model: LlavaForConditionalGeneration, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
 
 
-def install(folder: Path) -> None:
-    """Copy a trained folder to where it ships."""
-    target = SHIPPED / "model"
-    target.mkdir(parents=True, exist_ok=True)
-    for file in sorted(folder.iterdir()):
-        shutil.copy(file, target / file.name)
-
-
-def vars_of(options: Options) -> dict[str, object]:
-    """The options as a dictionary."""
-    return {name: getattr(options, name) for name in Options.__slots__}
-
-
-def read_options() -> Options:
+def read_options() -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--tower", type=Path, help="weights of stage one")
+    parser.add_argument("--resume", type=Path, help="folder of a model to train on")
+    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer to use instead of training one")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="lean")
+    parser.add_argument("--rows", type=int, default=4000, help="rows drawn at a time")
+    parser.add_argument("--passes", type=int, default=1, help="how often each row is used before new ones are drawn")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--frozen-share", type=float, default=0.6, help="share of the time in which the tower rests")
+    parser.add_argument("--tower-rate", type=float, default=0.3, help="the tower's learning rate over the others'")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--peak-rate", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--warmup", type=float, default=0.04)
+    parser.add_argument("--warmup", type=float, default=0.03)
+    parser.add_argument("--dev-rows", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--attention", default="eager", help="eager is the faster one on CPUs, sdpa on GPUs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--save-every-s", type=float, default=60.0)
-    return Options(**vars(parser.parse_args()))
+    parser.add_argument("--tell-every-s", type=float, default=60.0)
+    parser.add_argument("--save-every-s", type=float, default=600.0)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

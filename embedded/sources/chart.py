@@ -42,8 +42,7 @@ def _draw(rng: random.Random, split: Split) -> Picture:
     scale = rng.randint(TALLEST - 12, TALLEST) / (max(values) - low)
     heights = [max(1, round((value - low) * scale)) for value in values]
     bars = tuple(zip(rng.sample(BAR_COLORS, count), heights, strict=True))
-    chart = Bars(title, bars)
-    return Picture(draw_bars(rng, chart), chart)
+    return draw_bars(rng, Bars(title, bars))
 
 
 def _converse(rng: random.Random, split: Split, picture: Picture) -> Row:

@@ -11,13 +11,11 @@ import numpy as np
 
 from ..assets import load_assets
 from ..concepts import article
-from ..drawing import blank
-from ..sample import SIDE, Picture, Question, Row, converse
+from ..drawing import SHADES, SHAPES, blank, region_numbers
+from ..sample import SIDE, Image, Picture, Question, Regions, Row, converse
 from ..wording import Pair, ask, say, yes_no
 from .mixing import Split, draw_turn_count, shared
 
-SHAPES = ("circle", "rectangle", "triangle")
-SHADES = ("black", "gray", "teal", "blue", "green", "red", "brown", "yellow")
 PARTS = {"train": range(0, 2800), "dev": range(2800, 3000), "pool": range(3000, 4000), "test": range(4000, 5000)}
 TWO_PICTURES = 0.06
 DESCRIBING = 0.15
@@ -72,10 +70,19 @@ def _truth(text: str, facts: Shape | None) -> str | None:
 
 def _draw(rng: random.Random, place: int, split: Split) -> Picture:
     pixels = load_assets().shapes[place]
-    return Picture(_moved(rng, pixels) if split == "train" else pixels, (*_facts()[place], place))
+    pixels = _moved(rng, pixels) if split == "train" else pixels
+    return Picture(pixels, (*_facts()[place], place), _regions(pixels, _facts()[place]))
 
 
-def _moved(rng: random.Random, pixels: np.ndarray) -> np.ndarray:
+def _regions(pixels: Image, facts: Shape) -> Regions:
+    """The shape is what differs from the commonest colour."""
+    packed = pixels.astype(np.int32) @ np.array([65536, 256, 1])
+    values, counts = np.unique(packed, return_counts=True)
+    ground = values[counts.argmax()]
+    return np.where(packed != ground, region_numbers()[f"{facts[1]} {facts[0]}"], 0).astype(np.int16)
+
+
+def _moved(rng: random.Random, pixels: Image) -> Image:
     """Mirrored, turned by right angles, and cut with up to 8 pixels of its ground continued."""
     pixels = np.rot90(pixels, rng.randrange(4))
     pixels = pixels[:, ::-1] if rng.random() < 0.5 else pixels
@@ -86,7 +93,7 @@ def _moved(rng: random.Random, pixels: np.ndarray) -> np.ndarray:
 
 def _converse(rng: random.Random, picture: Picture, split: Split) -> Row:
     *facts, place = picture.facts
-    picture = Picture(picture.pixels, tuple(facts))
+    picture = Picture(picture.pixels, tuple(facts), picture.regions)
     if rng.random() < TWO_PICTURES:
         other = rng.choice(_places(split))
         second = Picture(load_assets().shapes[other], _facts()[other])

@@ -43,7 +43,7 @@ def _draw(rng: random.Random, styles: tuple[str, ...], label: str | None = None)
     drawable = [c.label for c in concepts() if set(styles) & set(styles_of(c.label))]
     label = label or rng.choice(drawable)
     scene = Scene(rng.choice(list(COLORS)), (Thing(label, "middle", rng.choice(("small", "large"))),))
-    return Picture(draw_scene(rng, scene, rng.choice([s for s in styles if s in styles_of(label)])), scene)
+    return draw_scene(rng, scene, rng.choice([s for s in styles if s in styles_of(label)]))
 
 
 def _converse(rng: random.Random, split: Split, source: str, styles: tuple[str, ...], picture: Picture) -> Row:

@@ -42,7 +42,7 @@ def labels() -> tuple[str, ...]:
 def _draw(rng: random.Random) -> Picture:
     scene = _draw_scene(rng)
     fitting = [s for s in STYLES if all(s in styles_of(t.label) for t in scene.things)]
-    return Picture(draw_scene(rng, scene, rng.choice(fitting)), scene)
+    return draw_scene(rng, scene, rng.choice(fitting))
 
 
 def _draw_scene(rng: random.Random) -> Scene:
