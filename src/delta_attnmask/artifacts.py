@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.records import Fingerprint
-from delta_attnmask.scores import SampleScore, score_schema, score_table
+from delta_attnmask.scores import REPEATING, SampleScore, score_schema, score_table
 
 MANIFEST_SCHEMA = 1
 _VERSIONED = ("delta-attnmask", "torch", "transformers", "tokenizers", "pillow", "pyarrow", "numpy")
@@ -150,6 +150,11 @@ class RunFolder:
         return -(-self.manifest.n_rows // self.manifest.unit_rows)
 
     @property
+    def schema(self) -> pa.Schema:
+        """The columns of the scores."""
+        return score_schema(self.manifest.extra_columns)
+
+    @property
     def is_complete(self) -> bool:
         return (self.path / "complete.json").exists()
 
@@ -193,20 +198,24 @@ class RunFolder:
         counts = {"n_rows": self.manifest.n_rows, "n_units": self.n_units}
         write_text_atomically(self.path / "complete.json", json.dumps(counts) + "\n")
 
-    def read_scores(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All scores in the order of the input; ArtifactError unless every row is there exactly once."""
+    def read_scores(self, columns: Sequence[str] | None = None, *, encoded: bool = False) -> pa.Table:
+        """All scores in the order of the input; ArtifactError unless every row is there exactly once.
+
+        encoded: give the texts that repeat (status, source, question, answer type) as dictionaries, which reads and
+            groups millions of rows some times faster.
+        """
         if missing := self.units_to_do():
             raise ArtifactError(
                 f"{self.path} is incomplete: {len(missing)} of {self.n_units} units are missing; "
                 "start the same `score` command again to finish it"
             )
-        schema = score_schema(self.manifest.extra_columns)
+        schema = self.schema
         if unknown := sorted(set(columns or ()) - set(schema.names)):
             raise ArtifactError(f"{self.path} has no column {unknown[0]!r}; it has {', '.join(schema.names)}")
         wanted = list(dict.fromkeys(["row", *(columns or schema.names)]))
         shards = [str(self.shard_path(unit)) for unit in range(self.n_units)]
         try:
-            table = ds.dataset(shards, schema=schema, format="parquet").to_table(columns=wanted)
+            table = ds.dataset(shards, **_reading(schema, encoded)).to_table(columns=wanted)
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{self.path}: the scores can't be read: {error}") from error
         rows = table.column("row").to_numpy()
@@ -215,6 +224,16 @@ class RunFolder:
                 f"{self.path}: expected the rows 0 to {self.manifest.n_rows - 1}, each once and in order"
             )
         return table if columns is None else table.select(list(columns))
+
+
+def _reading(schema: pa.Schema, encoded: bool) -> dict[str, Any]:
+    """How the shards are read, as arguments of pyarrow's `dataset`."""
+    repeating = [name for name in REPEATING if encoded]
+    for name in repeating:
+        dictionary = pa.dictionary(pa.int32(), pa.string())
+        schema = schema.set(schema.get_field_index(name), pa.field(name, dictionary, nullable=False))
+    options = ds.ParquetReadOptions(dictionary_columns=set(repeating))
+    return {"schema": schema, "format": ds.ParquetFileFormat(read_options=options)}
 
 
 @contextmanager

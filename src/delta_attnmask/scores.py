@@ -29,6 +29,8 @@ SCORE_SCHEMA = pa.schema(
     ]
 )
 
+REPEATING = ("source", "status", "question", "answer_type")  # texts that many rows share
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleScore:

@@ -15,6 +15,7 @@ from delta_attnmask.artifacts import RunFolder, write_atomically, write_text_ato
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.reading.dataset import fingerprint_file
 from delta_attnmask.reading.rows import find_layout, iter_rows, open_input
+from delta_attnmask.selecting.strata import encode
 from delta_attnmask.selection import Selection
 
 Order = Literal["input", "score"]
@@ -82,16 +83,16 @@ def describe(selection: Selection, run: RunFolder, scores: pa.Table, order: Orde
 
 def count_sources(selection: Selection, scores: pa.Table) -> dict[str, dict[str, int]]:
     """Kept, left and failed rows of each source, in alphabetical order."""
-    is_kept = np.zeros(len(scores), dtype=bool)
-    is_kept[np.searchsorted(scores["row"].to_numpy(), selection.rows)] = True
-    fate = pc.if_else(pa.array(is_kept), "kept", pc.if_else(pc.equal(scores["status"], "ok"), "left", "failed"))
-    counts = (
-        pa.table({"source": scores["source"], "fate": fate}).group_by(["source", "fate"]).aggregate([([], "count_all")])
-    )
-    found: dict[str, dict[str, int]] = {}
-    for row in sorted(counts.to_pylist(), key=lambda row: row["source"]):
-        found.setdefault(row["source"], {"kept": 0, "left": 0, "failed": 0})[row["fate"]] = row["count_all"]
-    return found
+    codes, names = encode(scores, "source")
+    fate = np.where(pc.equal(scores["status"], "ok").to_numpy(), 1, 2)
+    fate[np.searchsorted(scores["row"].to_numpy(), selection.rows)] = 0
+    counts = np.bincount(codes * 3 + fate, minlength=3 * len(names)).reshape(-1, 3).tolist()
+    fates = ("kept", "left", "failed")
+    return {name: dict(zip(fates, counts[idx], strict=True)) for idx, name in sorted(enumerate(names), key=_by_name)}
+
+
+def _by_name(numbered: tuple[int, str]) -> str:
+    return numbered[1]
 
 
 def _refuse_overwriting(out: Path, data: Path) -> None:

@@ -12,7 +12,7 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.band import band_set, require_share
 from delta_attnmask.selecting.rules import Candidates, Choice, Positions, Rule, Values, one_reason
 from delta_attnmask.selecting.shares import Counts, share_out
-from delta_attnmask.selecting.strata import Codes, Strata, strata_of
+from delta_attnmask.selecting.strata import Codes, Strata, candidate_strata
 from delta_attnmask.selecting.top import best_first
 
 _SMALL = 128  # rows; smaller strata are cheaper to sort together than to take one by one
@@ -68,12 +68,6 @@ def keep_within_strata(
         n_strata=strata.n,
         n_strata_left_out=int(np.count_nonzero(budgets == 0)),
     )
-
-
-def candidate_strata(candidates: Candidates, columns: Sequence[str]) -> Strata:
-    """The strata of the candidates alone."""
-    strata = strata_of(candidates.table, columns)
-    return strata if candidates.positions is None else strata.take(candidates.positions)
 
 
 def quota_set(values: Values, strata: Strata, budgets: Counts, skip_top: float = 0.0) -> Positions:

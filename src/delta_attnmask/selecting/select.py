@@ -30,12 +30,18 @@ def select_rows(
     A failed row, and one whose value is null, NaN or infinite, is never kept, and a share is a share of the others.
     Raises SettingsError for an unknown rule, option or column, and if there is nothing to keep.
     """
-    choose = make_rule(rule, **options)
-    candidates = find_candidates(scores, column)
-    choice = choose(candidates, budget.resolve(len(candidates)))
+    make_rule(rule, **options)
+    return select_candidates(find_candidates(scores, column), budget, column=column, rule=rule, **options)
+
+
+def select_candidates(
+    candidates: Candidates, budget: Budget, *, column: str, rule: str = "top", **options: Any
+) -> Selection:
+    """The same for candidates that are found already; `column` is the name of what they are ranked by."""
+    choice = make_rule(rule, **options)(candidates, budget.resolve(len(candidates)))
     kept = choice.positions if candidates.positions is None else candidates.positions[choice.positions]
     return Selection(
-        rows=scores["row"].to_numpy()[kept],
+        rows=candidates.table["row"].to_numpy()[kept],
         reasons=choice.reasons,
         reason_idx=choice.reason_idx,
         rule=rule,
