@@ -65,8 +65,8 @@ def select(pool: Pool, method: str, seed: int) -> Rows:
     """The positions in the pool that a method keeps; only random methods depend on the seed."""
     rng = np.random.default_rng(seed)
     everything = np.arange(len(pool.scores))
-    if method == "full":
-        return everything
+    if method in ("full", "none"):
+        return everything if method == "full" else everything[:0]
     if method == "random":
         return rng.permutation(everything)[: pool.n_keep]
     if method == "oracle":
@@ -197,7 +197,7 @@ def main() -> None:
                 "seed": seed,
                 "n_rows": len(picks),
                 "n_steps": n_steps,
-                "defects": round(float(pool.is_planted[picks].mean()), 4),
+                "defects": round(float(pool.is_planted[picks].sum()) / max(1, len(picks)), 4),
                 "seconds": round(time.perf_counter() - began, 1),
                 **{
                     f"em_{name}": round(value, 4)
