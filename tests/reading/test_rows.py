@@ -15,7 +15,7 @@ from delta_attnmask.reading.rows import Mark, RawRow, find_layout, iter_rows
 from delta_attnmask.reading.windows import Window
 
 on_one_file = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
