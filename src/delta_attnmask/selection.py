@@ -45,7 +45,7 @@ class Selection:
 
     rows: positions in the input, best first. [n_kept]
     reasons: why rows are kept; `reason_idx` says for each row which of them applies. [n_kept]
-    rule, column: the rule's name in the registry, and the column that it reads.
+    rule, options: the rule's name in the registry, and what it was told. column: the column that it ranks by.
     budget: what was asked for. n_candidates: the rows it was asked of: status ok and a finite value in `column`.
     details: what else the rule wants to be known, as plain JSON values.
     """
@@ -57,6 +57,7 @@ class Selection:
     column: str
     budget: Budget
     n_candidates: int
+    options: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

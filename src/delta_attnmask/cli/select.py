@@ -10,8 +10,9 @@ from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.auto import Calibrated, choose_columns, read_calibrated
 from delta_attnmask.selecting.columns import stored_columns
-from delta_attnmask.selecting.export import Order, count_sources, export_selection
+from delta_attnmask.selecting.export import export_selection
 from delta_attnmask.selecting.mix import MIX_COLUMNS, chance_distortion, distortion
+from delta_attnmask.selecting.note import Order, count_sources
 from delta_attnmask.selecting.rules import Candidates
 from delta_attnmask.selecting.select import find_candidates, select_candidates
 from delta_attnmask.selecting.strata import candidate_strata
@@ -151,7 +152,8 @@ def _with_context(selection: Selection, candidates: Candidates, calibrated: Cali
 
 def _print_outcome(selection: Selection, counts: dict[str, dict[str, int]], n_rows: int) -> None:
     details = selection.details
-    strata = f", quota by {' and '.join(details['quota_by'])}" if "quota_by" in details else ""
+    columns = selection.options.get("columns")
+    strata = f", quota by {' and '.join(columns)}" if columns else ""
     print_table(
         f"Kept {len(selection):,} of {n_rows:,} rows by {selection.column}{strata}",
         ["source", "kept", "left", "failed"],

@@ -19,7 +19,7 @@ def band(skip_top: float = 0.02) -> Rule:
         kept = best_first(candidates.values, band_set(candidates.values, n_keep, n_skip))
         reason = f"among the {n_keep} highest of {len(candidates)} below the top {n_skip}"
         highest, lowest = candidates.values[kept[[0, -1]]].tolist()
-        return one_reason(kept, reason, skip_top=skip_top, n_skipped=n_skip, ceiling=highest, threshold=lowest)
+        return one_reason(kept, reason, n_skipped=n_skip, ceiling=highest, threshold=lowest)
 
     return keep_band
 

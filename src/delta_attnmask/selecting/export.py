@@ -1,25 +1,19 @@
 """The kept rows in the input's own format, byte for byte the same objects, and a note of what was kept and why."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delta_attnmask.artifacts import RunFolder, write_atomically, write_text_atomically
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.reading.dataset import fingerprint_file
 from delta_attnmask.reading.rows import find_layout, iter_rows, open_input
-from delta_attnmask.selecting.strata import encode
+from delta_attnmask.selecting.note import Order, note_path, write_note
 from delta_attnmask.selection import Selection
-
-Order = Literal["input", "score"]
-NOTE_SCHEMA = 1
 
 
 def export_selection(
@@ -48,51 +42,9 @@ def export_selection(
     if order == "score":
         spans = spans[np.argsort(np.argsort(selection.rows))]
     _write_rows(data, spans, out)
-    note = out.with_name(f"{out.name}.selection.json")
-    head = json.dumps(describe(selection, run, scores, order), ensure_ascii=False, indent=2)
-    rows = json.dumps(selection.rows.tolist())  # on one line
-    write_text_atomically(note, f'{head[:-2]},\n  "rows": {rows}\n}}\n')
+    note = note_path(out)
+    write_text_atomically(note, write_note(selection, run, scores, order))
     return note
-
-
-def describe(selection: Selection, run: RunFolder, scores: pa.Table, order: Order) -> dict[str, Any]:
-    """What was kept and why, but for the rows themselves, as plain JSON values."""
-    return {
-        "schema": NOTE_SCHEMA,
-        "rule": selection.rule,
-        "column": selection.column,
-        "budget": str(selection.budget),
-        "n_kept": len(selection),
-        "n_candidates": selection.n_candidates,
-        "n_rows": run.manifest.n_rows,
-        **selection.details,
-        "reasons": {
-            reason: int(np.count_nonzero(selection.reason_idx == idx)) for idx, reason in enumerate(selection.reasons)
-        },
-        "order": order,
-        "sources": count_sources(selection, scores),
-        "format": run.manifest.format,
-        "input": asdict(run.manifest.input) | {"path": run.manifest.data},
-        "run": {
-            "manifest_sha256": run.manifest_sha256,
-            "model": run.manifest.model,
-            "settings": dict(run.manifest.settings),
-        },
-    }
-
-
-def count_sources(selection: Selection, scores: pa.Table) -> dict[str, dict[str, int]]:
-    """Kept, left and failed rows of each source, in alphabetical order."""
-    codes, names = encode(scores, "source")
-    fate = np.where(pc.equal(scores["status"], "ok").to_numpy(), 1, 2)
-    fate[np.searchsorted(scores["row"].to_numpy(), selection.rows)] = 0
-    counts = np.bincount(codes * 3 + fate, minlength=3 * len(names)).reshape(-1, 3).tolist()
-    fates = ("kept", "left", "failed")
-    return {name: dict(zip(fates, counts[idx], strict=True)) for idx, name in sorted(enumerate(names), key=_by_name)}
-
-
-def _by_name(numbered: tuple[int, str]) -> str:
-    return numbered[1]
 
 
 def _refuse_overwriting(out: Path, data: Path) -> None:

@@ -61,10 +61,6 @@ def keep_within_strata(
     return one_reason(
         kept,
         f"among the highest of its {' and '.join(columns)}, within its share of the budget",
-        quota_by=list(columns),
-        temperature=temperature,
-        min_per_stratum=min_per_stratum,
-        skip_top=skip_top,
         n_strata=strata.n,
         n_strata_left_out=int(np.count_nonzero(budgets == 0)),
     )

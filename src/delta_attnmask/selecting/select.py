@@ -48,6 +48,7 @@ def select_candidates(
         column=column,
         budget=budget,
         n_candidates=len(candidates),
+        options=options,
         details=choice.details,
     )
 
