@@ -41,19 +41,18 @@ def choose_tokens(priority: Tensor, eligible: Tensor, fraction: float) -> Tensor
     return eligible & (rank < n_masked(eligible.sum(-1), fraction)[:, None])
 
 
-def priority(saliency: Tensor, order: Order, seeds: Tensor) -> Tensor:
-    """What tokens are ranked by: saliency, its negative, or numbers drawn by each sample's seed; `[batch, seq]`."""
+def priority(saliency: Tensor, order: Order, seeds: Tensor, is_token: Tensor) -> Tensor:
+    """What tokens are ranked by: saliency, its negative, or random numbers made of a sample's seed; `[batch, seq]`."""
     if order == "most":
         return saliency
     if order == "least":
         return -saliency
-    return _random_numbers(seeds, saliency.shape[-1])
+    return _random_numbers(seeds, is_token.cumsum(-1))
 
 
-def _random_numbers(seeds: Tensor, seq: int) -> Tensor:
-    """The same numbers for a sample in any batch, on any device: a hash (xorshift-multiply) of seed and position."""
-    positions = torch.arange(seq, device=seeds.device)
-    state = (seeds[:, None] * 1_000_003 + positions) & 0x7FFF_FFFF
+def _random_numbers(seeds: Tensor, places: Tensor) -> Tensor:
+    """The same numbers for a sample in any batch, on any device: a hash (xorshift-multiply) of seed and place."""
+    state = (seeds[:, None] * 1_000_003 + places) & 0x7FFF_FFFF
     for multiplier in (0x45D9F3B, 0x119DE1F3, 0x2C1B3C6D):
         state = ((state ^ (state >> 16)) * multiplier) & 0x7FFF_FFFF
     return state.double()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.errors import UnsupportedModelError
+from delta_attnmask.errors import DataError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.capture import captured_forward, plain_logits
@@ -74,13 +74,16 @@ def check_model(
 ) -> SelfCheck:
     """Replay the unmasked tail of every block that may be masked, and compare with the untouched model.
 
-    Raises UnsupportedModelError where the two differ by more than rounding.
+    Raises UnsupportedModelError where the two differ by more than rounding, DataError where the untouched model gives
+    no finite loss to compare with.
     """
     anatomy = examine(model)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     untouched = plain_logits(anatomy, inputs)[roles.predicts_answer.nonzero(as_tuple=True)]
     targets = roles.targets(labels).to(untouched.device)
     expected = torch.nn.functional.cross_entropy(untouched.float(), targets, reduction="none")
+    if not expected.isfinite().any():
+        raise DataError("the loss is not finite")
     dtype = untouched.dtype
     check = _compare(anatomy, inputs, labels, expected, attention)
     if anatomy.row_wise is not None and not (_replays(check, dtype) and _has_same_loss(check, dtype)):
@@ -99,7 +102,8 @@ def _compare(
     weights = roles.is_token[:, None].float()
     with captured_forward(anatomy, inputs, labels, weights, probes, attention) as forward:
         rows = forward.final_rows()
-        scale = rows.float().abs().max().clamp(min=1e-6)
+        is_finite = expected.isfinite().to(rows.device)
+        scale = rows[is_finite].float().abs().max().clamp(min=1e-6)
         replays = [forward.run_tail(block, forward.states[block]) for block in probes]
         token_losses = forward.token_losses(rows)
     return SelfCheck(
@@ -107,8 +111,8 @@ def _compare(
         n_blocks=anatomy.n_blocks,
         n_recorded=forward.n_recorded,
         backend=forward.backend,
-        replay_error=max(float((replay - rows).float().abs().max() / scale) for replay in replays),
-        loss_error=float((token_losses - expected).abs().max()),
+        replay_error=max(float((replay - rows)[is_finite].float().abs().max() / scale) for replay in replays),
+        loss_error=float((token_losses - expected)[expected.isfinite()].abs().max()),
         is_narrowed=anatomy.row_wise is not None,
     )
 

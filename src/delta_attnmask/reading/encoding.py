@@ -74,7 +74,7 @@ class Encoder:
     def __init__(self, processor: Any, image_token_id: int | None = None, max_tokens: int | None = None):
         self._processor = processor
         self._tokenizer = getattr(processor, "tokenizer", processor)
-        self._takes_images = hasattr(processor, "image_processor")
+        self.takes_images = hasattr(processor, "image_processor")
         self._image_token_id = image_token_id
         self._placeholder = getattr(processor, "image_token_id", image_token_id)  # as the chat template writes it
         self._max_tokens = max_tokens
@@ -111,7 +111,7 @@ class Encoder:
         return EncodedSample(record.row, inputs, labels, n_image_tokens)
 
     def _refuse(self, record: Record) -> None:
-        if record.images and not self._takes_images:
+        if record.images and not self.takes_images:
             raise RowError("the row has an image, but this model takes none")
         if any(found := self._special_text.search(turn.text) for turn in record.turns):
             raise RowError(f"the text contains the model's special token {found.group()!r}")  # type: ignore[union-attr]
@@ -132,7 +132,7 @@ class Encoder:
         return whole, answers
 
     def _message(self, turn: Turn) -> dict[str, Any]:
-        if not self._takes_images:
+        if not self.takes_images:
             return {"role": turn.role, "content": turn.text}
         parts = turn.parts or ("",)
         content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]

@@ -118,7 +118,7 @@ def sweep_batch(
         scores = []
         for settings, block in zip(grid, blocks, strict=True):
             eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
-            ranked_by = priority(saliency[settings.queries], settings.order, seeds)
+            ranked_by = priority(saliency[settings.queries], settings.order, seeds, roles.is_token)
             is_masked = choose_tokens(ranked_by, eligible, settings.fraction)
             masked_loss = _masked_loss(forward, block, is_masked, roles, settings)
             masked_loss = masked_loss.masked_fill(~eligible.any(-1), torch.nan)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from delta_attnmask.artifacts import Manifest, RunFolder
-from delta_attnmask.errors import UnsupportedModelError
+from delta_attnmask.errors import DeltaAttnMaskError, SettingsError, UnsupportedModelError
 from delta_attnmask.executing.local import run_units
 from delta_attnmask.modeling.anatomy import examine, text_config
 from delta_attnmask.modeling.fingerprint import model_fingerprint
@@ -50,9 +51,7 @@ def score_dataset(
     Returns the complete run. Raises UnsupportedModelError where the model can't be scored with, ArtifactError where
     `out` belongs to another run or is in use, DataError where the file is broken.
     """
-    encoder = make_encoder(loaded)
-    examine(loaded.model).resolve_block(plan.settings.block)
-    scorer = UnitScorer(loaded, encoder, dataset.load_image, plan)
+    scorer = make_scorer(loaded, dataset, plan)
     manifest = make_manifest(loaded, dataset, plan, unit_rows, command)
     with RunFolder.start(out, manifest) as run:
         to_do = run.units_to_do()
@@ -71,8 +70,7 @@ def score_dataset(
 
 def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> str:
     """Check model, settings and the first rows, write nothing, and say what a run would do."""
-    examine(loaded.model).resolve_block(plan.settings.block)
-    scorer = UnitScorer(loaded, make_encoder(loaded), dataset.load_image, plan)
+    scorer = make_scorer(loaded, dataset, plan)
     unit = scorer.prepare(0, dataset.records(0, 8))
     check = scorer.self_check(unit)
     ok = sum(score.status == "ok" for score in scorer.compute(unit).scores)
@@ -80,6 +78,15 @@ def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> st
         f"{dataset.n_rows} rows of {dataset.path} ({dataset.format_name}); {ok} of the first {len(unit.records)} can "
         f"be scored on {loaded.device} in {loaded.dtype}; model: {check or 'not checked, no row could be encoded'}"
     )
+
+
+def make_scorer(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> UnitScorer:
+    """What scores the units; SettingsError where the plan doesn't fit the model."""
+    anatomy, encoder = examine(loaded.model), make_encoder(loaded)
+    anatomy.resolve_block(plan.settings.block)
+    if plan.settings.tokens == "image" and not encoder.takes_images:
+        raise SettingsError("tokens='image': this model takes no images; use tokens='all' or 'prompt'")
+    return UnitScorer(loaded, encoder, dataset.load_image, plan)
 
 
 def make_encoder(loaded: LoadedModel) -> Encoder:
@@ -135,9 +142,14 @@ def _prepare(scorer: UnitScorer, dataset: Dataset, run: RunFolder, unit: int) ->
 
 
 def _compute(scorer: UnitScorer, on_check: Callable[[str], None], unit: PreparedUnit) -> ScoredUnit:
-    if (line := scorer.self_check(unit)) is not None:
-        on_check(line)
-    return scorer.compute(unit)
+    try:
+        if (line := scorer.self_check(unit)) is not None:
+            on_check(line)
+        return scorer.compute(unit)
+    except torch.AcceleratorError as error:
+        raise DeltaAttnMaskError(
+            f"the device failed in unit {unit.index}: {error}; start the same command again to go on"
+        ) from error
 
 
 def _require_some_success(unit: ScoredUnit, *, is_first: bool) -> None:

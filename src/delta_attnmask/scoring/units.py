@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.errors import RowError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import self_check, tolerance
@@ -25,6 +25,9 @@ from delta_attnmask.scoring.rivals import Rival, VariantRival
 from delta_attnmask.settings import MaskSettings
 
 ImageLoader = Callable[[str], Any]
+
+_FATAL = (UnsupportedModelError, torch.AcceleratorError)  # about the model or the device, not about a row
+_CHECK_ATTEMPTS = 8
 
 
 @dataclass
@@ -114,13 +117,24 @@ class UnitScorer:
     def self_check(self, unit: PreparedUnit) -> str | None:
         """Check the model on two short samples, once; the line that says what was found, None if done before.
 
-        Where two samples together give other losses than each alone, the scorer goes on with batches of one.
+        Samples on which the model fails are passed over: they become failed rows later. Where two samples together
+        give other losses than each alone, the scorer goes on with batches of one.
         """
-        if self._is_checked or not unit.samples:
-            return None
-        self._is_checked = True
         shortest = sorted(unit.samples, key=lambda sample: (sample.n_image_tokens == 0, sample.n_tokens))
-        samples = [sample for sample in shortest if sample.inputs.keys() == shortest[0].inputs.keys()][:2]
+        for start in range(0 if self._is_checked else min(_CHECK_ATTEMPTS, len(shortest))):
+            first, *others = shortest[start:]
+            alike = [sample for sample in others if sample.inputs.keys() == first.inputs.keys()]
+            try:
+                line = self._check([first, *alike[:1]])
+            except _FATAL:
+                raise
+            except Exception:  # noqa: BLE001 - a model's code may raise anything
+                continue
+            self._is_checked = True
+            return line
+        return None
+
+    def _check(self, samples: list[EncodedSample]) -> str:
         batch = self.collate(samples)
         found = self_check(self.loaded.model, batch.inputs, batch.labels)
         line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
@@ -174,16 +188,22 @@ class UnitScorer:
         """Score a batch. A batch that fails is halved, so that one bad sample takes no other with it."""
         try:
             score(self.collate(samples), found)
-        except (RuntimeError, ValueError, IndexError, DataError, SettingsError) as error:
-            if len(samples) == 1:
-                found.failures[samples[0].row] = f"the model refuses the row: {_first_line(error)}"
-                return
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
-                self.batch_tokens = max(1, sum(sample.n_tokens for sample in samples) // 2)
-            middle = len(samples) // 2
-            self._run(samples[:middle], score, found)
-            self._run(samples[middle:], score, found)
+            return
+        except _FATAL:
+            raise
+        except Exception as error:  # noqa: BLE001 - a model's code may raise anything
+            reason = _first_line(error)
+            ran_out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        # Not inside `except`: the traceback there still holds the tensors of the failed call.
+        if len(samples) == 1:
+            found.failures[samples[0].row] = f"the model refuses the row: {reason}"
+            return
+        if ran_out_of_memory:
+            torch.cuda.empty_cache()
+            self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
+        middle = len(samples) // 2
+        self._run(samples[:middle], score, found)
+        self._run(samples[middle:], score, found)
 
     def _score(self, batch: EncodedBatch, found: _Found) -> None:
         grid = [self.plan.settings, *self.plan.sweep]
@@ -196,6 +216,9 @@ class UnitScorer:
         for name, values in columns.items():
             for row, value in zip(batch.rows, values.tolist(), strict=True):
                 found.numbers.setdefault(row, {})[name] = value
+        is_unmaskable = main.masked_loss.isnan() & ~main.is_masked.any(-1)
+        for index in is_unmaskable.nonzero().flatten().tolist():
+            found.failures[batch.rows[index]] = _no_such_token(self.plan.settings)
         if self.plan.sweep:
             masked = torch.stack([score.masked_loss for score in result.scores[1:]], dim=1).tolist()
             found.sweep.update(zip(batch.rows, masked, strict=True))
@@ -211,7 +234,7 @@ def _result(record: Record, sample: EncodedSample | None, numbers: dict[str, flo
     """The row's score; a loss that is not finite makes it a failed row."""
     core: dict[str, float | None] = {name: (numbers or {}).pop(name, None) for name in ("loss", "masked_loss", "delta")}
     if numbers is not None and not all(value is not None and math.isfinite(value) for value in core.values()):
-        reason = f"the loss is not finite ({core['loss']}, masked {core['masked_loss']})"
+        reason = reason or f"the loss is not finite ({core['loss']}, masked {core['masked_loss']})"
         numbers = None
     is_ok = numbers is not None
     return SampleScore(
@@ -233,6 +256,11 @@ def _result(record: Record, sample: EncodedSample | None, numbers: dict[str, flo
         delta=core["delta"] if is_ok else None,
         extra=dict(numbers or {}),
     )
+
+
+def _no_such_token(settings: MaskSettings) -> str:
+    excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
+    return f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
 
 
 def _first_line(error: Exception) -> str:
