@@ -2,6 +2,7 @@
 
 RUN/manifest.json              what was scored, with what: a second start must agree with it
 RUN/scores/unit-00000.parquet  one row for each input row of the unit
+RUN/pace.json                  rows scored so far and the seconds that took, over all starts; until it is complete
 RUN/complete.json              written when no unit is missing
 RUN/lock                       held by the process that writes
 """
@@ -11,6 +12,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -102,11 +104,23 @@ class Manifest:
         )
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long scoring took: wall-clock seconds from the start to the last unit, for the rows of these units.
+
+    Summed over all starts; a process that is killed in the middle of a unit leaves that unit out.
+    """
+
+    n_rows: int = 0
+    seconds: float = 0.0
+
+
 class RunFolder:
     """The folder of one run. `RunFolder.open` reads it, `RunFolder.start` also writes."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
+        self._since = time.monotonic()
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -162,6 +176,23 @@ class RunFolder:
     def manifest_sha256(self) -> str:
         return sha256((self.path / "manifest.json").read_bytes()).hexdigest()
 
+    @property
+    def pace(self) -> Pace:
+        """How long the units took that are in place; no rows if nobody knows."""
+        for name in ("pace.json", "complete.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                found = json.loads((self.path / name).read_text(encoding="utf-8"))
+                return Pace(**found.get("pace", found))
+        return Pace()
+
+    def _keep_pace(self, n_rows: int) -> None:
+        """Count the time since the last unit."""
+        now = time.monotonic()
+        before = self.pace
+        pace = Pace(before.n_rows + n_rows, round(before.seconds + now - self._since, 3))
+        self._since = now
+        write_text_atomically(self.path / "pace.json", json.dumps(asdict(pace)) + "\n")
+
     def unit_rows(self, unit: int) -> range:
         """The input rows of a unit."""
         first = unit * self.manifest.unit_rows
@@ -190,13 +221,15 @@ class RunFolder:
         for kind, table in side_tables.items():
             _write_table(self.shard_path(unit, kind), table)
         _write_table(self.shard_path(unit), score_table(ordered, self.manifest.extra_columns))
+        self._keep_pace(len(ordered))
 
     def mark_complete(self) -> None:
         """Say that nothing is missing; ArtifactError if a unit is."""
         if missing := self.units_to_do():
             raise ArtifactError(f"{self.path} is incomplete: {len(missing)} of {self.n_units} units are missing")
-        counts = {"n_rows": self.manifest.n_rows, "n_units": self.n_units}
+        counts = {"n_rows": self.manifest.n_rows, "n_units": self.n_units, "pace": asdict(self.pace)}
         write_text_atomically(self.path / "complete.json", json.dumps(counts) + "\n")
+        (self.path / "pace.json").unlink(missing_ok=True)
 
     def read_scores(self, columns: Sequence[str] | None = None, *, encoded: bool = False) -> pa.Table:
         """All scores in the order of the input; ArtifactError unless every row is there exactly once.
