@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import ImageLimits
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
@@ -26,6 +27,7 @@ def calibrate(
     device: str = "auto",
     batch_tokens: int = 8192,
     format: str | None = None,
+    allow_outside: bool = False,
     revision: str | None = None,
 ) -> int:
     """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
@@ -56,13 +58,15 @@ def calibrate(
         Upper bound of rows times longest row in a batch.
     format
         Name of the data's format; recognised by content if not given.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder.
     revision
         Revision of a model on the hub.
     """
     from delta_attnmask.calibrating.run import write_calibration
     from delta_attnmask.modeling.load import load_model
 
-    dataset = Dataset(data, images, format=format)
+    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     rivals = None if also is None else [name for text in also for name in text.split(",") if name]
     found = run_calibration(loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, seed=seed)

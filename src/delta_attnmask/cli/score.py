@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
 
 
@@ -33,6 +34,7 @@ def score(
     batch_tokens: int = 8192,
     limit: int | None = None,
     format: str | None = None,
+    allow_outside: bool = False,
     revision: str | None = None,
     dry_run: bool = False,
 ) -> int:
@@ -80,6 +82,8 @@ def score(
         Only the first rows.
     format
         Name of the data's format; recognised by content if not given.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder.
     revision
         Revision of a model on the hub.
     dry_run
@@ -103,7 +107,7 @@ def score(
     overrides: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
     MaskSettings(**overrides)  # faults are told before the model is loaded
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
-    dataset = Dataset(data, images, format=format, limit=limit)
+    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     chosen = choose_settings(settings, overrides, loaded, dataset, out, batch_tokens)
     plan = ScoringPlan(chosen.mask, STANDARD_GRID if sweep else (), rivals, batch_tokens, chosen.form)
