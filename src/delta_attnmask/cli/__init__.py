@@ -22,6 +22,7 @@ app.command("delta_attnmask.cli.calibrate:calibrate", help="Find the setting tha
 app.command("delta_attnmask.cli.score:score", help="Score every row of a data set into a run folder.")
 app.command("delta_attnmask.cli.demo:demo", help="The whole job on the data and the model that come with the package.")
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
+app.command("delta_attnmask.cli.audit:audit", help="Say what a score and a selection do to the data.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

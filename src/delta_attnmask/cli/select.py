@@ -1,9 +1,11 @@
 """`delta-attnmask select`: write the best rows of a scored data set."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.tables import print_table
@@ -20,6 +22,7 @@ from delta_attnmask.selection import Budget, Selection
 
 Rule = Literal["auto", "top", "quota", "band"]
 
+_BAND_SKIPS = 0.02
 _ALWAYS = ("row", "status", "source", "question", "answer_type")
 
 
@@ -70,24 +73,47 @@ def select(
     data
         The input file, if it is no longer where it was scored.
     """
-    folder, budget = RunFolder.open(run), Budget.parse(keep)
-    calibrated = read_calibrated(folder.path)
-    column = by or str(folder.manifest.settings.get("form", "delta"))
     columns = () if quota_by == "auto" else tuple(name.strip() for name in quota_by.split(","))
-    wanted = [*_ALWAYS, *columns, *sorted(stored_columns(column, folder.schema))]
+    options = Options(rule, columns, temperature, min_per_stratum, parse_share(skip_top))
+    folder = RunFolder.open(run)
+    plan = plan_selection(folder, keep, by, options)
+    note = export_selection(plan.selection, folder, plan.scores, out, data=data, order=order)
+    _print_outcome(plan.selection, count_sources(plan.selection, plan.scores), folder.manifest.n_rows)
+    print(f"Wrote {out} and {note}")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; columns is () for auto."""
+
+    rule: Rule = "auto"
+    columns: tuple[str, ...] = ()
+    temperature: float = 1.0
+    min_per_stratum: int = 0
+    skip_top: float = 0.0
+
+    @property
+    def shapes_strata(self) -> bool:
+        return self.temperature != 1 or self.min_per_stratum != 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A selection with the scores that it was made of, as far as they were read."""
+
+    selection: Selection
+    scores: pa.Table
+
+
+def plan_selection(folder: RunFolder, keep: str, by: str | None = None, options: Options = Options()) -> Plan:
+    """Select from a run; by: None for the form that the run was scored for. Nothing is written."""
+    budget, calibrated = Budget.parse(keep), read_calibrated(folder.path)
+    column = by or str(folder.manifest.settings.get("form", "delta"))
+    wanted = [*_ALWAYS, *options.columns, *sorted(stored_columns(column, folder.schema))]
     scores = folder.read_scores(list(dict.fromkeys(wanted)), encoded=True)
     candidates = find_candidates(scores, column)
-    options: dict[str, Any] = {
-        "columns": columns,
-        "temperature": temperature,
-        "min_per_stratum": min_per_stratum,
-        "skip_top": parse_share(skip_top),
-    }
-    selection = _select(candidates, budget, column, rule, options, calibrated)
-    selection = _with_context(selection, candidates, calibrated)
-    note = export_selection(selection, folder, scores, out, data=data, order=order)
-    _print_outcome(selection, count_sources(selection, scores), folder.manifest.n_rows)
-    print(f"Wrote {out} and {note}")
+    selection = _select(candidates, budget, column, options, calibrated)
+    return Plan(_with_context(selection, candidates, calibrated), scores)
 
 
 def parse_share(text: str) -> float:
@@ -102,39 +128,37 @@ def parse_share(text: str) -> float:
 
 
 def _select(
-    candidates: Candidates,
-    budget: Budget,
-    column: str,
-    rule: Rule,
-    options: dict[str, Any],
-    calibrated: Calibrated | None,
+    candidates: Candidates, budget: Budget, column: str, options: Options, calibrated: Calibrated | None
 ) -> Selection:
     """The selection by the named rule, or by the default one with the choice of its quota in the details."""
-    skip_top, chosen = options["skip_top"], {}
-    if rule in ("auto", "quota") and not options["columns"]:
+    rule, columns, chosen = options.rule, options.columns, {}
+    if rule in ("auto", "quota") and not columns:
         share = budget.resolve(len(candidates)) / len(candidates)
         ratios = calibrated.planted_ratio if calibrated and calibrated.form == column else {}
-        found = choose_columns(candidates, share, ratios, needs_quota=rule == "quota" or _shapes_strata(options))
-        options, chosen = options | {"columns": found.columns}, {"quota_choice": found.details}
+        found = choose_columns(candidates, share, ratios, needs_quota=rule == "quota" or options.shapes_strata)
+        columns, chosen = found.columns, {"quota_choice": found.details}
     if rule == "auto":
-        rule = "quota" if options["columns"] else "band" if skip_top else "top"
-    if rule in ("top", "band"):
-        _refuse(rule, options)
-        options = {} if rule == "top" else {"skip_top": skip_top or 0.02}
-    selection = select_candidates(candidates, budget, column=column, rule=rule, **options)
+        rule = "quota" if columns else "band" if options.skip_top else "top"
+    selection = select_candidates(candidates, budget, column=column, rule=rule, **_told(rule, columns, options))
     return replace(selection, details=selection.details | chosen)
 
 
-def _shapes_strata(options: dict[str, Any]) -> bool:
-    return bool(options["temperature"] != 1 or options["min_per_stratum"])
-
-
-def _refuse(rule: str, options: dict[str, Any]) -> None:
-    """Options that the rule would silently drop."""
-    if options["columns"] or _shapes_strata(options):
+def _told(rule: Rule, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
+    """What the rule is told; SettingsError for options that it would silently drop."""
+    if rule == "quota":
+        return {
+            "columns": columns,
+            "temperature": options.temperature,
+            "min_per_stratum": options.min_per_stratum,
+            "skip_top": options.skip_top,
+        }
+    if columns or options.shapes_strata:
         raise SettingsError(f"rule={rule!r} has no strata; leave --quota-by, --temperature and --min-per-stratum out")
-    if rule == "top" and options["skip_top"]:
+    if rule == "band":
+        return {"skip_top": options.skip_top or _BAND_SKIPS}
+    if options.skip_top:
         raise SettingsError("rule='top' leaves nothing out; use --rule band with --skip-top")
+    return {}
 
 
 def _with_context(selection: Selection, candidates: Candidates, calibrated: Calibrated | None) -> Selection:

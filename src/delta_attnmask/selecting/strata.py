@@ -27,6 +27,13 @@ class Strata:
     def sizes(self) -> NDArray[np.int64]:
         return np.bincount(self.codes, minlength=self.n)
 
+    @property
+    def firsts(self) -> Positions:
+        """The first row of each stratum. [n]"""
+        rows = np.zeros(self.n, dtype=np.intp)
+        rows[self.codes[::-1]] = np.arange(len(self.codes))[::-1]
+        return rows
+
     def take(self, positions: Positions) -> "Strata":
         """The strata of some rows, numbered anew."""
         return renumber(self.codes[positions], self.n)
@@ -43,7 +50,7 @@ def strata_of(table: pa.Table, columns: Sequence[str]) -> Strata:
     found = Strata(np.zeros(len(table), dtype=np.int32), 1)
     for column in columns:
         codes, values = encode(table, column)
-        found = found & Strata(codes, len(values))
+        found = found & renumber(codes, len(values))
     return found
 
 
@@ -86,5 +93,7 @@ def renumber(codes: NDArray[np.integer], n: int) -> Strata:
         used, dense = np.unique(codes, return_inverse=True)
         return Strata(dense.astype(np.int32), len(used))
     is_used = np.bincount(codes, minlength=n) > 0
+    if is_used.all():
+        return Strata(codes.astype(np.int32, copy=False), n)
     number = np.cumsum(is_used, dtype=np.int32) - 1
     return Strata(number[codes].astype(np.int32, copy=False), int(is_used.sum()))

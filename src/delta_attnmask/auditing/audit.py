@@ -1,0 +1,116 @@
+"""One report on a run and a selection: what the score goes along with, what it does to the data, what it costs."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.auditing.correlations import between_share, by_stratum, trait_correlations
+from delta_attnmask.auditing.costs import break_even
+from delta_attnmask.auditing.mixes import mix_changes
+from delta_attnmask.auditing.overlaps import by_chance, with_columns, with_settings, with_values
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.selecting.auto import Calibrated, read_calibrated
+from delta_attnmask.selecting.mix import QUOTAS
+from delta_attnmask.selecting.select import find_candidates
+from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.selection import Selection
+
+_POOL_DEFECTS = (0.1, 0.2, 0.4)
+
+
+def audit_run(
+    run: RunFolder,
+    selection: Selection,
+    *,
+    others: dict[str, RunFolder] | None = None,
+    train_rate: float | None = None,
+    epochs: float = 1.0,
+) -> dict[str, Any]:
+    """The report as plain JSON values.
+
+    others: further runs of the same data by name (another seed, dtype or model), to compare with.
+    train_rate: rows that training gets through in a second.
+    """
+    scores = run.read_scores(encoded=True)
+    candidates = find_candidates(scores, selection.column)
+    table = scores if candidates.positions is None else scores.take(candidates.positions)
+    sources = strata_of(table, ["source"])
+    names = table["source"].take(sources.firsts).to_pylist()
+    kept = table["row"].to_numpy().searchsorted(selection.rows)
+    calibrated = read_calibrated(run.path)
+    return {
+        "column": selection.column,
+        "rule": selection.rule,
+        "options": selection.options,
+        "n_rows": len(scores),
+        "n_candidates": len(table),
+        "n_kept": len(selection),
+        "correlations": trait_correlations(candidates.values, table),
+        "between_sources": between_share(candidates.values, sources),
+        "sources": by_stratum(candidates.values, sources, names),
+        "mix": mix_changes(table, kept),
+        "overlap": {
+            "random": by_chance(scores, selection),
+            "columns": with_columns(scores, selection),
+            "settings": with_settings(scores, sweep, selection) if (sweep := read_side(run, "sweep")) else {},
+            "runs": _with_runs(scores, selection, others or {}, run),
+        },
+        "defects": expected_defects(calibrated, selection),
+        "costs": _costs(run, train_rate, epochs),
+        "warnings": list(calibrated.warnings) if calibrated else [],
+    }
+
+
+def read_side(run: RunFolder, kind: str) -> pa.Table | None:
+    """A side table of the run, units in order; None where the run has none."""
+    shards = [str(path) for unit in range(run.n_units) if (path := run.shard_path(unit, kind)).exists()]
+    return ds.dataset(shards, format="parquet").to_table() if shards else None
+
+
+def expected_defects(calibrated: Calibrated | None, selection: Selection) -> dict[str, Any] | None:
+    """What share of the kept rows is defective for some shares in the pool, if its defects are like the planted ones.
+
+    From the planted share that the selection's quota keeps on the calibration's sample; None where it isn't known.
+    """
+    columns = tuple(selection.options.get("columns", ()))
+    quota = next((name for name, names in QUOTAS.items() if names == columns), None)
+    if (
+        calibrated is None
+        or quota is None
+        or quota not in calibrated.planted_ratio
+        or calibrated.form != selection.column
+    ):
+        return None
+    ratio = calibrated.planted_ratio[quota]
+    return {
+        "quota": quota,
+        "planted_ratio": ratio,
+        "expected": {f"{share:.0%}": round(min(1.0, share * ratio), 4) for share in _POOL_DEFECTS},
+    }
+
+
+def _with_runs(
+    scores: pa.Table, selection: Selection, others: dict[str, RunFolder], run: RunFolder
+) -> dict[str, dict[str, Any] | None]:
+    found = {}
+    for name, other in others.items():
+        if other.manifest.input != run.manifest.input or other.manifest.n_rows != run.manifest.n_rows:
+            raise ArtifactError(f"{other.path} was made of other data than {run.path}; they can't be compared")
+        found[name] = with_values(scores, selection, other.read_scores(encoded=True), selection.column)
+    return found
+
+
+def _costs(run: RunFolder, train_rate: float | None, epochs: float) -> dict[str, Any] | None:
+    pace = run.pace
+    if not pace.n_rows or not pace.seconds:
+        return None
+    per_row = pace.seconds / pace.n_rows
+    return {
+        "rows_per_s": round(1 / per_row, 2),
+        "scoring_s": round(per_row * run.manifest.n_rows, 1),
+        "train_rate": train_rate,
+        "epochs": epochs,
+        "budgets": break_even(run.manifest.n_rows, per_row, train_rate=train_rate, epochs=epochs),
+    }
