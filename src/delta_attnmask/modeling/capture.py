@@ -18,9 +18,11 @@ from transformers import AttentionInterface
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
+from delta_attnmask.modeling.attention.packed import packed_vision
 from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.attention.recorder import AttentionRecorder
+from delta_attnmask.modeling.attention.recorder import AttentionRecorder, recording
 from delta_attnmask.modeling.narrow import narrowed, replaced_forward
+from delta_attnmask.modeling.sharing import shared_images
 
 _REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
@@ -152,11 +154,13 @@ def captured_forward(
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(_REGISTRY_LOCK)
-        stack.enter_context(_evaluating(anatomy.model))
+        stack.enter_context(_evaluating(anatomy))
         recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
         forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
         if anatomy.row_wise is not None and anatomy.n_blocks - 1 not in blocks:
             stack.enter_context(narrowed(anatomy.row_wise, forward.answer_positions))
+        stack.enter_context(packed_vision(anatomy.model, anatomy.decoder_config))
+        stack.enter_context(shared_images(anatomy.model))
         with _capturing(anatomy, forward, blocks):
             recorder.is_recording = query_weights.shape[1] > 0
             anatomy.model(**inputs, **_no_cache(anatomy.model))
@@ -170,8 +174,8 @@ def captured_forward(
 
 
 def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
-    """The logits of the untouched model in evaluation mode; `[batch, seq, vocabulary]`."""
-    with torch.no_grad(), _evaluating(anatomy.model):
+    """The logits of the untouched model in evaluation mode, not compiled; `[batch, seq, vocabulary]`."""
+    with torch.no_grad(), _evaluating(anatomy), torch.compiler.set_stance("force_eager"):
         output = anatomy.model(**inputs, **_no_cache(anatomy.model))
     logits: Tensor = output.logits
     return logits
@@ -238,18 +242,9 @@ def _recording_attention(
 
     The name stays, since some models branch on it ("eager", "sdpa"); only the function behind it changes.
     """
-    with _readable_implementation(anatomy) as name:
-        table = AttentionInterface._global_mapping
-        original = table.get(name)
-        recorder = AttentionRecorder(anatomy.blocks, weights, roles, original, attention)
-        table[name] = recorder
-        try:
-            yield recorder
-        finally:
-            if original is None:
-                del table[name]
-            else:
-                table[name] = original
+    recorder = AttentionRecorder(anatomy.blocks, weights, roles, attention)
+    with _readable_implementation(anatomy) as name, recording(AttentionInterface._global_mapping, name, recorder):
+        yield recorder
 
 
 @contextmanager
@@ -270,13 +265,18 @@ def _readable_implementation(anatomy: Anatomy) -> Iterator[str]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and each module's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+def _evaluating(anatomy: Anatomy) -> Iterator[None]:
+    """Evaluation mode without a cache of keys; each module's own mode afterwards."""
+    training = [module for module in anatomy.model.modules() if module.training]
+    config, use_cache = anatomy.decoder_config, getattr(anatomy.decoder_config, "use_cache", None)
+    anatomy.model.eval()
     try:
+        if use_cache:  # many models that take use_cache don't name it in their forward
+            config.use_cache = False
         yield
     finally:
+        if use_cache:
+            config.use_cache = use_cache
         for module in training:
             module.training = True
 

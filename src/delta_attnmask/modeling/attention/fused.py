@@ -25,7 +25,7 @@ def fused_attend(
         return _cpu(query, key, value, _additive(mask, query), scale, is_causal)
     if query.device.type != "cuda":
         return None
-    if mask is None and _takes_flash(query):
+    if mask is None and takes_flash(query):
         return _cuda_flash(query, key, value, scale, is_causal)
     return _cuda_efficient(query, key, value, _additive(mask, query), scale, is_causal)
 
@@ -36,7 +36,8 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, is_
     return output, lse
 
 
-def _takes_flash(query: Tensor) -> bool:
+def takes_flash(query: Tensor) -> bool:
+    """Whether torch's flash kernel runs on this GPU in this precision and head size."""
     is_half = query.dtype in (torch.float16, torch.bfloat16)
     is_recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
     return is_half and is_recent and query.shape[-1] <= _MAX_FLASH_HEAD_DIM

@@ -1,7 +1,8 @@
 """The attention function that stands in for the model's own: same output, and it sums what each token receives."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,31 @@ from delta_attnmask.modeling.attention.received import AttentionBackend, Receive
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
 
+_active: list["AttentionRecorder"] = []  # those at work in nested forwards, the innermost last
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def recorded_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+    """The attention function that is registered, always the same one, so that compiled blocks needn't compile anew."""
+    return _active[-1](module, *args, **kwargs)
+
+
+@contextmanager
+def recording(table: dict[str, Any], name: str, recorder: "AttentionRecorder") -> Iterator[None]:
+    """Put `recorder` behind the attention implementation `name` of transformers' table."""
+    original = table.get(name)
+    recorder.original = _active[-1] if original is recorded_attention else original
+    table[name] = recorded_attention
+    _active.append(recorder)
+    try:
+        yield
+    finally:
+        _active.pop()
+        if original is None:
+            del table[name]
+        else:
+            table[name] = original
+
 
 class AttentionRecorder:
     """Callable with the signature of transformers' attention functions.
@@ -25,23 +51,16 @@ class AttentionRecorder:
     weights: `[batch, pool, seq]`, how much each query counts in each pool.
     backend: "plain" never uses a fused kernel, "fused" sums its columns in torch, "triton" by the Triton kernel, "auto"
         takes the fastest. Softcaps and attention sinks are always plain, other masks than "causal" never go to Triton.
-    backends: what ran, such as "cuda-triton".
+    backends: what ran, such as "cuda-triton". original: the model's own function.
     """
 
-    def __init__(
-        self,
-        blocks: nn.ModuleList,
-        weights: Tensor,
-        roles: TokenRoles,
-        original: AttentionFunction | None,
-        backend: AttentionBackend = "auto",
-    ):
+    def __init__(self, blocks: nn.ModuleList, weights: Tensor, roles: TokenRoles, backend: AttentionBackend = "auto"):
         self.received = ReceivedAttention(weights, backend)
+        self.original: AttentionFunction | None = None
         self.is_recording = False
         self.backends: set[str] = set()
         self._backend = backend
         self._own = {id(module) for module in blocks.modules()}
-        self._original = original
         self._masks = MaskReader(roles)
 
     def __call__(
@@ -56,7 +75,7 @@ class AttentionRecorder:
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
         if not self._is_ours(module, query, key):
-            function = self._original or _eager_function(module)
+            function = self.original or _eager_function(module)
             return function(module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs)
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         mask = _with_bias(attention_mask, kwargs.get("position_bias"))

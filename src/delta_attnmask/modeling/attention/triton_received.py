@@ -10,6 +10,8 @@ import triton.language as tl
 from torch import Tensor
 
 _BLOCK = 64  # keys of a program, and queries of one step
+_WIDE_BLOCK = 32  # the same for rows too wide for that many in shared memory
+_WIDE_ROW_BYTES = 512
 _LOG2_E = math.log2(math.e)
 
 
@@ -33,8 +35,10 @@ def add_received(
     query, key = (states if states.stride(-1) == 1 else states.contiguous() for states in (query, key))
     lse = lse.contiguous()
     batch, n_heads, seq, head_dim = query.shape
+    row_bytes = head_dim * query.element_size()
+    block = _BLOCK if row_bytes <= _WIDE_ROW_BYTES else _WIDE_BLOCK
     for pool in range(0, weights.shape[1], 2):
-        _add_received[(triton.cdiv(seq, _BLOCK), n_heads, batch)](
+        _add_received[(triton.cdiv(seq, block), n_heads, batch)](
             query,
             key,
             lse,
@@ -52,11 +56,11 @@ def add_received(
             GROUP=n_heads // key.shape[1],
             HEAD_DIM=head_dim,
             BLOCK_DIM=max(16, triton.next_power_of_2(head_dim)),
-            BLOCK=_BLOCK,
+            BLOCK=block,
             IS_CAUSAL=is_causal,
             HAS_SECOND=pool + 1 < weights.shape[1],
             num_warps=4,
-            num_stages=2 if head_dim * query.element_size() <= 256 else 1,
+            num_stages=2 if row_bytes <= 256 else 1,
         )
 
 
@@ -117,7 +121,7 @@ def _add_received(  # type: ignore[no-untyped-def]
             is_counted = is_counted | (second != 0)
         # A query that counts nowhere may have any log-sum-exp, also minus infinity.
         offset = tl.load(lse_start + queries, mask=is_query & is_counted, other=float("inf")) * LOG2_E
-        shares = tl.exp2(tl.dot(key_tile, query_tile, input_precision="ieee") * scale - offset[None, :])
+        shares = tl.exp2(tl.dot(key_tile, query_tile, input_precision="tf32x3") * scale - offset[None, :])
         if IS_CAUSAL:
             shares = tl.where(queries[None, :] >= keys[:, None], shares, 0.0)
         sums += shares * weight[None, :]
