@@ -1,6 +1,6 @@
 """The naive score: eager attention, every attention map, two full forwards with all logits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -24,32 +24,43 @@ class NaiveScore:
     n_maps: int
 
 
-@torch.no_grad()
 def naive_score(
+    model: nn.Module, inputs: dict[str, Any], labels: Tensor, settings: MaskSettings, **how: Any
+) -> NaiveScore:
+    """Score a batch the plain way; `how` as in `naive_sweep`."""
+    return naive_sweep(model, inputs, labels, [settings], **how)[0]
+
+
+@torch.no_grad()
+def naive_sweep(
     model: nn.Module,
     inputs: dict[str, Any],
     labels: Tensor,
-    settings: MaskSettings,
+    grid: Sequence[MaskSettings],
     *,
     layers: str = "model.language_model.layers",
     eager: str | dict[str, str] = "eager",
     image_token: int | None = None,
-) -> NaiveScore:
-    """Score a batch the plain way.
+) -> list[NaiveScore]:
+    """Score a batch the plain way under each setting: one full forward with all maps, and one more for each setting.
 
     layers: the path of the decoder's blocks. eager: the attention that the model is set to meanwhile.
     """
     blocks = attrgetter(layers)(model)
     is_token = inputs["attention_mask"].bool()
+    scores = []
     with attention(model, eager):
         with recorded_maps(blocks, labels.shape[1]) as maps:
             loss = mean_nll(model(**inputs, use_cache=False).logits, labels)
-        saliency = received(torch.stack([m.float() for m in maps]), counted_queries(is_token, labels, settings))
-        is_eligible = eligible(inputs["input_ids"], is_token, labels, settings, image_token)
-        is_masked = chosen(saliency, is_eligible, settings.fraction)
-        with replaced_states(blocks[settings.block], is_masked, is_token, settings.replacement):
-            masked_loss = mean_nll(model(**inputs, use_cache=False).logits, labels)
-    return NaiveScore(loss, masked_loss, masked_loss - loss, saliency, is_masked, len(maps))
+        stacked = torch.stack([m.float() for m in maps])
+        for settings in grid:
+            saliency = received(stacked, counted_queries(is_token, labels, settings))
+            is_eligible = eligible(inputs["input_ids"], is_token, labels, settings, image_token)
+            is_masked = chosen(saliency, is_eligible, settings.fraction)
+            with replaced_states(blocks[settings.block], is_masked, is_token, settings.replacement):
+                masked_loss = mean_nll(model(**inputs, use_cache=False).logits, labels)
+            scores.append(NaiveScore(loss, masked_loss, masked_loss - loss, saliency, is_masked, len(maps)))
+    return scores
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""Embeddings are the pooled states of the middle block, and a run keeps one for each row that was scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from delta_attnmask import MaskSettings
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring.delta import sweep_batch
+from delta_attnmask.scoring.embeddings import embedding_table, middle_block
+from delta_attnmask.scoring.run import score_dataset
+from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.selecting.embeddings import read_embeddings
+from tests.families import FAMILIES
+
+ROUNDING = 1e-5
+
+
+@pytest.mark.parametrize("name", ["LLaVA", "Qwen2-VL", "Llama"])
+def test_the_mean_of_the_middle_states(name: str) -> None:
+    family = FAMILIES[name]
+    model = family.build()
+    inputs, labels = family.inputs()
+    found = sweep_batch(model, inputs, labels, [MaskSettings()], embed=True)
+    middle = middle_block(examine(model).n_blocks)
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states[middle + 1]
+    for sample, is_token in enumerate(inputs["attention_mask"].bool()):
+        expected = states[sample, is_token][1:].mean(0)
+        assert (found.embeddings[sample] - expected / expected.norm()).abs().max() < ROUNDING
+    plain = sweep_batch(model, inputs, labels, [MaskSettings()])
+    assert plain.embeddings is None
+    assert torch.equal(plain.scores[0].delta, found.scores[0].delta)
+
+
+def test_padding_changes_nothing() -> None:
+    family = FAMILIES["LLaVA"]
+    model = family.build()
+    right, left = (
+        sweep_batch(model, *family.inputs(padding), [MaskSettings()], embed=True).embeddings
+        for padding in ("right", "left")
+    )
+    assert (right - left).abs().max() < ROUNDING
+
+
+def test_a_run_keeps_them(embedded: Path, embedded_model: LoadedModel, tmp_path: Path) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=10)
+    run = score_dataset(embedded_model, dataset, tmp_path, ScoringPlan(MaskSettings(), embed=True), unit_rows=4)
+    vectors = read_embeddings(run, np.array([7, 2]))
+    assert vectors.shape == (2, embedded_model.model.config.get_text_config().hidden_size)
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-3
+    assert not np.allclose(vectors[0], vectors[1])
+
+
+def test_a_table_without_rows() -> None:
+    assert embedding_table({}).num_rows == 0
