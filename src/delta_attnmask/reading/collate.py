@@ -13,17 +13,28 @@ from delta_attnmask.reading.encoding import EncodedSample
 def plan_batches(samples: Sequence[EncodedSample], batch_tokens: int) -> Iterator[list[EncodedSample]]:
     """Group samples of similar length; a batch's longest sample times its size stays within `batch_tokens`.
 
+    Samples of the same images follow each other, since a batch encodes an image once (modeling/sharing.py).
     Samples with and without images never share a batch: their inputs have other keys.
     """
     batch: list[EncodedSample] = []
-    for sample in sorted(samples, key=lambda s: (sorted(s.inputs), -s.n_tokens, s.row)):
-        is_full = batch and batch[0].n_tokens * (len(batch) + 1) > batch_tokens
+    longest = 0
+    for sample in _by_length(samples):
+        is_full = max(longest, sample.n_tokens) * (len(batch) + 1) > batch_tokens
         if batch and (is_full or set(batch[0].inputs) != set(sample.inputs)):
             yield batch
-            batch = []
+            batch, longest = [], 0
         batch.append(sample)
+        longest = max(longest, sample.n_tokens)
     if batch:
         yield batch
+
+
+def _by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
+    """Longest first; those of the same images together, at the place of their longest."""
+    longest: dict[tuple[str, ...], int] = {}
+    for sample in samples:
+        longest[sample.images] = max(sample.n_tokens, longest.get(sample.images, 0))
+    return sorted(samples, key=lambda s: (sorted(s.inputs), -longest[s.images], s.images, -s.n_tokens, s.row))
 
 
 def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> EncodedBatch:

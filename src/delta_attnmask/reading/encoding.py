@@ -41,12 +41,14 @@ class EncodedSample:
 
     inputs: what the model's forward takes; `input_ids` is `[1, seq]`.
     labels: `[1, seq]`, unshifted; -100 where a position is no answer token.
+    images: the row's image references, in order.
     """
 
     row: int
     inputs: dict[str, Tensor]
     labels: Tensor
     n_image_tokens: int
+    images: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -108,7 +110,7 @@ class Encoder:
         for run in _place(runs, tokenized["input_ids"], ids, self._placeholder):
             labels[0, run] = inputs["input_ids"][0, run]
         n_image_tokens = ids.count(self._image_token_id) if self._image_token_id is not None else 0
-        return EncodedSample(record.row, inputs, labels, n_image_tokens)
+        return EncodedSample(record.row, inputs, labels, n_image_tokens, tuple(record.images))
 
     def _refuse(self, record: Record) -> None:
         if record.images and not self.takes_images:
