@@ -9,10 +9,12 @@ import numpy as np
 
 from delta_attnmask.calibrating.choice import RULE, Candidate, Separations, choose, value, visible_kinds
 from delta_attnmask.calibrating.defects import Donors
+from delta_attnmask.calibrating.quota import choose_quota
 from delta_attnmask.calibrating.sample import Planted, plant, stratified_sample
 from delta_attnmask.calibrating.separation import Separation, Values, auroc, separate
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.errors import DataError
+from delta_attnmask.reading.traits import answer_type, question
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.settings import MaskSettings
@@ -128,6 +130,9 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
         "visible_kinds": seen,
         "chosen": _summary(candidate, halves["report"][chosen], kinds),
         "kinds": {kind: _kind_report(kind, halves, scored, chosen, seen) for kind in planted.kinds},
+        "quota": choose_quota(
+            scored.values[chosen], planted.original, [kind != "" for kind in planted.kind], _strata_columns(planted)
+        ),
         "sources": _by_source(planted, scored.values[chosen]),
         "low_loss": _kinship(planted, scored, chosen, kinds),
         "warnings": _warnings(planted, halves["report"], scored, seen),
@@ -137,6 +142,14 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
         "seconds": round(time.monotonic() - started, 1),
     }
     return Calibration(candidate, report)
+
+
+def _strata_columns(planted: Planted) -> dict[str, list[str]]:
+    return {
+        "source": [record.source for record in planted.records],
+        "question": [question(record) for record in planted.records],
+        "answer_type": [answer_type(record) for record in planted.records],
+    }
 
 
 def _separations(planted: Planted, values: Values, half: str) -> dict[str, Separation]:
