@@ -36,6 +36,7 @@ def score(
     format: str | None = None,
     allow_outside: bool = False,
     revision: str | None = None,
+    unit_rows: Annotated[int, Parameter(show=False)] = 256,
     dry_run: bool = False,
 ) -> int:
     """Score every row of a data set into a run folder. Starting the same command again goes on where it stopped.
@@ -86,6 +87,8 @@ def score(
         Follow absolute image paths, and links that leave the image folder.
     revision
         Revision of a model on the hub.
+    unit_rows
+        Rows of a work unit, which is what a killed run loses at most.
     dry_run
         Say what would be done, check one batch, and write nothing.
     """
@@ -125,6 +128,7 @@ def score(
             dataset,
             out,
             plan,
+            unit_rows=unit_rows,
             command=tuple(sys.argv),
             on_check=lambda line: print(f"model: {line}", file=sys.stderr),
             on_progress=on_progress,

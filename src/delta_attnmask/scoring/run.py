@@ -51,6 +51,8 @@ def score_dataset(
     Returns the complete run. Raises UnsupportedModelError where the model can't be scored with, ArtifactError where
     `out` belongs to another run or is in use, DataError where the file is broken.
     """
+    if unit_rows < 1:
+        raise SettingsError(f"unit_rows={unit_rows}: expected at least 1")
     scorer = make_scorer(loaded, dataset, plan)
     manifest = make_manifest(loaded, dataset, plan, unit_rows, command)
     with RunFolder.start(out, manifest) as run:
