@@ -29,6 +29,7 @@ def score(
     exclude: Exclude | None = None,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
+    embeddings: bool = False,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
     batch_tokens: int = 8192,
@@ -73,6 +74,9 @@ def score(
         Further scores from the same load, such as el2n entropy margin image_share loss_without_image.
     sweep
         Score the standard grid of settings too, into OUT/sweep.
+    embeddings
+        Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for diversity,
+        near duplicates and clusters.
     dtype
         auto: bfloat16 on a GPU, float32 on a CPU.
     device
@@ -113,7 +117,7 @@ def score(
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     chosen = choose_settings(settings, overrides, loaded, dataset, out, batch_tokens)
-    plan = ScoringPlan(chosen.mask, STANDARD_GRID if sweep else (), rivals, batch_tokens, chosen.form)
+    plan = ScoringPlan(chosen.mask, STANDARD_GRID if sweep else (), rivals, batch_tokens, chosen.form, embeddings)
     if dry_run:
         print(dry_run_line(loaded, dataset, plan))
         return 0

@@ -17,6 +17,7 @@ from delta_attnmask.masking.replace import replace_states
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
+from delta_attnmask.scoring.embeddings import middle_block, pool_states
 from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
 from delta_attnmask.settings import MaskSettings
 
@@ -47,10 +48,12 @@ class BatchSweep:
 
     scores: one for each setting, in their order; masked losses are NaN where a sample has no eligible token.
     rivals: other scores of the same forward by name, `[batch]`.
+    embeddings: `[batch, hidden]`; None unless asked for.
     """
 
     scores: list[BatchScore]
     rivals: dict[str, Tensor]
+    embeddings: Tensor | None = None
 
 
 def score_batch(
@@ -93,12 +96,14 @@ def sweep_batch(
     grid: Sequence[MaskSettings],
     *,
     rivals: Mapping[str, Rival] | None = None,
+    embed: bool = False,
     special_ids: Iterable[int] = (),
     attention: AttentionBackend = "auto",
 ) -> BatchSweep:
     """Score a batch under many settings for one forward; only the tail is run again for each.
 
     grid: at least one setting. rivals: further scores, computed from the logits and the attention of that forward.
+    embed: pool the states of the middle block too.
     Raises like `score_batch`, but a sample without an eligible token is no error.
     """
     rivals = rivals or {}
@@ -110,7 +115,8 @@ def sweep_batch(
     weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
     seeds = _seeds(inputs, roles)
 
-    with captured_forward(anatomy, inputs, labels, weights, blocks, attention) as forward:
+    middle = [middle_block(anatomy.n_blocks)] if embed else []
+    with captured_forward(anatomy, inputs, labels, weights, [*blocks, *middle], attention) as forward:
         by_token = {name: rival.value for name, rival in rivals.items() if isinstance(rival, TokenRival)}
         values = forward.token_values(forward.final_rows(), {"loss": nats, **by_token})
         means = {name: roles.mean_by_sample(value) for name, value in values.items()}
@@ -128,7 +134,8 @@ def sweep_batch(
         for name, rival in rivals.items()
         if isinstance(rival, AttentionRival)
     }
-    return BatchSweep(scores, {name: means[name] for name in by_token} | by_attention)
+    embeddings = pool_states(forward.states[middle[0]], roles) if embed else None
+    return BatchSweep(scores, {name: means[name] for name in by_token} | by_attention, embeddings)
 
 
 @torch.no_grad()

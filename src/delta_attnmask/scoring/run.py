@@ -17,6 +17,7 @@ from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import Encoder
+from delta_attnmask.scoring.embeddings import embedding_table, middle_block
 from delta_attnmask.scoring.units import PreparedUnit, ScoredUnit, ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 
@@ -62,7 +63,7 @@ def score_dataset(
         prepare = partial(_prepare, scorer, dataset, run)
         for unit in run_units(to_do, prepare, partial(_compute, scorer, on_check)):
             _require_some_success(unit, is_first=n_here == 0)
-            run.write_unit(unit.index, unit.scores, **_side_tables(unit, plan.sweep))
+            run.write_unit(unit.index, unit.scores, **_side_tables(unit, plan))
             n_here += len(unit.scores)
             n_failed += sum(score.status == "failed" for score in unit.scores)
             on_progress(Progress(n_before + n_here, run.manifest.n_rows, n_here, n_failed))
@@ -105,6 +106,8 @@ def make_manifest(
     settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": dtype, "form": plan.form}
     if plan.sweep:
         settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
+    if plan.embed:
+        settings["embeddings"] = f"mean over tokens at block {middle_block(examine(loaded.model).n_blocks)}"
     return Manifest(
         model=loaded.name,
         model_fingerprint=model_fingerprint(loaded.model),
@@ -134,8 +137,9 @@ def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:
     return pa.Table.from_pylist(lines, schema=pa.schema(fields | texts | numbers))
 
 
-def _side_tables(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> dict[str, pa.Table]:
-    return {"sweep": sweep_table(unit, sweep)} if sweep else {}
+def _side_tables(unit: ScoredUnit, plan: ScoringPlan) -> dict[str, pa.Table]:
+    tables = {"sweep": sweep_table(unit, plan.sweep)} if plan.sweep else {}
+    return tables | ({"embeddings": embedding_table(unit.embeddings)} if plan.embed else {})
 
 
 def _prepare(scorer: UnitScorer, dataset: Dataset, run: RunFolder, unit: int) -> PreparedUnit:

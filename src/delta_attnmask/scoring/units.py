@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import RowError, UnsupportedModelError
@@ -37,6 +39,7 @@ class _Found:
     numbers: dict[int, dict[str, float]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     sweep: dict[int, list[float]] = field(default_factory=dict)
+    embeddings: dict[int, NDArray[np.float16]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class ScoringPlan:
     settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
     sweep: further settings, which share the forward. rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
+    embed: keep an embedding of each row.
     """
 
     settings: MaskSettings
@@ -53,6 +57,7 @@ class ScoringPlan:
     rivals: Mapping[str, Rival] = field(default_factory=dict)
     batch_tokens: int = 8192
     form: str = "delta"
+    embed: bool = False
 
     @property
     def variants(self) -> dict[str, VariantRival]:
@@ -75,11 +80,13 @@ class ScoredUnit:
     """One score for each row of the unit, in input order, and the masked losses of the sweep.
 
     sweep: row to the masked loss in nats under each setting of the plan's sweep, for the rows that were scored.
+    embeddings: row to its embedding `[hidden]`, for the same rows, if the plan asks for it.
     """
 
     index: int
     scores: list[SampleScore]
     sweep: dict[int, list[float]]
+    embeddings: dict[int, NDArray[np.float16]] = field(default_factory=dict)
 
 
 class UnitScorer:
@@ -163,7 +170,9 @@ class UnitScorer:
             for record in unit.records
         ]
         kept = {score.row for score in scores if score.status == "ok"}
-        return ScoredUnit(unit.index, scores, {row: losses for row, losses in found.sweep.items() if row in kept})
+        sweep = {row: losses for row, losses in found.sweep.items() if row in kept}
+        embeddings = {row: vector for row, vector in found.embeddings.items() if row in kept}
+        return ScoredUnit(unit.index, scores, sweep, embeddings)
 
     def collate(self, samples: Sequence[EncodedSample]) -> EncodedBatch:
         """The batch on the model's device, pixels in the model's precision."""
@@ -206,10 +215,14 @@ class UnitScorer:
         self._run(samples[middle:], score, found)
 
     def _score(self, batch: EncodedBatch, found: _Found) -> None:
-        grid = [self.plan.settings, *self.plan.sweep]
-        special = self.encoder.special_ids
         result = sweep_batch(
-            self.loaded.model, batch.inputs, batch.labels, grid, rivals=self.plan.rivals, special_ids=special
+            self.loaded.model,
+            batch.inputs,
+            batch.labels,
+            [self.plan.settings, *self.plan.sweep],
+            rivals=self.plan.rivals,
+            embed=self.plan.embed,
+            special_ids=self.encoder.special_ids,
         )
         main = result.scores[0]
         columns = {"loss": main.loss, "masked_loss": main.masked_loss, "delta": main.delta, **result.rivals}
@@ -222,6 +235,8 @@ class UnitScorer:
         if self.plan.sweep:
             masked = torch.stack([score.masked_loss for score in result.scores[1:]], dim=1).tolist()
             found.sweep.update(zip(batch.rows, masked, strict=True))
+        if result.embeddings is not None:
+            found.embeddings.update(zip(batch.rows, result.embeddings.half().cpu().numpy(), strict=True))
 
     def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
         losses = loss_batch(self.loaded.model, batch.inputs, batch.labels).tolist()

@@ -1,0 +1,41 @@
+"""The rows' embeddings, as `score --embeddings` keeps them: RUN/embeddings/unit-*.parquet."""
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.errors import ArtifactError, SettingsError
+
+Vectors = NDArray[np.float16]
+
+
+def read_embeddings(run: RunFolder, rows: NDArray[np.int64]) -> Vectors:
+    """The vectors of some input rows, in their order; `[n_rows, width]`, of length 1. Reads only the shards it needs.
+
+    Raises SettingsError where the run has none, ArtifactError where one of the rows has none.
+    """
+    if "embeddings" not in run.manifest.settings:
+        raise SettingsError(f"{run.path} has no embeddings; score into a new folder with --embeddings")
+    units, order = rows // run.manifest.unit_rows, np.argsort(rows, kind="stable")
+    vectors: Vectors | None = None
+    for unit in np.unique(units).tolist():
+        wanted = order[np.searchsorted(units[order], unit) : np.searchsorted(units[order], unit, side="right")]
+        held, found = _read_shard(run, unit)
+        if not np.isin(rows[wanted], held).all():
+            raise ArtifactError(f"{run.shard_path(unit, 'embeddings')} lacks rows that have a score")
+        vectors = np.empty((len(rows), found.shape[1]), dtype=np.float16) if vectors is None else vectors
+        vectors[wanted] = found[np.searchsorted(held, rows[wanted])]
+    return np.empty((0, 0), dtype=np.float16) if vectors is None else vectors
+
+
+def _read_shard(run: RunFolder, unit: int) -> tuple[NDArray[np.int64], Vectors]:
+    """The rows that a shard holds, ascending, and their vectors."""
+    path = run.shard_path(unit, "embeddings")
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} can't be read: {error}") from error
+    column = table["embedding"].combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False)
+    return table["row"].to_numpy(), vectors.reshape(len(table), column.type.list_size)
