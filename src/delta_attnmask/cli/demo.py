@@ -16,15 +16,18 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.select import plan_selection
 from delta_attnmask.cli.tables import print_table
-from delta_attnmask.derived import derive, derived_names
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.selecting.quota import keep_within_strata
-from delta_attnmask.selecting.rules import Candidates
-from delta_attnmask.selecting.top import keep_top
+from delta_attnmask.selecting.columns import ranking_values
+from delta_attnmask.selecting.mix import MIX_COLUMNS, distortion
+from delta_attnmask.selecting.select import select_rows
+from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.selection import Budget, Selection
 from delta_attnmask.settings import PRESETS
 
-_KEEP = 0.2
+_KEEP = Budget.parse("20%")
+_PAPER = "paper_delta"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
     scores = scores.filter(pc.equal(scores["status"], "ok"))
     defects = json.loads((home / "defects.json").read_text())
     is_planted = np.isin(scores["row"].to_numpy(), [int(row) for row in defects])
-    ways = _ways(scores, _paper_delta(run, scores), run.manifest.settings["form"])
+    scores = scores.append_column(_PAPER, pa.array(_paper_delta(run, scores)))
+    ways = _ways(run, scores)
     _print_ways(scores, ways, is_planted)
     _print_sources(scores, ways[-1], is_planted)
     print(f"\n{time.monotonic() - started:.0f} s in all. Scoring and calibration never saw which rows have defects.")
@@ -99,50 +103,47 @@ def _paper_delta(run: RunFolder, scores: pa.Table) -> NDArray[np.float64]:
     return np.array([by_row[row] for row in scores["row"].to_pylist()], dtype=np.float64)
 
 
-def _ways(scores: pa.Table, paper: NDArray[np.float64], form: str) -> list[_Way]:
-    """The selections to compare, the chosen one last."""
-    chosen, low_loss = _column(scores, form), _column(scores, "low_loss")
-    n_keep = round(_KEEP * len(scores))
-
-    def top(values: NDArray[np.float64]) -> NDArray[np.intp]:
-        return keep_top(Candidates(values, scores), n_keep).positions
-
-    def within(values: NDArray[np.float64], columns: tuple[str, ...]) -> NDArray[np.intp]:
-        return keep_within_strata(Candidates(values, scores), n_keep, columns=columns).positions
-
+def _ways(run: RunFolder, scores: pa.Table) -> list[_Way]:
+    """The selections to compare; the last one is what `delta-attnmask select` does by itself."""
+    form = run.manifest.settings["form"]
+    n_keep = _KEEP.resolve(len(scores))
+    by_mix = {"columns": ("source", "answer_type")}
     kept = {
-        "random": (None, np.random.default_rng(0).permutation(len(scores))[:n_keep]),
-        "paper's plain delta, top 20 %": (paper, top(paper)),
-        "low loss, top 20 %": (low_loss, top(low_loss)),
-        "low loss, quota by source x answer": (low_loss, within(low_loss, ("source", "answer_type"))),
-        f"calibrated {form}, top 20 %": (chosen, top(chosen)),
-        f"calibrated {form}, quota by source": (chosen, within(chosen, ("source",))),
-        f"calibrated {form}, quota by source x answer": (chosen, within(chosen, ("source", "answer_type"))),
+        "random": (None, np.random.default_rng(0).permutation(scores["row"].to_numpy())[:n_keep]),
+        "paper's plain delta, top": (_PAPER, select_rows(scores, _KEEP, column=_PAPER).rows),
+        "low loss, top": ("low_loss", select_rows(scores, _KEEP, column="low_loss").rows),
+        "low loss, quota by source x answer type": (
+            "low_loss",
+            select_rows(scores, _KEEP, column="low_loss", rule="quota", **by_mix).rows,
+        ),
+        f"calibrated {form}, top": (form, select_rows(scores, _KEEP, column=form).rows),
+        f"calibrated {form}, quota by source x answer type": (
+            form,
+            select_rows(scores, _KEEP, column=form, rule="quota", **by_mix).rows,
+        ),
     }
-    return [_Way(name, values, _mask(rows, len(scores))) for name, (values, rows) in kept.items()]
+    default = plan_selection(run, str(_KEEP)).selection
+    kept[f"what `select` does: {form}, {_quota_of(default)}"] = (form, default.rows)
+    rows = scores["row"].to_numpy()
+    return [
+        _Way(name, None if column is None else ranking_values(scores, column), np.isin(rows, picks))
+        for name, (column, picks) in kept.items()
+    ]
 
 
-def _column(scores: pa.Table, name: str) -> NDArray[np.float64]:
-    def stored(column: str) -> NDArray[np.float64]:
-        return np.asarray(scores[column].to_numpy(), dtype=np.float64)
-
-    return derive(name, stored) if name in derived_names() else stored(name)
-
-
-def _mask(rows: NDArray[np.intp], n_rows: int) -> NDArray[np.bool_]:
-    is_kept = np.zeros(n_rows, dtype=np.bool_)
-    is_kept[rows] = True
-    return is_kept
+def _quota_of(selection: Selection) -> str:
+    columns = selection.options.get("columns")
+    return f"quota by {' x '.join(columns)}" if columns else selection.rule
 
 
 def _print_ways(scores: pa.Table, ways: list[_Way], is_planted: NDArray[np.bool_]) -> None:
-    mix = [f"{s}/{a}" for s, a in zip(scores["source"].to_pylist(), scores["answer_type"].to_pylist(), strict=True)]
+    mix = strata_of(scores, MIX_COLUMNS)
     lines = [
         (
             way.name,
             f"{is_planted[way.is_kept].mean():.1%}",
             "-" if way.values is None else f"{auroc(way.values[~is_planted], way.values[is_planted]):.3f}",
-            f"{_distortion(mix, way.is_kept):.2f}",
+            f"{distortion(mix, np.flatnonzero(way.is_kept)):.2f}",
         )
         for way in ways
     ]
@@ -151,14 +152,6 @@ def _print_ways(scores: pa.Table, ways: list[_Way], is_planted: NDArray[np.bool_
         ["selection", "defects kept", "AUROC", "mix distortion"],
         [*lines, ("defect-free random (oracle)", "0.0%", "1.000", "-")],
     )
-
-
-def _distortion(mix: list[str], is_kept: NDArray[np.bool_]) -> float:
-    """Total variation distance between the mix of sources and answer types of the kept rows and of all."""
-    _, codes = np.unique(mix, return_inverse=True)
-    everything = np.bincount(codes) / len(codes)
-    kept = np.bincount(codes[is_kept], minlength=len(everything)) / is_kept.sum()
-    return float(np.abs(kept - everything).sum() / 2)
 
 
 def _print_sources(scores: pa.Table, way: _Way, is_planted: NDArray[np.bool_]) -> None:
