@@ -76,6 +76,7 @@ def column_sums(
     Returns `[batch, pool, seq]` averaged over heads, float32.
     """
     batch, n_heads, seq, _ = query.shape
+    key = key.contiguous()  # once, or else every tile copies its part
     is_counted = (weights != 0).any(1)
     # In powers of two throughout: exp2 is three times as fast as exp on a CPU.
     minus_lse = (lse.float() * -_LOG2_E).masked_fill(~is_counted[:, None], -torch.inf)
@@ -106,7 +107,7 @@ def _scores(query: Tensor, key: Tensor, added: Tensor, scale: float) -> Tensor:
     batch, n_heads, n_queries, dim = query.shape
     groups, n_keys = batch * key.shape[1], key.shape[2]
     left = query.reshape(groups, -1, dim)
-    right = key.transpose(-1, -2).reshape(groups, dim, n_keys)
+    right = key.reshape(groups, n_keys, dim).transpose(-1, -2)
     added = added.reshape(groups, -1, 1)
     if query.device.type == "cuda" and query.dtype != torch.float32:
         scores = torch.bmm(left, right, out_dtype=torch.float32).mul_(scale).add_(added)
