@@ -1,0 +1,161 @@
+"""A run that is killed or stopped goes on where it was, and ends with the table of a run that wasn't."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from delta_attnmask import cli
+from delta_attnmask.artifacts import RunFolder
+
+N_ROWS, UNIT_ROWS = 20, 2
+
+
+@dataclass(frozen=True)
+class Moment:
+    """SIGKILL comes at the n-th call of a function: before it, or in the middle of what it writes."""
+
+    name: str
+    function: str
+    n: int = 1
+    is_half_written: bool = False
+
+
+MOMENTS = [
+    Moment("while the input is read", "delta_attnmask.reading.dataset:fingerprint_file"),
+    Moment("before the manifest is in place", "pathlib:Path.replace"),
+    Moment("behind the manifest", "delta_attnmask.artifacts:_sync_folder"),
+    Moment("in the self-check", "delta_attnmask.modeling.selfcheck:check_model"),
+    Moment("in a batch", "delta_attnmask.scoring.units:sweep_batch", n=2),
+    Moment("while rows are encoded", "delta_attnmask.reading.encoding:Encoder.encode", n=8),
+    Moment("while a side table is written", "delta_attnmask.artifacts:pq.write_table", is_half_written=True),
+    Moment("between a side table and the scores", "delta_attnmask.artifacts:pq.write_table", n=2),
+    Moment("while the scores are written", "delta_attnmask.artifacts:pq.write_table", n=4, is_half_written=True),
+    Moment("before the scores are in place", "pathlib:Path.replace", n=4),
+    Moment("behind the scores", "delta_attnmask.artifacts:_sync_folder", n=2),
+    Moment("before the end is marked", "delta_attnmask.artifacts:RunFolder.mark_complete"),
+]
+
+
+def command(home: Path, out: Path, *options: str) -> list[str]:
+    files = ["--model", home / "model", "--data", home / "pool.json", "--images", home / "images", "--out", out]
+    fixed = ["--settings", "paper", "--dtype", "float32", "--device", "cpu"]
+    return ["score", *map(str, files), *fixed, "--limit", str(N_ROWS), "--unit-rows", str(UNIT_ROWS), *options]
+
+
+def killed_at(moment: Moment, function: Callable[..., Any]) -> Callable[..., Any]:
+    calls = 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == moment.n:
+            if moment.is_half_written:
+                table, file, *others = args
+                function(table, whole := io.BytesIO(), *others, **kwargs)
+                file.write(whole.getvalue()[: whole.tell() // 2])
+                file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def run_until(moment: Moment | None, arguments: list[str]) -> None:
+    """What the child process does."""
+    if moment is not None:
+        path, _, name = moment.function.rpartition("." if "." in moment.function.partition(":")[2] else ":")
+        owner = resolve_name(path)
+        setattr(owner, name, killed_at(moment, getattr(owner, name)))
+    cli.main(arguments)
+
+
+def begin(arguments: list[str], moment: Moment | None = None) -> ForkServerProcess:
+    """Run the command line in a process of its own, forked from one that has imported everything."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["delta_attnmask.cli.score", "delta_attnmask.scoring.run", "transformers"])
+    child = context.Process(target=run_until, args=(moment, arguments))
+    child.start()
+    return child
+
+
+def finish(child: ForkServerProcess) -> int:
+    """Its exit code."""
+    child.join()
+    assert child.exitcode is not None
+    return child.exitcode
+
+
+def tables(out: Path) -> dict[str, pa.Table]:
+    run = RunFolder.open(out)
+    assert run.is_complete
+    sweep = {shard.name: pq.read_table(shard) for shard in sorted((out / "sweep").glob("*"))}
+    return {"scores": run.read_scores()} | sweep
+
+
+@pytest.fixture(scope="module")
+def whole(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
+    """The tables of a run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert finish(begin(command(embedded, out, "--sweep"))) == 0
+    found = tables(out)
+    assert found["scores"].num_rows == N_ROWS
+    assert set(found["scores"]["status"].to_pylist()) == {"ok"}
+    assert len(found) == 1 + N_ROWS // UNIT_ROWS
+    return found
+
+
+def test_a_run_killed_at_many_moments_ends_with_the_same_table(
+    embedded: Path, whole: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert len(MOMENTS) >= 10
+    for moment in MOMENTS:
+        assert finish(begin(command(embedded, out, "--sweep"), moment)) == -signal.SIGKILL, moment.name
+        assert not (out / "complete.json").exists()
+    assert finish(begin(command(embedded, out, "--sweep"))) == 0
+    assert tables(out) == whole
+    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_killed_and_stopped_from_outside(embedded: Path, whole: dict[str, pa.Table], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    killed = begin(command(embedded, out))
+    wait_for_units(out, 2)
+    killed.kill()
+    assert finish(killed) == -signal.SIGKILL
+    units = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
+
+    arguments = [sys.executable, "-m", "delta_attnmask", *command(embedded, out)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as stopped:
+        wait_for_units(out, len(units) + 2)
+        stopped.send_signal(signal.SIGINT)
+        _, error = stopped.communicate()
+    assert stopped.returncode == 130
+    assert error.splitlines()[-1] == "delta-attnmask: stopped; start the same command again to go on"
+    assert "Traceback" not in error
+    assert not (out / "complete.json").exists()
+
+    assert finish(begin(command(embedded, out))) == 0
+    assert {path: path.stat().st_mtime_ns for path in units} == units  # what was finished wasn't done again
+    assert tables(out) == {"scores": whole["scores"]}
+
+
+def wait_for_units(out: Path, n_units: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list((out / "scores").glob("unit-*"))) < n_units:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
