@@ -1,0 +1,58 @@
+"""What importing costs, and what is public."""
+
+import subprocess
+import sys
+
+import delta_attnmask
+
+WITHOUT_TORCH = """
+import sys
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "transformers"}:
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Refusing())
+import delta_attnmask
+from delta_attnmask import MaskSettings, SettingsError
+from delta_attnmask.cli import main
+main(["--help"])
+"""
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_public_names() -> None:
+    assert delta_attnmask.__all__ == [
+        "ArtifactError",
+        "BatchScore",
+        "DataError",
+        "DeltaAttnMaskError",
+        "MaskSettings",
+        "SettingsError",
+        "UnsupportedModelError",
+        "score_batch",
+    ]
+    for name in delta_attnmask.__all__:
+        assert getattr(delta_attnmask, name).__name__ == name
+
+
+def test_help_needs_neither_torch_nor_transformers() -> None:
+    done = run("-c", WITHOUT_TORCH)
+    assert done.returncode == 0, done.stderr
+    for command in ("score", "select", "check"):
+        assert command in done.stdout
+
+
+def test_python_m() -> None:
+    done = run("-X", "importtime", "-m", "delta_attnmask", "--help")
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "delta_attnmask" in imported
+    assert not imported & {"torch", "torchvision", "transformers", "pyarrow"}
+    assert "Score image-text conversations" in done.stdout
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    assert not hasattr(delta_attnmask, "no_such_name")
