@@ -9,11 +9,14 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.correlations import between_share, by_stratum, trait_correlations
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.auditing.mixes import mix_changes
-from delta_attnmask.auditing.overlaps import by_chance, with_columns, with_settings, with_values
+from delta_attnmask.auditing.overlaps import by_chance, with_columns, with_run, with_settings
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.selecting.auto import Calibrated, read_calibrated
+from delta_attnmask.selecting.clusters import COLUMN as CLUSTER
+from delta_attnmask.selecting.clusters import with_clusters
 from delta_attnmask.selecting.mix import QUOTAS
-from delta_attnmask.selecting.select import find_candidates
+from delta_attnmask.selecting.plan import prepare_candidates
+from delta_attnmask.selecting.rules import Candidates
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Selection
 
@@ -34,7 +37,9 @@ def audit_run(
     train_rate: rows that training gets through in a second.
     """
     scores = run.read_scores(encoded=True)
-    candidates = find_candidates(scores, selection.column)
+    candidates = prepare_candidates(run, scores, selection.column, selection.details.get("drop_duplicates"))
+    if CLUSTER in selection.options.get("columns", ()):
+        candidates = with_clusters(candidates, selection.details["n_clusters"])
     table = scores if candidates.positions is None else scores.take(candidates.positions)
     sources = strata_of(table, ["source"])
     names = table["source"].take(sources.firsts).to_pylist()
@@ -52,10 +57,10 @@ def audit_run(
         "sources": by_stratum(candidates.values, sources, names),
         "mix": mix_changes(table, kept),
         "overlap": {
-            "random": by_chance(scores, selection),
-            "columns": with_columns(scores, selection),
-            "settings": with_settings(scores, sweep, selection) if (sweep := read_side(run, "sweep")) else {},
-            "runs": _with_runs(scores, selection, others or {}, run),
+            "random": by_chance(candidates, selection),
+            "columns": with_columns(candidates, selection),
+            "settings": with_settings(candidates, sweep, selection) if (sweep := read_side(run, "sweep")) else {},
+            "runs": _with_runs(candidates, selection, others or {}, run),
         },
         "defects": expected_defects(calibrated, selection),
         "costs": _costs(run, train_rate, epochs),
@@ -92,13 +97,13 @@ def expected_defects(calibrated: Calibrated | None, selection: Selection) -> dic
 
 
 def _with_runs(
-    scores: pa.Table, selection: Selection, others: dict[str, RunFolder], run: RunFolder
+    candidates: Candidates, selection: Selection, others: dict[str, RunFolder], run: RunFolder
 ) -> dict[str, dict[str, Any] | None]:
     found = {}
     for name, other in others.items():
         if other.manifest.input != run.manifest.input or other.manifest.n_rows != run.manifest.n_rows:
             raise ArtifactError(f"{other.path} was made of other data than {run.path}; they can't be compared")
-        found[name] = with_values(scores, selection, other.read_scores(encoded=True), selection.column)
+        found[name] = with_run(candidates, other.read_scores(encoded=True), selection)
     return found
 
 

@@ -8,10 +8,10 @@ from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder, write_text_atomically
 from delta_attnmask.auditing.audit import audit_run
-from delta_attnmask.cli.select import plan_selection
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.note import read_note
+from delta_attnmask.selecting.plan import plan_selection
 from delta_attnmask.selection import Selection
 
 _SHOWN = 12  # rows of a table; the JSON has all

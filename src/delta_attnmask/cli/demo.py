@@ -16,11 +16,11 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
-from delta_attnmask.cli.select import plan_selection
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.selecting.columns import ranking_values
 from delta_attnmask.selecting.mix import MIX_COLUMNS, distortion
+from delta_attnmask.selecting.plan import plan_selection
 from delta_attnmask.selecting.select import select_rows
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Budget, Selection

@@ -32,7 +32,7 @@ def write_note(selection: Selection, run: RunFolder, scores: pa.Table, order: Or
 
 
 def read_note(path: Path, run: RunFolder) -> Selection:
-    """The selection of a note, or of the file beside which a note lies.
+    """The selection of a note, or of the file beside which a note lies; its details are the whole note but the rows.
 
     Raises ArtifactError if there is none, or if it was made of another run.
     """
@@ -49,6 +49,7 @@ def read_note(path: Path, run: RunFolder) -> Selection:
             budget=Budget.parse(note["budget"]),
             n_candidates=note["n_candidates"],
             options=note["options"],
+            details={name: value for name, value in note.items() if name != "rows"},
         )
         made_of = note["run"]["manifest_sha256"]
     except FileNotFoundError as error:

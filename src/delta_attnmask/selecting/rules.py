@@ -1,11 +1,15 @@
 """What a rule gets and gives. A rule is one file of this folder: a function of its options that returns a `Rule`."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.embeddings import Vectors
 
 Values = NDArray[np.float64]
 Positions = NDArray[np.intp]
@@ -19,14 +23,30 @@ class Candidates:
     table: rows with the other columns, for rules that look at more.
     positions: where the candidates stand in `table`, ascending; None if its rows are just the candidates.
         [n_candidates]
+    vectors: gives the embeddings of some rows of `table` by their positions; None where there are none.
     """
 
     values: Values
     table: pa.Table
     positions: Positions | None = None
+    vectors: Callable[[Positions], Vectors] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def in_table(self, kept: Positions) -> Positions:
+        """Where some candidates stand in `table`."""
+        return kept if self.positions is None else self.positions[kept]
+
+    def take(self, kept: Positions) -> "Candidates":
+        """Some of the candidates, in ascending order."""
+        return replace(self, values=self.values[kept], positions=self.in_table(kept))
+
+    def embeddings(self, kept: Positions | None = None) -> Vectors:
+        """The embeddings of some candidates, of all by default; SettingsError where there are none."""
+        if self.vectors is None:
+            raise SettingsError("this needs embeddings of the rows; score into a new folder with --embeddings")
+        return self.vectors(self.in_table(np.arange(len(self)) if kept is None else kept))
 
 
 @dataclass(frozen=True)

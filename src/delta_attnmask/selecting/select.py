@@ -11,21 +11,29 @@ import pyarrow.compute as pc
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.band import band
 from delta_attnmask.selecting.columns import ranking_values
+from delta_attnmask.selecting.diverse import diverse
+from delta_attnmask.selecting.embeddings import Vectors
 from delta_attnmask.selecting.quota import quota
-from delta_attnmask.selecting.rules import Candidates, Rule
+from delta_attnmask.selecting.rules import Candidates, Positions, Rule
 from delta_attnmask.selecting.top import top
 from delta_attnmask.selection import Budget, Selection
 
-RULES: dict[str, Callable[..., Rule]] = {"top": top, "band": band, "quota": quota}
+RULES: dict[str, Callable[..., Rule]] = {"top": top, "band": band, "quota": quota, "diverse": diverse}
 
 
 def select_rows(
-    scores: pa.Table, budget: Budget, *, column: str = "delta", rule: str = "top", **options: Any
+    scores: pa.Table,
+    budget: Budget,
+    *,
+    column: str = "delta",
+    rule: str = "top",
+    **options: Any,
 ) -> Selection:
     """Keep rows of a run's scores.
 
     column: a numeric column of the scores, or one that `derived` makes of them. rule, options: a name in `RULES` and
-    what that function takes, such as rule="quota", columns=("source", "answer_type").
+    what that function takes, such as rule="quota", columns=("source", "answer_type"). For rules that need embeddings
+    take `find_candidates` and `select_candidates`.
 
     A failed row, and one whose value is null, NaN or infinite, is never kept, and a share is a share of the others.
     Raises SettingsError for an unknown rule, option or column, and if there is nothing to keep.
@@ -39,9 +47,8 @@ def select_candidates(
 ) -> Selection:
     """The same for candidates that are found already; `column` is the name of what they are ranked by."""
     choice = make_rule(rule, **options)(candidates, budget.resolve(len(candidates)))
-    kept = choice.positions if candidates.positions is None else candidates.positions[choice.positions]
     return Selection(
-        rows=candidates.table["row"].to_numpy()[kept],
+        rows=candidates.table["row"].to_numpy()[candidates.in_table(choice.positions)],
         reasons=choice.reasons,
         reason_idx=choice.reason_idx,
         rule=rule,
@@ -63,14 +70,17 @@ def make_rule(rule: str, **options: Any) -> Rule:
     return RULES[rule](**options)
 
 
-def find_candidates(scores: pa.Table, column: str) -> Candidates:
-    """The rows with the status ok and a finite value in the column; SettingsError if there is none."""
+def find_candidates(scores: pa.Table, column: str, vectors: Callable[[Positions], Vectors] | None = None) -> Candidates:
+    """The rows with the status ok and a finite value in the column; SettingsError if there is none.
+
+    vectors: gives the embeddings of rows by their positions in `scores`.
+    """
     values = ranking_values(scores, column)
     is_candidate = np.isfinite(values)
     is_candidate &= pc.equal(scores["status"], "ok").to_numpy()
     if is_candidate.all() and len(values):
-        return Candidates(values, scores)
+        return Candidates(values, scores, None, vectors)
     positions = np.flatnonzero(is_candidate)
     if not len(positions):
         raise SettingsError(f"no row has both the status ok and a finite {column}; nothing can be kept")
-    return Candidates(values[positions], scores, positions)
+    return Candidates(values[positions], scores, positions, vectors)
