@@ -40,6 +40,10 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
 
     Raises UnsupportedModelError where it is missing or no image-text or causal language model.
     """
+    if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise UnsupportedModelError(
+            f"{name}: there is no such folder; expected the folder of a model, or a name on the hub such as a/b"
+        )
     chosen = choose_device(device)
     wanted = choose_dtype(dtype, chosen)
     placement = {"device_map": device} if device in _PLACEMENTS else {}
