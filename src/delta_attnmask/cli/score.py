@@ -96,12 +96,6 @@ def score(
     dry_run
         Say what would be done, check one batch, and write nothing.
     """
-    from delta_attnmask.modeling.load import load_model
-    from delta_attnmask.scoring.grids import STANDARD_GRID
-    from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
-    from delta_attnmask.scoring.units import ScoringPlan
-
     single = {
         "queries": queries,
         "tokens": tokens,
@@ -112,9 +106,16 @@ def score(
         "exclude": exclude,
     }
     overrides: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
-    MaskSettings(**overrides)  # faults are told before the model is loaded
-    rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
+    MaskSettings(**overrides)  # faults are told before anything large is imported or loaded
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+
+    from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.scoring.grids import STANDARD_GRID
+    from delta_attnmask.scoring.rivals import load_rivals
+    from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
+    from delta_attnmask.scoring.units import ScoringPlan
+
+    rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     chosen = choose_settings(settings, overrides, loaded, dataset, out, batch_tokens)
     plan = ScoringPlan(chosen.mask, STANDARD_GRID if sweep else (), rivals, batch_tokens, chosen.form, embeddings)
