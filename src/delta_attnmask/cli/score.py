@@ -32,6 +32,8 @@ def score(
     embeddings: bool = False,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
+    attention: Literal["auto", "plain", "fused", "triton"] = "auto",
+    compile: bool = False,
     batch_tokens: int = 8192,
     limit: int | None = None,
     format: str | None = None,
@@ -81,6 +83,10 @@ def score(
         auto: bfloat16 on a GPU, float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+    attention
+        Which code sums the attention; auto takes the fastest that the model and the device allow.
+    compile
+        Compile the model's blocks with torch.compile: some seconds at the start, faster after that.
     batch_tokens
         Upper bound of rows times longest row in a batch; halved when memory runs out.
     limit
@@ -96,6 +102,7 @@ def score(
     dry_run
         Say what would be done, check one batch, and write nothing.
     """
+    from delta_attnmask.modeling.compiling import compile_blocks
     single = {
         "queries": queries,
         "tokens": tokens,
@@ -117,8 +124,19 @@ def score(
 
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
-    chosen = choose_settings(settings, overrides, loaded, dataset, out, batch_tokens)
-    plan = ScoringPlan(chosen.mask, STANDARD_GRID if sweep else (), rivals, batch_tokens, chosen.form, embeddings)
+    if compile:
+        compile_blocks(loaded.model)
+    wanted = "paper" if dry_run and settings == "auto" else settings  # a dry run calibrates nothing
+    chosen = choose_settings(wanted, overrides, loaded, dataset, out, batch_tokens)
+    plan = ScoringPlan(
+        settings=chosen.mask,
+        sweep=STANDARD_GRID if sweep else (),
+        rivals=rivals,
+        batch_tokens=batch_tokens,
+        form=chosen.form,
+        embed=embeddings,
+        attention=attention,
+    )
     if dry_run:
         print(dry_run_line(loaded, dataset, plan))
         return 0

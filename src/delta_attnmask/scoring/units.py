@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import RowError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.reading.collate import collate, plan_batches
@@ -49,7 +50,7 @@ class ScoringPlan:
     settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
     sweep: further settings, which share the forward. rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
-    embed: keep an embedding of each row.
+    embed: keep an embedding of each row. attention: which code sums the attention.
     """
 
     settings: MaskSettings
@@ -58,6 +59,7 @@ class ScoringPlan:
     batch_tokens: int = 8192
     form: str = "delta"
     embed: bool = False
+    attention: AttentionBackend = "auto"
 
     @property
     def variants(self) -> dict[str, VariantRival]:
@@ -223,6 +225,7 @@ class UnitScorer:
             rivals=self.plan.rivals,
             embed=self.plan.embed,
             special_ids=self.encoder.special_ids,
+            attention=self.plan.attention,
         )
         main = result.scores[0]
         columns = {"loss": main.loss, "masked_loss": main.masked_loss, "delta": main.delta, **result.rivals}
@@ -239,7 +242,8 @@ class UnitScorer:
             found.embeddings.update(zip(batch.rows, result.embeddings.half().cpu().numpy(), strict=True))
 
     def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
-        losses = loss_batch(self.loaded.model, batch.inputs, batch.labels).tolist()
+        attention = self.plan.attention
+        losses = loss_batch(self.loaded.model, batch.inputs, batch.labels, attention=attention).tolist()
         for row, value in zip(batch.rows, losses, strict=True):
             if row in found.numbers:
                 found.numbers[row][name] = value
