@@ -102,7 +102,6 @@ def score(
     dry_run
         Say what would be done, check one batch, and write nothing.
     """
-    from delta_attnmask.modeling.compiling import compile_blocks
     single = {
         "queries": queries,
         "tokens": tokens,
@@ -116,6 +115,7 @@ def score(
     MaskSettings(**overrides)  # faults are told before anything large is imported or loaded
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
 
+    from delta_attnmask.modeling.compiling import compile_blocks
     from delta_attnmask.modeling.load import load_model
     from delta_attnmask.scoring.grids import STANDARD_GRID
     from delta_attnmask.scoring.rivals import load_rivals
