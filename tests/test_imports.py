@@ -54,5 +54,14 @@ def test_python_m() -> None:
     assert "Score image-text conversations" in done.stdout
 
 
+def test_what_is_wrong_with_settings_or_data_is_told_before_torch_is_imported() -> None:
+    for options in (["--data", "no.json"], ["--data", __file__, "--fraction", "2"]):
+        done = run("-X", "importtime", "-m", "delta_attnmask", "score", "--model", "a/b", "--out", "run", *options)
+        assert done.returncode == 2
+        (message,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+        assert message.startswith("delta-attnmask: ")
+        assert " torch\n" not in done.stderr
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     assert not hasattr(delta_attnmask, "no_such_name")
