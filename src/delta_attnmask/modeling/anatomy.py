@@ -107,7 +107,8 @@ def _breadth_first(root: nn.Module) -> Iterator[nn.Module]:
 
 
 def _find_head(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, tuple[nn.Module, ...]]:
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    get_head: Any = getattr(model, "get_output_embeddings", None)
+    head = get_head() if callable(get_head) else None
     if head is None:
         raise UnsupportedModelError(f"{type(model).__name__}: it has no language-model head; load it with one")
     owner = next(parent for parent in model.modules() if any(child is head for child in parent.children()))

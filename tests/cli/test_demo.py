@@ -1,0 +1,68 @@
+"""The demo and the calibrating commands, end to end on a few embedded rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.calibrating.run import read_calibration
+from delta_attnmask.cli import main
+from delta_attnmask.embedded import export
+from delta_attnmask.settings import MaskSettings
+
+
+def run_command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+def test_demo_on_few_rows_says_that_it_is_not_calibrated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("demo", "--out", str(tmp_path), "--limit", "40") == 0
+    printed = capsys.readouterr()
+    assert "too few to calibrate on" in printed.err
+    assert "defect-free random (oracle)" in printed.out
+    assert "paper's plain delta" in printed.out
+    run = RunFolder.open(tmp_path / "run")
+    assert run.is_complete
+    assert run.manifest.settings["form"] == "relative_delta"
+
+
+def test_demo_export_writes_what_the_other_commands_take(tmp_path: Path) -> None:
+    assert run_command("demo", "--export", str(tmp_path)) == 0
+    for name in ("model/config.json", "pool.json", "test.json", "defects.json", "LICENSES.md"):
+        assert (tmp_path / name).exists()
+    assert run_command("check", "--data", str(tmp_path / "pool.json"), "--images", str(tmp_path / "images")) == 0
+
+
+def test_calibrate_score_and_select_agree_on_settings_and_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = (MaskSettings(), MaskSettings(queries="answer"))  # the whole grid takes a minute
+    monkeypatch.setattr("delta_attnmask.calibrating.run.CALIBRATION_GRID", grid)
+    home = export(tmp_path / "data")
+    given = ["--model", str(home / "model"), "--data", str(home / "pool.json"), "--images", str(home / "images")]
+    assert run_command("calibrate", *given, "--rows", "66", "--also", "el2n", "--out", str(tmp_path / "cal")) == 0
+    found = read_calibration(tmp_path / "cal")
+    assert found.report["n_originals"] == 66
+    assert str(found.candidate) in capsys.readouterr().out
+
+    out = ["--out", str(tmp_path / "run")]
+    assert run_command("score", *given, *out, "--limit", "24", "--settings", str(tmp_path / "cal")) == 0
+    settings = RunFolder.open(tmp_path / "run").manifest.settings
+    assert {name: settings[name] for name in found.settings.to_dict()} == found.settings.to_dict()
+    assert settings["form"] == found.candidate.form
+
+    kept = tmp_path / "kept.json"
+    assert run_command("select", str(tmp_path / "run"), "--keep", "25%", "--out", str(kept)) == 0
+    assert len(json.loads(kept.read_text())) == 6
+
+
+def test_settings_that_are_neither_preset_nor_calibration_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = export(tmp_path / "data")
+    given = ["--model", str(home / "model"), "--data", str(home / "pool.json"), "--images", str(home / "images")]
+    assert run_command("score", *given, "--out", str(tmp_path / "run"), "--settings", "papr") == 2
+    assert "expected auto, paper, relative" in capsys.readouterr().err
