@@ -1,5 +1,6 @@
 """One report on a run and a selection: what the score goes along with, what it does to the data, what it costs."""
 
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,11 @@ from delta_attnmask.errors import ArtifactError
 from delta_attnmask.selecting.auto import Calibrated, read_calibrated
 from delta_attnmask.selecting.clusters import COLUMN as CLUSTER
 from delta_attnmask.selecting.clusters import with_clusters
+from delta_attnmask.selecting.duplicates import without_duplicates
+from delta_attnmask.selecting.embeddings import read_embeddings
 from delta_attnmask.selecting.mix import QUOTAS
-from delta_attnmask.selecting.plan import prepare_candidates
 from delta_attnmask.selecting.rules import Candidates
+from delta_attnmask.selecting.select import find_candidates
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Selection
 
@@ -37,9 +40,7 @@ def audit_run(
     train_rate: rows that training gets through in a second.
     """
     scores = run.read_scores(encoded=True)
-    candidates = prepare_candidates(run, scores, selection.column, selection.details.get("drop_duplicates"))
-    if CLUSTER in selection.options.get("columns", ()):
-        candidates = with_clusters(candidates, selection.details["n_clusters"])
+    candidates = _candidates_of(selection, run, scores)
     table = scores if candidates.positions is None else scores.take(candidates.positions)
     sources = strata_of(table, ["source"])
     names = table["source"].take(sources.firsts).to_pylist()
@@ -66,6 +67,16 @@ def audit_run(
         "costs": _costs(run, train_rate, epochs),
         "warnings": list(calibrated.warnings) if calibrated else [],
     }
+
+
+def _candidates_of(selection: Selection, run: RunFolder, scores: pa.Table) -> Candidates:
+    """What the selection chose from."""
+    candidates = find_candidates(scores, selection.column, partial(read_embeddings, run))
+    if (min_cosine := selection.details.get("drop_duplicates")) is not None:
+        candidates = without_duplicates(candidates, min_cosine)
+    if CLUSTER in selection.options.get("columns", ()):
+        candidates = with_clusters(candidates, selection.details["n_clusters"])
+    return candidates
 
 
 def read_side(run: RunFolder, kind: str) -> pa.Table | None:

@@ -67,8 +67,8 @@ def by_stratum(values: Values, strata: Strata, names: Sequence[str]) -> list[dic
         {
             "name": names[idx],
             "n_rows": int(strata.sizes[idx]),
-            "mean": round(float(means[idx]), 4),
-            "sd": round(float(spreads[idx]), 4),
+            "mean": float(f"{means[idx]:.4g}"),
+            "sd": float(f"{spreads[idx]:.4g}"),
         }
         for idx in np.argsort(-means, kind="stable")
     ]

@@ -64,25 +64,24 @@ def plan_selection(folder: RunFolder, keep: str, by: str | None = None, options:
     column = by or str(folder.manifest.settings.get("form", "delta"))
     wanted = [*_ALWAYS, *options.columns_to_read, *sorted(stored_columns(column, folder.schema))]
     scores = folder.read_scores(list(dict.fromkeys(wanted)), encoded=True)
-    candidates = prepare_candidates(folder, scores, column, options.drop_duplicates)
-    prepared: dict[str, Any] = {}
+    found = find_candidates(scores, column, partial(read_embeddings, folder))
+    n_keep, candidates, prepared = budget.resolve(len(found)), found, dict[str, Any]()
     if options.drop_duplicates is not None:
-        prepared |= {"drop_duplicates": options.drop_duplicates}
+        candidates = without_duplicates(found, options.drop_duplicates)
+        prepared |= {"drop_duplicates": options.drop_duplicates, "n_duplicates": len(found) - len(candidates)}
+        _require_enough(len(candidates), n_keep)
     if CLUSTER in options.columns:
         n_clusters = options.n_clusters or default_clusters(len(candidates))
         candidates = with_clusters(candidates, n_clusters)
         prepared |= {"n_clusters": n_clusters}
-    selection = _select(candidates, budget, column, options, calibrated)
-    selection = replace(selection, details=selection.details | prepared)
+    selection = _select(candidates, Budget(n_rows=n_keep), column, options, calibrated)
+    selection = replace(selection, budget=budget, details=selection.details | prepared)
     return Plan(_with_context(selection, candidates, calibrated), scores)
 
 
-def prepare_candidates(
-    folder: RunFolder, scores: pa.Table, column: str, drop_duplicates: float | None = None
-) -> Candidates:
-    """The rows of a run that can be kept, with their embeddings at hand, without duplicates if told."""
-    found = find_candidates(scores, column, partial(read_embeddings, folder))
-    return found if drop_duplicates is None else without_duplicates(found, drop_duplicates)
+def _require_enough(n_left: int, n_keep: int) -> None:
+    if n_left < n_keep:
+        raise SettingsError(f"keep: {n_keep} rows, but only {n_left} are left without duplicates; keep fewer of either")
 
 
 def _select(
