@@ -64,7 +64,7 @@ def audit_run(
             "runs": _with_runs(candidates, selection, others or {}, run),
         },
         "defects": expected_defects(calibrated, selection),
-        "costs": _costs(run, train_rate, epochs),
+        "costs": _costs(run, calibrated, train_rate, epochs),
         "warnings": list(calibrated.warnings) if calibrated else [],
     }
 
@@ -118,15 +118,20 @@ def _with_runs(
     return found
 
 
-def _costs(run: RunFolder, train_rate: float | None, epochs: float) -> dict[str, Any] | None:
+def _costs(
+    run: RunFolder, calibrated: Calibrated | None, train_rate: float | None, epochs: float
+) -> dict[str, Any] | None:
     pace = run.pace
     if not pace.n_rows or not pace.seconds:
         return None
-    per_row = pace.seconds / pace.n_rows
+    per_row, calibration_s = pace.seconds / pace.n_rows, calibrated.seconds if calibrated else 0.0
     return {
         "rows_per_s": round(1 / per_row, 2),
         "scoring_s": round(per_row * run.manifest.n_rows, 1),
+        "calibration_s": calibration_s,
         "train_rate": train_rate,
         "epochs": epochs,
-        "budgets": break_even(run.manifest.n_rows, per_row, train_rate=train_rate, epochs=epochs),
+        "budgets": break_even(
+            run.manifest.n_rows, per_row, fixed_s=calibration_s, train_rate=train_rate, epochs=epochs
+        ),
     }

@@ -10,16 +10,18 @@ def break_even(
     n_rows: int,
     seconds_per_row: float,
     *,
+    fixed_s: float = 0.0,
     train_rate: float | None = None,
     epochs: float = 1.0,
     shares: Sequence[float] = SHARES,
 ) -> list[dict[str, Any]]:
-    """For each share that is kept: seconds of scoring, of training on all and on the kept rows, and what is left.
+    """For each share that is kept: seconds of scoring, of training on all and on the kept rows, and what that saves.
 
-    seconds_per_row: of scoring. train_rate: rows that training gets through in a second; without it only
+    seconds_per_row: of scoring. fixed_s: of calibration before it, counted with it. train_rate: rows that training gets through in a second; without it only
     `pays_below` is told: scoring pays where training is slower than that many rows a second.
     """
-    return [_at(share, n_rows, n_rows * seconds_per_row, train_rate, epochs) for share in shares]
+    scoring_s = fixed_s + n_rows * seconds_per_row
+    return [_at(share, n_rows, scoring_s, train_rate, epochs) for share in shares]
 
 
 def _at(share: float, n_rows: int, scoring_s: float, train_rate: float | None, epochs: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ app = App(
 )
 app.command("delta_attnmask.cli.check:check", help="Validate a data set without a model.")
 app.command("delta_attnmask.cli.calibrate:calibrate", help="Find the setting that suits a model and a data set.")
+app.command("delta_attnmask.cli.estimate:estimate", help="Say how long scoring will take, and whether it will pay.")
 app.command("delta_attnmask.cli.score:score", help="Score every row of a data set into a run folder.")
 app.command("delta_attnmask.cli.demo:demo", help="The whole job on the data and the model that come with the package.")
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")

@@ -50,8 +50,7 @@ def audit(
     json_file
         File for the whole report as JSON.
     """
-    if train_rate is not None and train_rate <= 0:
-        raise SettingsError(f"train_rate={train_rate}: expected rows per second, above 0")
+    require_rate(train_rate)
     folder = RunFolder.open(run)
     chosen: Selection = (
         plan_selection(folder, keep, by).selection if selection is None else read_note(selection, folder)
@@ -61,6 +60,12 @@ def audit(
     if json_file is not None:
         write_text_atomically(json_file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     _print_report(report)
+
+
+def require_rate(train_rate: float | None) -> None:
+    """Raises SettingsError for what is no rate."""
+    if train_rate is not None and train_rate <= 0:
+        raise SettingsError(f"train_rate={train_rate}: expected rows per second, above 0")
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -122,13 +127,14 @@ def print_costs(costs: dict[str, Any] | None) -> None:
     if costs is None:
         print("Costs: this run doesn't know how long it took")
         return
-    title = f"Scoring {costs['rows_per_s']:g} rows/s, {costs['scoring_s']:,.0f} s in all"
+    title = f"Scoring {costs['rows_per_s']:g} rows/s, {costs['scoring_s']:,.0f} s"
+    title += f" after {costs['calibration_s']:,.0f} s of calibration" if costs["calibration_s"] else ""
     if costs["train_rate"]:
-        columns = ["keep", "rows", "training on all, s", "on the kept, s", "saved after scoring, s"]
+        columns = ["keep", "rows", "training on all, s", "on the kept, s", "saved in all, s"]
         keys = ["n_kept", "training_all_s", "training_kept_s", "saved_s"]
         title += f"; training {costs['train_rate']:g} rows/s, {costs['epochs']:g} epochs"
     else:
-        columns, keys = ["keep", "rows", "scoring pays where training is slower than, rows/s"], ["n_kept", "pays_below"]
+        columns, keys = ["keep", "rows", "pays where training is slower than, rows/s"], ["n_kept", "pays_below"]
     lines = [(f"{one['keep']:.0%}", *(one[key] for key in keys)) for one in costs["budgets"]]
     print_table(title, columns, lines)
 

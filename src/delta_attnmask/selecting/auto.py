@@ -31,12 +31,13 @@ class Calibrated:
     """What `select` reads of a run's calibration.
 
     form: the column that it chose. planted_ratio: quota to planted copies kept relative to chance; {} if not rated.
-    warnings: what no setting could see, in plain words.
+    warnings: what no setting could see, in plain words. seconds: how long it took.
     """
 
     form: str
     planted_ratio: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 def read_calibrated(run: Path) -> Calibrated | None:
@@ -46,7 +47,8 @@ def read_calibrated(run: Path) -> Calibrated | None:
         report = json.loads(path.read_text(encoding="utf-8"))
         options = report.get("quota", {}).get("options", {})
         ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
-        return Calibrated(report["form"], ratios, tuple(map(str, report["warnings"])))
+        warnings = tuple(map(str, report["warnings"]))
+        return Calibrated(report["form"], ratios, warnings, float(report.get("seconds", 0)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
