@@ -62,10 +62,13 @@ def _cuda_efficient(
 
 
 def _additive(mask: Tensor | None, query: Tensor) -> Tensor | None:
-    """The mask as numbers to add, in the query's dtype."""
-    if mask is None or mask.dtype != torch.bool:
-        return None if mask is None else mask.to(query.dtype)
-    return torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, -torch.inf)
+    """The mask as finite numbers to add, in the query's dtype: padding that may attend to nothing must not give NaN."""
+    if mask is None:
+        return None
+    smallest = torch.finfo(query.dtype).min
+    if mask.dtype != torch.bool:
+        return mask.to(query.dtype).clamp(min=smallest)
+    return torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, smallest)
 
 
 def _aligned(mask: Tensor) -> Tensor:
