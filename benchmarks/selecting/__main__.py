@@ -1,7 +1,7 @@
 """How long it takes to select from millions of rows: `python -m benchmarks.selecting [--rows 10000000]`.
 
 A run folder with made-up scores, 20 skewed sources, 7 answer types and 3,000 questions is written once and read back
-as `select` reads it. Each figure is the best of three runs; leave the cores idle. `scale.py` measures many small shards.
+as `select` reads it. Each figure is the best of three runs, on idle cores. `scale.py` measures many shards.
 """
 
 import argparse
