@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import DataError
-from delta_attnmask.selecting.mix import MIX_COLUMNS, QUOTAS, RULE, excess_distortion, joint, kept_set
+from delta_attnmask.selecting.mix import MIX_COLUMNS, QUOTAS, RULE, chance_distortion, distortion, joint, kept_set
 from delta_attnmask.selecting.mix import choose_quota as choose_by_rule
 from delta_attnmask.selecting.strata import Strata, strata_of_values
 
@@ -51,7 +51,7 @@ def choose_quota(
         strata = {name: column.take(pool) for name, column in encoded.items()}
         for quota, ratings in found.items():
             ratings.append(_rate(values[pool], planted, strata, quota, keep))
-    means = {quota: np.mean(ratings, axis=0).tolist() for quota, ratings in found.items() if ratings}
+    means = {quota: np.mean(ratings, axis=0).clip(min=0).tolist() for quota, ratings in found.items() if ratings}
     options = {
         quota: {"planted_ratio": round(ratio, 4), "excess_distortion": round(excess, 4)}
         for quota, (ratio, excess) in means.items()
@@ -96,7 +96,8 @@ def _draw_pool(
 def _rate(
     values: NDArray[np.float64], is_planted: NDArray[np.bool_], strata: Mapping[str, Strata], quota: str, keep: float
 ) -> tuple[float, float]:
-    """Planted copies kept relative to chance, and the distortion beyond chance."""
+    """Planted copies kept relative to chance, and the distortion less what chance would give, also below 0."""
     kept = kept_set(values, strata, quota, max(1, round(keep * len(values))))
     ratio = float(is_planted[kept].mean() / is_planted.mean())
-    return ratio, excess_distortion(joint(strata, MIX_COLUMNS), kept)
+    mix = joint(strata, MIX_COLUMNS)
+    return ratio, distortion(mix, kept) - chance_distortion(mix, len(kept))

@@ -26,7 +26,7 @@ def share_out(n_keep: int, sizes: Counts, temperature: float = 1.0, minimum: int
     wanted = _clipped_shares(n_keep, sizes, least, temperature)
     budgets = np.clip(np.floor(wanted), least, sizes).astype(np.int64)
     while (n_missing := n_keep - int(budgets.sum())) > 0:
-        remainder = np.where(budgets < sizes, wanted - budgets, -np.inf)
+        remainder = np.where(budgets < sizes, np.round(wanted - budgets, 9), -np.inf)  # ties must be seen
         n_open = np.count_nonzero(budgets < sizes)
         budgets[np.lexsort((-sizes, -remainder))[: min(n_missing, n_open)]] += 1
     return budgets

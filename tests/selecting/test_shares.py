@@ -1,0 +1,62 @@
+"""Budgets add up, stay within the strata, and never favour the smaller one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.shares import share_out
+
+SIZES = st.lists(st.integers(0, 10) | st.integers(0, 100_000), min_size=1, max_size=12).filter(any)
+TEMPERATURES = st.sampled_from([0.2, 0.5, 1.0, 2.0, 7.0, 1000.0])
+
+
+@given(SIZES, st.integers(1, 1_200_000), TEMPERATURES)
+def test_they_add_up_and_are_monotone(sizes, n_keep, temperature):
+    sizes = np.array(sizes)
+    budgets = share_out(n_keep, sizes, temperature)
+    assert budgets.sum() == min(n_keep, sizes.sum())
+    assert (budgets >= 0).all()
+    assert (budgets <= sizes).all()
+    order = np.argsort(sizes, kind="stable")
+    is_larger = np.diff(sizes[order]) > 0
+    assert (np.diff(budgets[order])[is_larger] >= 0).all()
+
+
+@given(SIZES, st.integers(1, 1_200_000), TEMPERATURES, st.integers(1, 20))
+def test_the_minimum_comes_first(sizes, n_keep, temperature, minimum):
+    sizes = np.array(sizes)
+    least = np.minimum(sizes, minimum)
+    if least.sum() > min(n_keep, sizes.sum()):
+        with pytest.raises(SettingsError, match=f"min_per_stratum={minimum}"):
+            share_out(n_keep, sizes, temperature, minimum)
+        return
+    budgets = share_out(n_keep, sizes, temperature, minimum)
+    assert budgets.sum() == min(n_keep, sizes.sum())
+    assert (budgets >= least).all()
+    assert (budgets <= sizes).all()
+
+
+@given(SIZES, st.integers(1, 1_000_000))
+def test_each_share_is_within_a_row_of_the_proportional_one(sizes, n_keep):
+    sizes = np.array(sizes)
+    n_keep = min(n_keep, int(sizes.sum()))
+    assert (np.abs(share_out(n_keep, sizes) - n_keep * sizes / sizes.sum()) < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("n_keep", "sizes", "options", "budgets"),
+    [
+        (10, [50, 30, 20], {}, [5, 3, 2]),
+        (10, [55, 25, 20], {}, [6, 2, 2]),  # .5 and .5 remain: the larger one gets it
+        (3, [10, 10, 10, 10], {}, [1, 1, 1, 0]),
+        (12, [100, 4, 1], {"temperature": 1e9}, [7, 4, 1]),  # even shares, and what small ones can't fill
+        (14, [100, 25], {"temperature": 2}, [9, 5]),  # 10 : 5
+        (10, [98, 1, 1], {"minimum": 1}, [8, 1, 1]),
+        (10, [90, 10, 0], {"minimum": 3}, [7, 3, 0]),
+        (99, [3, 2], {}, [3, 2]),
+    ],
+)
+def test_examples(n_keep, sizes, options, budgets):
+    assert share_out(n_keep, np.array(sizes), **options).tolist() == budgets
