@@ -1,6 +1,6 @@
 """How many planted copies each quota lets through, on the calibration's sample. Numpy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,60 +37,41 @@ def choose_quota(
     sample alone; `select` weighs planted_ratio against the distortion of the whole run's rows) and rule.
     """
     encoded = {name: strata_of_values(column) for name, column in columns.items()}
-    rng = np.random.default_rng(seed)
-    copies = _copies(np.asarray(original), np.asarray(is_planted), np.isfinite(values))
-    originals = np.flatnonzero(~np.asarray(is_planted) & np.isfinite(values))
+    planted = np.asarray(is_planted)
     found: dict[str, list[tuple[float, float]]] = {quota: [] for quota in QUOTAS}
     shares = []
-    for _ in range(_N_POOLS):
-        pool = _draw_pool(originals, np.asarray(original), copies, rng)
-        planted = np.asarray(is_planted)[pool]
-        if not planted.any():
-            continue
-        shares.append(planted.mean())
+    for pool in _draw_pools(np.asarray(original), planted, np.isfinite(values), seed):
+        shares.append(planted[pool].mean())
         strata = {name: column.take(pool) for name, column in encoded.items()}
         for quota, ratings in found.items():
-            ratings.append(_rate(values[pool], planted, strata, quota, keep))
-    means = {quota: np.mean(ratings, axis=0).clip(min=0).tolist() for quota, ratings in found.items() if ratings}
-    options = {
-        quota: {"planted_ratio": round(ratio, 4), "excess_distortion": round(excess, 4)}
-        for quota, (ratio, excess) in means.items()
-    }
-    if not means:
+            ratings.append(_rate(values[pool], planted[pool], strata, quota, keep))
+    if not shares:
         raise DataError("no planted copy has a score, so the quotas can't be told apart")
-    chosen = choose_by_rule(
-        {quota: ratio for quota, (ratio, _) in means.items()}, {quota: excess for quota, (_, excess) in means.items()}
-    )
+    means = {quota: np.mean(ratings, axis=0).clip(min=0).tolist() for quota, ratings in found.items()}
+    ratio, excess = ({quota: round(pair[part], 4) for quota, pair in means.items()} for part in (0, 1))
     return {
         "keep": keep,
         "planted_share": round(float(np.mean(shares)), 4),
-        "options": options,
-        "chosen": chosen,
+        "options": {q: {"planted_ratio": ratio[q], "excess_distortion": excess[q]} for q in QUOTAS},
+        "chosen": choose_by_rule(ratio, excess),
         "rule": RULE,
     }
 
 
-def _copies(
-    original: NDArray[np.int64], is_planted: NDArray[np.bool_], is_scored: NDArray[np.bool_]
-) -> dict[int, NDArray[np.intp]]:
-    """The scored copies of each original."""
-    usable = np.flatnonzero(is_planted & is_scored)
-    return {int(number): usable[original[usable] == number] for number in np.unique(original[usable])}
-
-
-def _draw_pool(
-    originals: NDArray[np.intp],
-    original: NDArray[np.int64],
-    copies: Mapping[int, NDArray[np.intp]],
-    rng: np.random.Generator,
-) -> NDArray[np.intp]:
-    """One record for each original."""
-    pool = originals.copy()
-    for idx in np.flatnonzero(rng.random(len(pool)) < _PLANTED_SHARE):
-        own = copies.get(int(original[pool[idx]]))
-        if own is not None:
-            pool[idx] = rng.choice(own)
-    return pool
+def _draw_pools(
+    original: NDArray[np.int64], is_planted: NDArray[np.bool_], is_scored: NDArray[np.bool_], seed: int
+) -> Iterator[NDArray[np.intp]]:
+    """Pools of one record for each original that has a score; pools that got no copy are left out."""
+    rng = np.random.default_rng(seed)
+    originals, usable = np.flatnonzero(~is_planted & is_scored), np.flatnonzero(is_planted & is_scored)
+    copies = {int(number): usable[original[usable] == number] for number in np.unique(original[usable])}
+    for _ in range(_N_POOLS):
+        pool = originals.copy()
+        for idx in np.flatnonzero(rng.random(len(pool)) < _PLANTED_SHARE):
+            if (own := copies.get(int(original[pool[idx]]))) is not None:
+                pool[idx] = rng.choice(own)
+        if is_planted[pool].any():
+            yield pool
 
 
 def _rate(
