@@ -24,7 +24,7 @@ def select(
     temperature: float = 1.0,
     min_per_stratum: int = 0,
     skip_top: str = "0%",
-    pool: float = 2.0,
+    pool: float | None = None,
     clusters: int | None = None,
     drop_duplicates: float | None = None,
     order: Order = "input",
@@ -59,7 +59,7 @@ def select(
         Share to leave out at the very top, such as 2%: of each stratum, or of all rows with --rule band (there 2% if
         not given).
     pool
-        With --rule diverse: how many times the budget to choose from.
+        With --rule diverse: how many times the budget to choose from; 2 if not given.
     clusters
         With --quota-by cluster: how many; one for 200 rows if not given, 256 at most.
     drop_duplicates

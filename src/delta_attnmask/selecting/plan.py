@@ -24,6 +24,7 @@ from delta_attnmask.selection import Budget, Selection
 RuleName = Literal["auto", "top", "quota", "band", "diverse"]
 
 _BAND_SKIPS = 0.02
+_POOL = 2.0
 _ALWAYS = ("row", "status", "source", "question", "answer_type")
 
 
@@ -36,7 +37,7 @@ class Options:
     temperature: float = 1.0
     min_per_stratum: int = 0
     skip_top: float = 0.0
-    pool: float = 2.0
+    pool: float | None = None
     n_clusters: int | None = None
     drop_duplicates: float | None = None
 
@@ -70,6 +71,8 @@ def plan_selection(folder: RunFolder, keep: str, by: str | None = None, options:
         candidates = without_duplicates(found, options.drop_duplicates)
         prepared |= {"drop_duplicates": options.drop_duplicates, "n_duplicates": len(found) - len(candidates)}
         _require_enough(len(candidates), n_keep)
+    if options.n_clusters is not None and CLUSTER not in options.columns:
+        raise SettingsError("clusters: nothing is done with them; add --quota-by cluster")
     if CLUSTER in options.columns:
         n_clusters = options.n_clusters or default_clusters(len(candidates))
         candidates = with_clusters(candidates, n_clusters)
@@ -102,6 +105,8 @@ def _select(
 
 def _told(rule: RuleName, columns: tuple[str, ...], options: Options) -> dict[str, Any]:
     """What the rule is told; SettingsError for options that it would silently drop."""
+    if options.pool is not None and rule != "diverse":
+        raise SettingsError(f"rule={rule!r} chooses from all rows; use --rule diverse with --pool")
     if rule == "quota":
         return {
             "columns": columns,
@@ -109,15 +114,15 @@ def _told(rule: RuleName, columns: tuple[str, ...], options: Options) -> dict[st
             "min_per_stratum": options.min_per_stratum,
             "skip_top": options.skip_top,
         }
-    if rule == "diverse" and not options.shapes_strata and not options.skip_top:
-        return {"columns": columns, "pool": options.pool}
-    if columns or options.shapes_strata:
-        raise SettingsError(f"rule={rule!r} has no strata; leave --quota-by, --temperature and --min-per-stratum out")
+    if options.shapes_strata or (columns and rule != "diverse"):
+        raise SettingsError(
+            f"rule={rule!r} can't follow --quota-by, --temperature or --min-per-stratum; use --rule quota"
+        )
     if rule == "band":
         return {"skip_top": options.skip_top or _BAND_SKIPS}
     if options.skip_top:
         raise SettingsError(f"rule={rule!r} leaves nothing out at the top; use --rule band or quota with --skip-top")
-    return {}
+    return {"columns": columns, "pool": options.pool or _POOL} if rule == "diverse" else {}
 
 
 def _with_context(selection: Selection, candidates: Candidates, calibrated: Calibrated | None) -> Selection:
