@@ -9,7 +9,8 @@ from torch import nn
 
 from delta_attnmask import score_batch
 from delta_attnmask.modeling import sharing
-from delta_attnmask.modeling.sharing import shared_images
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.sharing import image_cost, shared_images
 from tests.families import FAMILIES
 
 SHARING = ["Qwen2-VL", "Qwen2.5-VL", "Qwen3-VL", "LLaVA", "LLaVA-NeXT", "InternVL", "Idefics3", "SmolVLM", "Gemma 3"]
@@ -102,3 +103,13 @@ def test_the_method_is_restored_after_an_exception() -> None:
     with pytest.raises(RuntimeError), shared_images(tower):
         tower.get_image_features(torch.zeros(2, 2)).view(-7)
     assert "get_image_features" not in vars(tower)
+
+
+def test_the_cost_of_images_is_by_weights() -> None:
+    vlm, text = FAMILIES["LLaVA"].build(), FAMILIES["Llama"].build()
+    anatomy = examine(vlm)
+    parts = (vlm.model.vision_tower, vlm.model.multi_modal_projector)
+    n_vision = sum(weight.numel() for part in parts for weight in part.parameters())
+    n_blocks = sum(weight.numel() for weight in anatomy.blocks.parameters())
+    assert image_cost(anatomy) == pytest.approx(n_vision / n_blocks)
+    assert image_cost(examine(text)) == 0

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from delta_attnmask.modeling.anatomy import Anatomy
+
 # Largest relative difference of image features that another batch size may cause.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _METHOD = "get_image_features"
@@ -24,7 +26,7 @@ def shared_images(model: nn.Module) -> Iterator[None]:
 
     The first time, a model's features are computed both ways; one whose features differ never shares.
     """
-    owner = next((module for module in reversed(list(model.modules())) if hasattr(module, _METHOD)), None)
+    owner = _owner(model)
     if owner is None or _METHOD in vars(owner):
         yield
         return
@@ -34,6 +36,21 @@ def shared_images(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         delattr(owner, _METHOD)
+
+
+def image_cost(anatomy: Anatomy) -> float:
+    """What encoding an image token costs, in tokens of the decoder, by their weights; 0 where none is shared."""
+    if _owner(anatomy.model) is None:
+        return 0.0
+    head = anatomy.model.get_output_embeddings().weight  # type: ignore[operator]
+    language = {id(weight) for weight in (*anatomy.decoder.parameters(), head)}
+    n_vision = sum(weight.numel() for weight in anatomy.model.parameters() if id(weight) not in language)
+    return n_vision / sum(weight.numel() for weight in anatomy.blocks.parameters())
+
+
+def _owner(model: nn.Module) -> nn.Module | None:
+    """The innermost module that gives image features."""
+    return next((module for module in reversed(list(model.modules())) if hasattr(module, _METHOD)), None)
 
 
 def _sharing(owner: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """Encoded samples become batches: by length, within a token budget, padded on the right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,32 +9,57 @@ from torch.nn import functional
 from delta_attnmask.batches import IGNORED_LABEL, EncodedBatch
 from delta_attnmask.reading.encoding import EncodedSample
 
+_WELL_FILLED = 0.25  # of the budget; what keeps a GPU busy
+_SHORT = 0.92  # of the longest sample
 
-def plan_batches(samples: Sequence[EncodedSample], batch_tokens: int) -> Iterator[list[EncodedSample]]:
+
+def plan_batches(
+    samples: Sequence[EncodedSample], batch_tokens: int, image_cost: float = 0.0
+) -> list[list[EncodedSample]]:
     """Group samples of similar length; a batch's longest sample times its size stays within `batch_tokens`.
 
-    Samples of the same images follow each other, since a batch encodes an image once (modeling/sharing.py).
     Samples with and without images never share a batch: their inputs have other keys.
+    image_cost: what encoding an image token costs, in tokens of the decoder. Samples of the same images are put
+        together where that saves more (a batch encodes an image once) than the padding that it brings.
     """
-    batch: list[EncodedSample] = []
-    longest = 0
-    for sample in _by_length(samples):
-        is_full = max(longest, sample.n_tokens) * (len(batch) + 1) > batch_tokens
-        if batch and (is_full or set(batch[0].inputs) != set(sample.inputs)):
-            yield batch
-            batch, longest = [], 0
-        batch.append(sample)
-        longest = max(longest, sample.n_tokens)
-    if batch:
-        yield batch
+    plans = [_fill(ordered, batch_tokens) for ordered in (_by_length(samples), _by_images(samples))]
+    return min(plans, key=lambda plan: sum(_cost(batch, image_cost) for batch in plan))
 
 
 def _by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
-    """Longest first; those of the same images together, at the place of their longest."""
+    return sorted(samples, key=lambda s: (sorted(s.inputs), -s.n_tokens, s.row))
+
+
+def _by_images(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
+    """Longest first, but those of the same images follow each other."""
     longest: dict[tuple[str, ...], int] = {}
     for sample in samples:
         longest[sample.images] = max(sample.n_tokens, longest.get(sample.images, 0))
     return sorted(samples, key=lambda s: (sorted(s.inputs), -longest[s.images], s.images, -s.n_tokens, s.row))
+
+
+def _fill(ordered: Sequence[EncodedSample], batch_tokens: int) -> list[list[EncodedSample]]:
+    batches: list[list[EncodedSample]] = []
+    for sample in ordered:
+        if not batches or _is_closed(batches[-1], sample, batch_tokens):
+            batches.append([])
+        batches[-1].append(sample)
+    return batches
+
+
+def _is_closed(batch: Sequence[EncodedSample], sample: EncodedSample, batch_tokens: int) -> bool:
+    """Whether the sample needs a batch of its own: other inputs, no room, or too much padding in a batch well filled."""
+    longest = max(other.n_tokens for other in batch)
+    is_full = max(longest, sample.n_tokens) * (len(batch) + 1) > batch_tokens
+    is_filled = longest * len(batch) >= _WELL_FILLED * batch_tokens
+    is_short = sample.n_tokens < _SHORT * longest
+    return set(batch[0].inputs) != set(sample.inputs) or is_full or (is_filled and is_short)
+
+
+def _cost(batch: Sequence[EncodedSample], image_cost: float) -> float:
+    """Of running a batch, in tokens of the decoder, padding included."""
+    images = {sample.images: sample.n_image_tokens for sample in batch}
+    return max(sample.n_tokens for sample in batch) * len(batch) + image_cost * sum(images.values())
 
 
 def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> EncodedBatch:

@@ -18,6 +18,7 @@ from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import self_check, tolerance
+from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.reading.traits import answer_type, question
@@ -105,6 +106,7 @@ class UnitScorer:
         self.plan = plan
         self.batch_tokens = plan.batch_tokens
         self._is_checked = False
+        self._image_cost = image_cost(examine(loaded.model))
         self._load_image = load_image
         self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
@@ -161,10 +163,10 @@ class UnitScorer:
     def compute(self, unit: PreparedUnit) -> ScoredUnit:
         """Score the encoded rows; one result for each row of the unit, in input order."""
         found = _Found(failures=dict(unit.failures))
-        for batch in plan_batches(unit.samples, self.batch_tokens):
+        for batch in plan_batches(unit.samples, self.batch_tokens, self._image_cost):
             self._run(batch, self._score, found)
         for name, variants in unit.variants.items():
-            for batch in plan_batches(variants, self.batch_tokens):
+            for batch in plan_batches(variants, self.batch_tokens, self._image_cost):
                 self._run(batch, partial(self._score_variant, name), _Found(found.numbers))
         samples = {sample.row: sample for sample in unit.samples}
         scores = [
