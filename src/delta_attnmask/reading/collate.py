@@ -48,7 +48,7 @@ def _fill(ordered: Sequence[EncodedSample], batch_tokens: int) -> list[list[Enco
 
 
 def _is_closed(batch: Sequence[EncodedSample], sample: EncodedSample, batch_tokens: int) -> bool:
-    """Whether the sample needs a batch of its own: other inputs, no room, or too much padding in a batch well filled."""
+    """Whether a new batch begins: other inputs, no room, or too much padding in a batch that is filled well."""
     longest = max(other.n_tokens for other in batch)
     is_full = max(longest, sample.n_tokens) * (len(batch) + 1) > batch_tokens
     is_filled = longest * len(batch) >= _WELL_FILLED * batch_tokens
