@@ -70,6 +70,12 @@ def test_what_is_read_of_a_calibration(tmp_path):
     assert read_calibrated(tmp_path) == Calibrated("delta", {"source": 0.25})
 
 
+def test_ratios_hold_for_what_was_calibrated_alone():
+    found = Calibrated("delta", {"source": 0.25}, settings={"block": -2})
+    assert found.ratios_for("delta", {"block": -2, "dtype": "float32"}) == {"source": 0.25}
+    assert found.ratios_for("loss", {"block": -2}) == found.ratios_for("delta", {"block": -4}) == {}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"form": "delta"}', '{"form": 1, "warnings": 2}'])
 def test_what_is_no_calibration(tmp_path, text):
     (tmp_path / "calibration.json").write_text(text)

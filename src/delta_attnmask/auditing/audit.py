@@ -1,5 +1,6 @@
 """One report on a run and a selection: what the score goes along with, what it does to the data, what it costs."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -63,7 +64,7 @@ def audit_run(
             "settings": with_settings(candidates, sweep, selection) if (sweep := read_side(run, "sweep")) else {},
             "runs": _with_runs(candidates, selection, others or {}, run),
         },
-        "defects": expected_defects(calibrated, selection),
+        "defects": expected_defects(calibrated, selection, run.manifest.settings),
         "costs": _costs(run, calibrated, train_rate, epochs),
         "warnings": list(calibrated.warnings) if calibrated else [],
     }
@@ -85,21 +86,18 @@ def read_side(run: RunFolder, kind: str) -> pa.Table | None:
     return ds.dataset(shards, format="parquet").to_table() if shards else None
 
 
-def expected_defects(calibrated: Calibrated | None, selection: Selection) -> dict[str, Any] | None:
+def expected_defects(
+    calibrated: Calibrated | None, selection: Selection, settings: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """What share of the kept rows is defective for some shares in the pool, if its defects are like the planted ones.
 
     From the planted share that the selection's quota keeps on the calibration's sample; None where it isn't known.
     """
     columns = tuple(selection.options.get("columns", ()))
     quota = next((name for name, names in QUOTAS.items() if names == columns), None)
-    if (
-        calibrated is None
-        or quota is None
-        or quota not in calibrated.planted_ratio
-        or calibrated.form != selection.column
-    ):
+    ratio = calibrated.ratios_for(selection.column, settings).get(quota or "") if calibrated else None
+    if ratio is None:
         return None
-    ratio = calibrated.planted_ratio[quota]
     return {
         "quota": quota,
         "planted_ratio": ratio,

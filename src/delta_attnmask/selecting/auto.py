@@ -30,7 +30,8 @@ _MAX_SAMPLE = 200_000  # candidates that the distortions are measured on
 class Calibrated:
     """What `select` reads of a run's calibration.
 
-    form: the column that it chose. planted_ratio: quota to planted copies kept relative to chance; {} if not rated.
+    form, settings: the column that it chose, and the mask settings.
+    planted_ratio: quota to planted copies kept relative to chance; {} if not rated.
     warnings: what no setting could see, in plain words. seconds: how long it took.
     """
 
@@ -38,6 +39,12 @@ class Calibrated:
     planted_ratio: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def ratios_for(self, column: str, settings: Mapping[str, Any]) -> Mapping[str, float]:
+        """`planted_ratio` if it was measured on this column under these settings of a run; else {}."""
+        is_same = all(settings.get(name) == value for name, value in self.settings.items())
+        return self.planted_ratio if column == self.form and is_same else {}
 
 
 def read_calibrated(run: Path) -> Calibrated | None:
@@ -48,7 +55,9 @@ def read_calibrated(run: Path) -> Calibrated | None:
         options = report.get("quota", {}).get("options", {})
         ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
         warnings = tuple(map(str, report["warnings"]))
-        return Calibrated(report["form"], ratios, warnings, float(report.get("seconds", 0)))
+        return Calibrated(
+            report["form"], ratios, warnings, float(report.get("seconds", 0)), dict(report.get("settings", {}))
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """From a run folder and what the user asked for to a selection; nothing is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -77,7 +78,8 @@ def plan_selection(folder: RunFolder, keep: str, by: str | None = None, options:
         n_clusters = options.n_clusters or default_clusters(len(candidates))
         candidates = with_clusters(candidates, n_clusters)
         prepared |= {"n_clusters": n_clusters}
-    selection = _select(candidates, Budget(n_rows=n_keep), column, options, calibrated)
+    ratios = calibrated.ratios_for(column, folder.manifest.settings) if calibrated else {}
+    selection = _select(candidates, Budget(n_rows=n_keep), column, options, ratios)
     selection = replace(selection, budget=budget, details=selection.details | prepared)
     return Plan(_with_context(selection, candidates, calibrated), scores)
 
@@ -88,13 +90,12 @@ def _require_enough(n_left: int, n_keep: int) -> None:
 
 
 def _select(
-    candidates: Candidates, budget: Budget, column: str, options: Options, calibrated: Calibrated | None
+    candidates: Candidates, budget: Budget, column: str, options: Options, ratios: Mapping[str, float]
 ) -> Selection:
     """The selection by the named rule, or by the default one with the choice of its quota in the details."""
     rule, columns, chosen = options.rule, options.columns, {}
     if rule in ("auto", "quota", "diverse") and not columns:
         share = budget.resolve(len(candidates)) / len(candidates)
-        ratios = calibrated.planted_ratio if calibrated and calibrated.form == column else {}
         found = choose_columns(candidates, share, ratios, needs_quota=rule == "quota" or options.shapes_strata)
         columns, chosen = found.columns, {"quota_choice": found.details}
     if rule == "auto":
