@@ -88,11 +88,13 @@ class EncodedBatch:
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "EncodedBatch":
         """Move to a device; floating inputs (pixels) are cast to `dtype`."""
         moved = {name: _move(value, device, dtype) for name, value in self.inputs.items()}
-        return EncodedBatch(moved, self.labels.to(device, non_blocking=True), self.rows)
+        return EncodedBatch(moved, _move(self.labels, device, None), self.rows)
 
 
 def _move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     if not isinstance(value, Tensor):
         return value
     target = dtype if dtype is not None and value.is_floating_point() else value.dtype
+    if device.type == "cuda" and value.device.type == "cpu":  # out of pinned memory the copy doesn't hold up anything
+        return value.to(target).pin_memory().to(device, non_blocking=True)
     return value.to(device, target, non_blocking=True)

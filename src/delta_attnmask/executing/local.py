@@ -17,12 +17,18 @@ def run_units(
     `prepare` runs one unit ahead in a thread of its own. An exception of either ends the run at its unit;
     everything yielded before stands.
     """
+    for _, prepared in ahead(units, prepare):
+        yield compute(prepared.result())
+
+
+def ahead(units: Iterable[Unit], prepare: Callable[[Unit], Prepared]) -> Iterator[tuple[Unit, Future[Prepared]]]:
+    """Each unit with what `prepare` makes of it, begun in a thread of its own before the unit in front is done with."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
-        waiting: Future[Prepared] | None = None
+        waiting: tuple[Unit, Future[Prepared]] | None = None
         for unit in units:
-            upcoming = pool.submit(prepare, unit)
+            upcoming = unit, pool.submit(prepare, unit)
             if waiting is not None:
-                yield compute(waiting.result())
+                yield waiting
             waiting = upcoming
         if waiting is not None:
-            yield compute(waiting.result())
+            yield waiting

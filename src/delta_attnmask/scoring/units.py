@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import RowError, UnsupportedModelError
+from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
@@ -42,6 +44,9 @@ class _Found:
     failures: dict[int, str] = field(default_factory=dict)
     sweep: dict[int, list[float]] = field(default_factory=dict)
     embeddings: dict[int, NDArray[np.float16]] = field(default_factory=dict)
+
+
+BatchFunction = Callable[[EncodedBatch, _Found], None]
 
 
 @dataclass(frozen=True)
@@ -163,11 +168,9 @@ class UnitScorer:
     def compute(self, unit: PreparedUnit) -> ScoredUnit:
         """Score the encoded rows; one result for each row of the unit, in input order."""
         found = _Found(failures=dict(unit.failures))
-        for batch in plan_batches(unit.samples, self.batch_tokens, self._image_cost):
-            self._run(batch, self._score, found)
+        self._run_all(unit.samples, self._score, found)
         for name, variants in unit.variants.items():
-            for batch in plan_batches(variants, self.batch_tokens, self._image_cost):
-                self._run(batch, partial(self._score_variant, name), _Found(found.numbers))
+            self._run_all(variants, partial(self._score_variant, name), _Found(found.numbers))
         samples = {sample.row: sample for sample in unit.samples}
         scores = [
             _result(record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row, ""))
@@ -180,7 +183,9 @@ class UnitScorer:
 
     def collate(self, samples: Sequence[EncodedSample]) -> EncodedBatch:
         """The batch on the model's device, pixels in the model's precision."""
-        return collate(samples, self.encoder.pad_token_id).to(self.loaded.device, self.loaded.dtype)
+        batch = collate(samples, self.encoder.pad_token_id)
+        batch = replace(batch, inputs=with_positions(self.loaded.model, batch.inputs))
+        return batch.to(self.loaded.device, self.loaded.dtype)
 
     def _encode(self, record: Record) -> dict[str, EncodedSample] | str:
         """The row under the name "" and its variants under theirs, or why the row can't be encoded."""
@@ -197,10 +202,17 @@ class UnitScorer:
                     encoded[name] = self.encoder.encode(changed, images if changed.images else [])
         return encoded
 
-    def _run(self, samples: list[EncodedSample], score: Callable[[EncodedBatch, _Found], None], found: _Found) -> None:
+    def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
+        """Score in batches; each is collated and copied to the device while the one before it is scored."""
+        for batch, collated in ahead(plan_batches(samples, self.batch_tokens, self._image_cost), self.collate):
+            self._run(batch, collated.result, score, found)
+
+    def _run(
+        self, samples: list[EncodedSample], collated: Callable[[], EncodedBatch], score: BatchFunction, found: _Found
+    ) -> None:
         """Score a batch. A batch that fails is halved, so that one bad sample takes no other with it."""
         try:
-            score(self.collate(samples), found)
+            score(collated(), found)
             return
         except _FATAL:
             raise
@@ -215,8 +227,8 @@ class UnitScorer:
             torch.cuda.empty_cache()
             self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
         middle = len(samples) // 2
-        self._run(samples[:middle], score, found)
-        self._run(samples[middle:], score, found)
+        for half in (samples[:middle], samples[middle:]):
+            self._run(half, partial(self.collate, half), score, found)
 
     def _score(self, batch: EncodedBatch, found: _Found) -> None:
         result = sweep_batch(
