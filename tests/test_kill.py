@@ -102,15 +102,15 @@ def finish(child: ForkServerProcess) -> int:
 def tables(out: Path) -> dict[str, pa.Table]:
     run = RunFolder.open(out)
     assert run.is_complete
-    sweep = {shard.name: pq.read_table(shard) for shard in sorted((out / "sweep").glob("*"))}
-    return {"scores": run.read_scores()} | sweep
+    side = {shard.name: pq.read_table(shard) for shard in sorted((out / "embeddings").glob("*"))}
+    return {"scores": run.read_scores()} | side
 
 
 @pytest.fixture(scope="module")
 def whole(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pa.Table]:
     """The tables of a run that nothing interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert finish(begin(command(embedded, out, "--sweep"))) == 0
+    assert finish(begin(command(embedded, out, "--embeddings"))) == 0
     found = tables(out)
     assert found["scores"].num_rows == N_ROWS
     assert set(found["scores"]["status"].to_pylist()) == {"ok"}
@@ -124,9 +124,9 @@ def test_a_run_killed_at_many_moments_ends_with_the_same_table(
     out = tmp_path / "run"
     assert len(MOMENTS) >= 10
     for moment in MOMENTS:
-        assert finish(begin(command(embedded, out, "--sweep"), moment)) == -signal.SIGKILL, moment.name
+        assert finish(begin(command(embedded, out, "--embeddings"), moment)) == -signal.SIGKILL, moment.name
         assert not (out / "complete.json").exists()
-    assert finish(begin(command(embedded, out, "--sweep"))) == 0
+    assert finish(begin(command(embedded, out, "--embeddings"))) == 0
     assert tables(out) == whole
     assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
 
