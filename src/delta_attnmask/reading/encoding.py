@@ -100,12 +100,12 @@ class Encoder:
         self._refuse(record)
         text, answers = self._render(record)
         options = self._options(text)
-        tokenized = self._tokenizer(text, return_offsets_mapping=True, **options)
+        tokenized = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)
+        self._refuse_length(len(tokenized["input_ids"]))  # before images are processed
         runs = [self._answer_run(text, tokenized, answer) for answer in answers]
         inputs = dict(self._call(text, images, options))
         ids = inputs["input_ids"][0].tolist()
-        if self._max_tokens is not None and len(ids) > self._max_tokens:
-            raise RowError(f"{len(ids)} tokens, more than the model's {self._max_tokens}")
+        self._refuse_length(len(ids))
         labels = torch.full_like(inputs["input_ids"], IGNORED_LABEL)
         for run in _place(runs, tokenized["input_ids"], ids, self._placeholder):
             labels[0, run] = inputs["input_ids"][0, run]
@@ -117,6 +117,10 @@ class Encoder:
             raise RowError("the row has an image, but this model takes none")
         if any(found := self._special_text.search(turn.text) for turn in record.turns):
             raise RowError(f"the text contains the model's special token {found.group()!r}")  # type: ignore[union-attr]
+
+    def _refuse_length(self, n_tokens: int) -> None:
+        if self._max_tokens is not None and n_tokens > self._max_tokens:
+            raise RowError(f"{n_tokens} tokens, more than the model's {self._max_tokens}")
 
     def _render(self, record: Record) -> tuple[str, list[Answer]]:
         """The whole prompt, and where the answers are in it."""
