@@ -232,14 +232,19 @@ def test_out_of_memory_halves_the_batch_and_keeps_it_small(
 def test_a_limit_found_out_is_not_raised_by_a_larger_batch_that_fails_later(
     embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = dataset_of(folder, [row() for _ in range(16)])
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=800))
-    monkeypatch.setattr(
-        units, "sweep_batch", failing(lambda labels: torch.OutOfMemoryError("full") if len(labels) > 1 else None)
-    )
+    dataset = dataset_of(folder, [row(answer="A cat." + " cat" * (60 * (n < 8))) for n in range(16)])
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=1200))
+
+    def when(labels: torch.Tensor) -> Exception | None:
+        is_long = labels.shape[1] > 120
+        return torch.OutOfMemoryError("full") if len(labels) > (1 if is_long else 4) else None
+
+    monkeypatch.setattr(units, "sweep_batch", failing(when))
     scored = scorer.compute(scorer.prepare(0, dataset))
     assert {score.status for score in scored.scores} == {"ok"}
-    assert scorer.batch_tokens < 2 * scored.scores[0].n_tokens  # type: ignore[operator]
+    longest, shortest = (scored.scores[n].n_tokens or 0 for n in (0, -1))
+    assert longest > 120
+    assert scorer.batch_tokens <= longest < 4 * shortest  # a failed batch of 8 short ones alone would leave 4 of them
 
 
 def test_a_row_too_large_for_the_memory_fails_alone(
