@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_ELEMENTS = 1 << 24  # of one chunk's scores: 64 MiB in float32
-_CACHE_ELEMENTS = 1 << 18  # of one chunk's scores on a CPU, so that they stay in its cache
+_CACHE_ELEMENTS = 1 << 18  # of one chunk's scores for each core of a CPU, so that they stay in its cache
 _CPU_QUERIES = 32  # a chunk on a CPU; small, since causal chunks skip the keys behind them
 _GPU_QUERIES = 256
 _LOG2_E = math.log2(math.e)
@@ -123,7 +123,7 @@ def _tiles(is_counted: Tensor, n_heads: int) -> Iterator[Tile]:
         step = max(16, min(_GPU_QUERIES, _CHUNK_ELEMENTS // (batch * n_heads * seq)))
         yield from (Tile(slice(0, batch), start, min(start + step, seq)) for start in range(0, seq, step))
         return
-    n_samples = max(1, _CACHE_ELEMENTS // (n_heads * seq * _CPU_QUERIES))
+    n_samples = max(1, torch.get_num_threads() * _CACHE_ELEMENTS // (n_heads * seq * _CPU_QUERIES))
     for first in range(0, batch, n_samples):
         samples = slice(first, min(first + n_samples, batch))
         counted = is_counted[samples].any(0).nonzero()
