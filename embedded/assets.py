@@ -115,7 +115,9 @@ def read_easy_vqa(data: Path) -> tuple[NDArray[np.uint8], list[list[tuple[str, s
         by_picture: list[list[tuple[str, str]]] = [[] for _ in range(count)]
         for question, answer, picture in questions:
             by_picture[picture].append((question, answer))
-        pictures += [np.asarray(PILImage.open(data / part / "images" / f"{i}.png").convert("RGB")) for i in range(count)]
+        pictures += [
+            np.asarray(PILImage.open(data / part / "images" / f"{i}.png").convert("RGB")) for i in range(count)
+        ]
         asked += by_picture
     return np.stack(pictures), asked
 
@@ -147,7 +149,9 @@ def read_tables(data: Path) -> dict[str, list[float]]:
     tables["miles driven"] = [float(row["miles"]) for row in driving]
     tables["the price of gas"] = [float(row["gas"]) for row in driving]
     tables["barley yields"] = [float(row["yield"]) for row in json.loads((data / "barley.json").read_text())]
-    cars = [row for row in json.loads((data / "cars.json").read_text()) if row["Horsepower"] and row["Miles_per_Gallon"]]
+    cars = [
+        row for row in json.loads((data / "cars.json").read_text()) if row["Horsepower"] and row["Miles_per_Gallon"]
+    ]
     tables["horsepower of cars"] = [float(row["Horsepower"]) for row in cars]
     tables["miles per gallon"] = [float(row["Miles_per_Gallon"]) for row in cars]
     crimea = json.loads((data / "crimea.json").read_text())
@@ -184,7 +188,11 @@ def _icon_name(concept: Concept, style: str, icons: dict[str, Any], hexcodes: di
         return name
     plain = concept.emoji.replace("’", "").replace("'", "")
     slug, joined = plain.replace(" ", "-").lower(), re.sub(r"[ -]", "", plain)
-    tries = [concept.fx_name] if style == NEW_STYLE and concept.fx_name else [slug, f"{slug}-face", joined, joined.removesuffix("face")]
+    tries = (
+        [concept.fx_name]
+        if style == NEW_STYLE and concept.fx_name
+        else [slug, f"{slug}-face", joined, joined.removesuffix("face")]
+    )
     return next((name for name in tries if name in icons["icons"]), "")
 
 
@@ -205,7 +213,9 @@ def _square(picture: PILImage.Image) -> NDArray[np.uint8]:
         raise SystemExit("an icon rendered empty")
     picture = picture.crop(box)
     scale = SIDE / max(picture.size)
-    picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), PILImage.Resampling.LANCZOS)
+    picture = picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), PILImage.Resampling.LANCZOS
+    )
     canvas = PILImage.new("RGBA", (SIDE, SIDE))
     canvas.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
     return np.asarray(canvas)

@@ -21,7 +21,7 @@ from .cards import data_card
 from .concepts import concepts
 from .defects import KINDS, plant
 from .licences import licences_text
-from .sample import Image, Row
+from .sample import Image, Row, is_right
 from .sources import SOURCES
 from .sources.clipart import split_places
 from .sources.mixing import Split
@@ -39,6 +39,7 @@ def main() -> None:
     rng = random.Random(SEED)
     pool, test = draw_split(rng, "pool"), draw_split(rng, "test")
     plant(rng, pool)
+    check(pool + test)
     test = without(test, {digest(picture.pixels) for row in pool for picture in row.pictures})
     write(SHIPPED, {"pool": pool, "test": test})
     counts = summary(pool, test)
@@ -52,6 +53,14 @@ def draw_split(rng: random.Random, split: Split) -> list[Row]:
     rows = [row for source, n in SIZES[split].items() for row in SOURCES[source](rng, n, split)]
     unique = {_key(row): row for row in rows}
     return rng.sample(list(unique.values()), len(unique))
+
+
+def check(rows: list[Row]) -> None:
+    """Every clean turn has the answer that the facts give, and every defective row a turn that hasn't."""
+    for row in rows:
+        wrong = [turn for turn in row.turns if not is_right(turn.question, row.facts, turn.answer)]
+        if bool(wrong) != bool(row.defect):
+            raise ValueError(f"{row.source}, defect {row.defect}: {[(turn.asked, turn.answer) for turn in row.turns]}")
 
 
 def without(rows: list[Row], digests: set[str]) -> list[Row]:
@@ -70,7 +79,9 @@ def write(folder: Path, splits: dict[str, list[Row]]) -> None:
     with zipfile.ZipFile(folder / "images.zip", "w", zipfile.ZIP_STORED) as archive:
         for split, rows in splits.items():
             names: dict[str, str] = {}
-            entries = [to_llava(row, f"{split}-{i:05}", _store(archive, names, split, row)) for i, row in enumerate(rows)]
+            entries = [
+                to_llava(row, f"{split}-{i:05}", _store(archive, names, split, row)) for i, row in enumerate(rows)
+            ]
             _write_list(folder / f"{split}.json", entries)
     planted = {str(i): row.defect for i, row in enumerate(splits["pool"]) if row.defect}
     (folder / "defects.json").write_text(json.dumps(planted, indent=0) + "\n")
@@ -98,7 +109,7 @@ def summary(pool: list[Row], test: list[Row]) -> dict[str, object]:
     return {
         "pool": _counts(pool), "test": _counts(test),
         "defects": dict(Counter(row.defect for row in pool if row.defect)),
-        "defects by source": {s: {k: sum(r.defect == k and r.source == s for r in pool) for k in KINDS} for s in SOURCES},
+        "defects by source": {source: _kinds(pool, source) for source in SOURCES},
         "bytes": {path.name: path.stat().st_size for path in sorted(SHIPPED.glob("*.*"))},
         "fingerprint": fingerprint(pool + test),
     }  # fmt: skip
@@ -122,6 +133,10 @@ def _counts(rows: list[Row]) -> dict[str, object]:
         "answers of one word": sum(len(t.answer.split()) == 1 for row in rows for t in row.turns),
         "answers of four words or more": sum(len(t.answer.split()) >= 4 for row in rows for t in row.turns),
     }  # fmt: skip
+
+
+def _kinds(rows: list[Row], source: str) -> dict[str, int]:
+    return {kind: sum(row.defect == kind and row.source == source for row in rows) for kind in KINDS}
 
 
 def _key(row: Row) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (rows of Markdown tables are one line each)
 """Writes DATA.md from the counts of a build."""
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ KIND_TEXTS = {
     "number_off": "a count that is off by one",
     "words_shuffled": "the words of an answer in another order",
     "truncated": "an answer cut after some words",
-    "generic": "\"I am not sure.\" and the like where the picture tells",
+    "generic": '"I am not sure." and the like where the picture tells',
     "other_source": "the answer of a row of another source",
     "question_swapped": "the question of another row of the source, to which the answer doesn't fit",
     "turns_crossed": "the answers of two turns exchanged",
@@ -87,7 +88,18 @@ def data_card(summary: dict[str, Any], n_concepts: int, clipart_train: int) -> s
 
 
 def _count_rows(pool: dict[str, Any], test: dict[str, Any]) -> list[str]:
-    names = ("rows", "images", "rows that share an image", "two images", "no image", "answers of one word", "answers of four words or more")
+    names = (
+        "rows",
+        "images",
+        "rows that share an image",
+        "two images",
+        "no image",
+        "answers of one word",
+        "answers of four words or more",
+    )
     rows = [f"| {name} | {pool[name]} | {test[name]} |" for name in names]
-    turns = [f"| rows of {n} turn{'s' if n > 1 else ''} | {pool['turns'][n]} | {test['turns'][n]} |" for n in sorted(pool["turns"])]
+    turns = [
+        f"| rows of {n} turn{'s' if n > 1 else ''} | {pool['turns'][n]} | {test['turns'][n]} |"
+        for n in sorted(pool["turns"])
+    ]
     return [*rows[:2], *turns, *rows[2:]]

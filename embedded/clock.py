@@ -14,4 +14,7 @@ def rate_at(peak: float, gone: float, warmup: float) -> float:
 
 def tell(elapsed_s: float, step: int, values: dict[str, float]) -> None:
     """One line of progress."""
-    print(f"{elapsed_s:6.0f} s  step {step:6}  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
+    print(
+        f"{elapsed_s:6.0f} s  step {step:6}  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()),
+        flush=True,
+    )

@@ -83,9 +83,11 @@ def pack(rows: Iterable[Row], tokenizer: Tokenizer, forbidden: frozenset[str] = 
         marks += is_answer
         starts.append(len(tokens))
         places = [pictures.setdefault(k, (len(pictures), p.pixels))[0] for k, p in zip(keys, row.pictures, strict=True)]
-        picture_of.append((places + [-1, -1])[:2])
+        picture_of.append([*places, -1, -1][:2])
         sources.append(names.index(row.source))
-    stacked = np.stack([pixels for _, pixels in pictures.values()]) if pictures else np.empty((0, SIDE, SIDE, 3), np.uint8)
+    stacked = (
+        np.stack([pixels for _, pixels in pictures.values()]) if pictures else np.empty((0, SIDE, SIDE, 3), np.uint8)
+    )
     return Corpus(
         np.array(tokens, np.int16), np.array(marks), np.array(starts), np.array(picture_of, np.int32).reshape(-1, 2),
         stacked, np.array(sources, np.int8),
@@ -101,12 +103,19 @@ def join(parts: Sequence[Corpus]) -> Corpus:
         n_tokens, n_pictures = n_tokens + len(part.tokens), n_pictures + len(part.pictures)
     return Corpus(
         np.concatenate([p.tokens for p in parts]), np.concatenate([p.is_answer for p in parts]), np.concatenate(starts),
-        np.concatenate(picture_of), np.concatenate([p.pictures for p in parts]), np.concatenate([p.source_of for p in parts]),
+        np.concatenate(picture_of), np.concatenate([p.pictures for p in parts]),
+        np.concatenate([p.source_of for p in parts]),
     )  # fmt: skip
 
 
 def generate(
-    n: int, split: Split, tokenizer_file: Path, forbidden: frozenset[str], processes: int, part: int = 0, chunk: int = 4000
+    n: int,
+    split: Split,
+    tokenizer_file: Path,
+    forbidden: frozenset[str],
+    processes: int,
+    part: int = 0,
+    chunk: int = 4000,
 ) -> Corpus:
     """About `n` clean rows in the training mixture, drawn by many processes; the same for any number of them.
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from .sample import Picture, Row, Turn
 from .sources import blank_picture
@@ -19,24 +20,45 @@ from .wording import UNSURE
 SHARE = 0.4
 TRIES = 40
 WEIGHTS = {"image_swapped": 2.0, "answer_wrong": 2.0}  # the commonest faults of real collections
-Planter = Callable[[random.Random, Row, Sequence[Row]], bool]  # changes the row and says so, or leaves it as it was
+Planter = Callable[[random.Random, Row, "Pool"], bool]  # changes the row and says so, or leaves it as it was
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The rows, and the words of those that stay clean: a defect may leave no others behind."""
+
+    rows: Sequence[Row]
+    words: frozenset[str]
 
 
 def plant(rng: random.Random, rows: list[Row]) -> None:
-    """Give two fifths of every source's rows a defect, kinds as even as the rows allow."""
+    """Give two fifths of every source's rows a defect, kinds as even as their weights and the rows allow."""
+    victims = _choose(rng, rows)
+    pool = Pool(rows, _words_of(row for i, row in enumerate(rows) if i not in victims))
+    used: dict[str, Counter[str]] = defaultdict(Counter)
+    for i in sorted(victims, key=lambda i: (rows[i].source, rng.random())):
+        rows[i].defect = _plant_one(rng, rows[i], pool, used[rows[i].source])
+
+
+def _choose(rng: random.Random, rows: list[Row]) -> set[int]:
+    """Row numbers; rows with a word that no clean row would have stay clean themselves."""
+    victims: set[int] = set()
     for source in sorted({row.source for row in rows}):
-        members = [row for row in rows if row.source == source]
-        used: Counter[str] = Counter({kind: 0 for kind in KINDS})
-        for row in rng.sample(members, round(SHARE * len(members))):
-            kind = _plant_one(rng, row, rows, used)
-            used[kind] += 1
-            row.defect = kind
+        members = [i for i, row in enumerate(rows) if row.source == source]
+        victims.update(rng.sample(members, round(SHARE * len(members))))
+    known = _words_of(row for i, row in enumerate(rows) if i not in victims)
+    return {i for i in victims if _words_of([rows[i]]) <= known}
 
 
-def _plant_one(rng: random.Random, row: Row, rows: Sequence[Row], used: Counter[str]) -> str:
+def _words_of(rows: Iterable[Row]) -> frozenset[str]:
+    return frozenset(word for row in rows for turn in row.turns for word in (*_words(turn.asked), *_words(turn.answer)))
+
+
+def _plant_one(rng: random.Random, row: Row, pool: Pool, used: Counter[str]) -> str:
     """The first kind that fits the row, the rarest so far (for its weight) first."""
     for kind in sorted(KINDS, key=lambda kind: (used[kind] / WEIGHTS.get(kind, 1.0), rng.random())):
-        if KINDS[kind](rng, row, rows):
+        if KINDS[kind](rng, row, pool):
+            used[kind] += 1
             return kind
     raise ValueError(f"no defect fits {row}")
 
@@ -52,8 +74,10 @@ def differs(answer: str, truth: str | None) -> bool:
     return not re.search(rf"\b{re.escape(short)}\b", long)
 
 
-def _image_swapped(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
-    others = [r for r in rows if r.source == row.source and len(r.pictures) == 1 and r is not row and r.defect is None]
+def _image_swapped(rng: random.Random, row: Row, pool: Pool) -> bool:
+    others = [
+        r for r in pool.rows if r.source == row.source and len(r.pictures) == 1 and r is not row and r.defect is None
+    ]
     if len(row.pictures) != 1:
         return False
     found = [rng.choice(others) for _ in range(TRIES)]
@@ -61,78 +85,84 @@ def _image_swapped(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
     return _show(row, best.pictures[0]) if 2 * _wrong_turns(row, best.facts) >= len(row.turns) else False
 
 
-def _image_blank(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _image_blank(rng: random.Random, row: Row, pool: Pool) -> bool:
     if len(row.pictures) != 1:
         return False
     picture = blank_picture(row.source, rng)
     return _show(row, picture) if 2 * _wrong_turns(row, picture.facts) >= len(row.turns) else False
 
 
-def _answer_wrong(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
-    return _change(row, lambda turn: None if _polarity(turn.answer) else _draw_other(rng, turn, lambda _: True))
+def _answer_wrong(rng: random.Random, row: Row, pool: Pool) -> bool:
+    return _change(row, pool, lambda turn: None if _polarity(turn.answer) else _draw_other(rng, turn, lambda _: True))
 
 
-def _yes_no_inverted(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _yes_no_inverted(rng: random.Random, row: Row, pool: Pool) -> bool:
     def inverted(turn: Turn) -> str | None:
         polarity = _polarity(turn.answer)
         return _draw_other(rng, turn, lambda a: _polarity(a) not in ("", polarity)) if polarity else None
 
-    return _change(row, inverted)
+    return _change(row, pool, inverted)
 
 
-def _number_off(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _number_off(rng: random.Random, row: Row, pool: Pool) -> bool:
     def off(turn: Turn) -> str | None:
         if not turn.question.kind.startswith("count"):
             return None
         return _draw_other(rng, turn, lambda a: abs(_number(a) - _number(turn.answer)) == 1)
 
-    return _change(row, off)
+    return _change(row, pool, off)
 
 
-def _words_shuffled(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _words_shuffled(rng: random.Random, row: Row, pool: Pool) -> bool:
     def shuffled(turn: Turn) -> str | None:
         words = turn.answer.split()
         return " ".join(rng.sample(words, len(words))) if len(words) >= 4 else None
 
-    return _change(row, shuffled)
+    return _change(row, pool, shuffled)
 
 
-def _truncated(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _truncated(rng: random.Random, row: Row, pool: Pool) -> bool:
     def cut(turn: Turn) -> str | None:
         words = turn.answer.split()
         return " ".join(words[: rng.randint(2, len(words) - 2)]) if len(words) >= 4 else None
 
-    return _change(row, cut)
+    return _change(row, pool, cut)
 
 
-def _generic(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _generic(rng: random.Random, row: Row, pool: Pool) -> bool:
     phrase = rng.choice(UNSURE)
-    return _change(row, lambda turn: phrase if turn.answer not in UNSURE else None)
+    return _change(row, pool, lambda turn: phrase if turn.answer not in UNSURE else None)
 
 
-def _other_source(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
-    others = [r for r in rows if r.source not in (row.source, "text") and r.defect is None]
+def _other_source(rng: random.Random, row: Row, pool: Pool) -> bool:
+    others = [r for r in pool.rows if r.source not in (row.source, "text") and r.defect is None]
 
     def foreign(turn: Turn) -> str | None:
         answers = (rng.choice(rng.choice(others).turns).answer for _ in range(TRIES))
         return next((a for a in answers if differs(a, turn.answer) and not _polarity(a) and not _like(a, turn)), None)
 
-    return _change(row, foreign)
+    return _change(row, pool, foreign)
 
 
-def _question_swapped(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _question_swapped(rng: random.Random, row: Row, pool: Pool) -> bool:
     """The first turn gets the question of another row of the source, to which its answer is wrong."""
     turn = row.turns[0]
-    others = [r for r in rows if r.source == row.source and len(r.pictures) == len(row.pictures) and r.defect is None]
+    others = [
+        r for r in pool.rows if r.source == row.source and len(r.pictures) == len(row.pictures) and r.defect is None
+    ]
     for other in (rng.choice(others) for _ in range(TRIES)):
         question = other.turns[0].question
-        if question.kind != turn.question.kind and differs(turn.answer, question.reply(row.facts)):
+        if (
+            question.kind != turn.question.kind
+            and set(_words(question.text)) <= pool.words
+            and differs(turn.answer, question.reply(row.facts))
+        ):
             turn.question, turn.asked = question, question.text
             return True
     return False
 
 
-def _turns_crossed(rng: random.Random, row: Row, rows: Sequence[Row]) -> bool:
+def _turns_crossed(rng: random.Random, row: Row, pool: Pool) -> bool:
     """The first two answers change places."""
     if len(row.turns) < 2 or not differs(row.turns[0].answer, row.turns[1].answer):
         return False
@@ -149,9 +179,14 @@ KINDS: dict[str, Planter] = {
 }  # fmt: skip
 
 
-def _change(row: Row, change: Callable[[Turn], str | None]) -> bool:
-    """Change every answer that the kind fits; a change must leave the turn wrong."""
-    changed = [(turn, new) for turn in row.turns if (new := change(turn)) is not None and _words(new) != _words(turn.answer)]
+def _change(row: Row, pool: Pool, change: Callable[[Turn], str | None]) -> bool:
+    """Change every answer that the kind fits; a change must leave the turn wrong, in words that clean rows have too."""
+    new_answers = [(turn, change(turn)) for turn in row.turns]
+    changed = [
+        (turn, new)
+        for turn, new in new_answers
+        if new and _words(new) != _words(turn.answer) and set(_words(new)) <= pool.words
+    ]
     for turn, new in changed:
         turn.answer = new
     return bool(changed)
@@ -187,4 +222,4 @@ def _number(answer: str) -> int:
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w'-]+", text.lower())
+    return re.findall(r"[\w-]+", text.lower())

@@ -14,7 +14,8 @@ from .concepts import concepts
 from .sample import SIDE, Image, Picture
 
 COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 60, 56), "orange": (242, 150, 48), "yellow": (246, 222, 84), "green": (84, 174, 92), "blue": (72, 118, 208),
+    "red": (214, 60, 56), "orange": (242, 150, 48), "yellow": (246, 222, 84), "green": (84, 174, 92),
+    "blue": (72, 118, 208),
     "purple": (142, 84, 176), "gray": (146, 146, 146), "white": (248, 248, 248), "black": (34, 34, 34),
 }  # fmt: skip
 BAR_COLORS = tuple(name for name in COLORS if name != "white")
@@ -53,7 +54,11 @@ def draw_scene(rng: random.Random, scene: Scene, style: str) -> Picture:
     canvas = PILImage.new("RGB", (SIDE, SIDE), jitter_color(rng, scene.ground))
     regions = np.zeros((SIDE, SIDE), np.int16)
     for thing in scene.things:
-        side = rng.randint(26, 30) if thing.corner != "middle" else rng.randint(*((26, 34) if thing.size == "small" else (48, 60)))
+        side = (
+            rng.randint(26, 30)
+            if thing.corner != "middle"
+            else rng.randint(*((26, 34) if thing.size == "small" else (48, 60)))
+        )
         sprite = _sprite(thing.label, style).resize((side, side), PILImage.Resampling.LANCZOS)
         if rng.random() < 0.5:
             sprite = sprite.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT)

@@ -68,7 +68,9 @@ def accuracy_table(model: torch.nn.Module, processor: AutoProcessor) -> dict[str
     table: dict[str, dict[str, float]] = {}
     for source in sorted({turn.source for turn in asked}):
         places = [i for i, turn in enumerate(asked) if turn.source == source]
-        scores = {name: sum(given[i] == asked[i].answer for i in places) / len(places) for name, given in answers.items()}
+        scores = {
+            name: sum(given[i] == asked[i].answer for i in places) / len(places) for name, given in answers.items()
+        }
         table[source] = {"n": len(places)} | scores
     return table
 
@@ -101,7 +103,9 @@ def paths_of(row: dict[str, object]) -> list[str]:
 
 
 @torch.inference_mode()
-def answer_all(model: torch.nn.Module, processor: AutoProcessor, asked: Sequence[Asked], condition: Condition, size: int = 32) -> list[str]:
+def answer_all(
+    model: torch.nn.Module, processor: AutoProcessor, asked: Sequence[Asked], condition: Condition, size: int = 32
+) -> list[str]:
     """Greedy answers in the order asked."""
     processor.tokenizer.padding_side = "left"
     answers = [""] * len(asked)
@@ -149,7 +153,11 @@ def _by_picture_count(places: list[int], asked: Sequence[Asked]) -> list[list[in
 
 
 def _partner(rng: random.Random, row: dict[str, object], rows: list[dict[str, object]]) -> dict[str, object]:
-    fitting = [r for r in rows if r["source"] == row["source"] and len(paths_of(r)) == len(paths_of(row)) and paths_of(r) != paths_of(row)]
+    fitting = [
+        r
+        for r in rows
+        if r["source"] == row["source"] and len(paths_of(r)) == len(paths_of(row)) and paths_of(r) != paths_of(row)
+    ]
     return rng.choice(fitting) if fitting else row
 
 

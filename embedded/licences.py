@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (rows of Markdown tables are one line each)
 """Writes LICENSES.md: where the shipped pictures come from, and the texts that must go with them."""
 
 from __future__ import annotations

@@ -68,8 +68,27 @@ class Shape:
 
 
 SHAPES = {
-    "tiny": Shape(hidden=64, inner=128, heads=2, key_heads=2, blocks=2, vision_hidden=64, vision_inner=128, vision_heads=2, vision_blocks=2),
-    "lean": Shape(hidden=128, inner=352, heads=4, key_heads=4, vision_hidden=128, vision_inner=512, vision_heads=4, vision_blocks=5),
+    "tiny": Shape(
+        hidden=64,
+        inner=128,
+        heads=2,
+        key_heads=2,
+        blocks=2,
+        vision_hidden=64,
+        vision_inner=128,
+        vision_heads=2,
+        vision_blocks=2,
+    ),
+    "lean": Shape(
+        hidden=128,
+        inner=352,
+        heads=4,
+        key_heads=4,
+        vision_hidden=128,
+        vision_inner=512,
+        vision_heads=4,
+        vision_blocks=5,
+    ),
     "small": Shape(),
     "wide": Shape(hidden=256, inner=576, heads=8, key_heads=4),
 }
@@ -91,7 +110,10 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(SPECIAL), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(), trainer)
     return PreTrainedTokenizerFast(
@@ -103,7 +125,10 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """The processor: 64 x 64 pixels, 8-pixel patches, 64 image tokens."""
     pictures = CLIPImageProcessor(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
     )
     return LlavaProcessor(
         pictures, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", image_token=IMAGE,
@@ -119,7 +144,8 @@ def make_config(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig
         num_attention_heads=shape.vision_heads, image_size=SIDE, patch_size=PATCH, projection_dim=shape.hidden,
     )  # fmt: skip
     text = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=shape.blocks,
+        vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=shape.inner,
+        num_hidden_layers=shape.blocks,
         num_attention_heads=shape.heads, num_key_value_heads=shape.key_heads, max_position_embeddings=1024,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=ids[END], pad_token_id=ids[PAD],
     )  # fmt: skip
@@ -131,7 +157,9 @@ def make_config(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> LlavaConfig
 
 def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     """Greedy, stopping at the end of the turn."""
-    return GenerationConfig(do_sample=False, max_new_tokens=32, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    return GenerationConfig(
+        do_sample=False, max_new_tokens=32, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
 
 
 def save_parts(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:

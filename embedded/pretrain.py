@@ -36,7 +36,7 @@ SHARES = {"emoji": 0.4, "scene": 0.38, "chart": 0.12, "easyvqa": 0.1}
 
 @dataclass(slots=True)
 class Labels:
-    """regions: (picture, cell row, cell column), IGNORED where mixed; grounds: (picture,), IGNORED where it has no name."""
+    """regions: (picture, cell row, cell column), IGNORED where mixed; grounds: (picture,), IGNORED without a name."""
 
     regions: torch.Tensor
     grounds: torch.Tensor
@@ -63,7 +63,12 @@ def pictures(split: Split, seed: int, forbidden: frozenset[str], chunk: int = 64
     """Pictures with regions for ever, in the shares above, shuffled by the chunk."""
     for number in range(1_000_000_000):
         rng = random.Random(f"pictures/{seed}/{split}/{number}")
-        drawn = [p for source, share in SHARES.items() for row in SOURCES[source](rng, round(chunk * share), split) for p in row.pictures]
+        drawn = [
+            p
+            for source, share in SHARES.items()
+            for row in SOURCES[source](rng, round(chunk * share), split)
+            for p in row.pictures
+        ]
         rng.shuffle(drawn)
         yield from (p for p in drawn if p.regions is not None and digest(p.pixels) not in forbidden)
 
@@ -84,7 +89,9 @@ def _cell_labels(regions: NDArray[np.int16]) -> NDArray[np.int16]:
     return np.where(share >= 0.6, middle, IGNORED)
 
 
-def tower_loss(tower: CLIPVisionModel, heads: CellHeads, pixels: torch.Tensor, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
+def tower_loss(
+    tower: CLIPVisionModel, heads: CellHeads, pixels: torch.Tensor, labels: Labels
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean loss, and the share of right cells among those that show something."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
         regions, grounds = heads(tower(pixels).last_hidden_state[:, 1:])
@@ -92,7 +99,9 @@ def tower_loss(tower: CLIPVisionModel, heads: CellHeads, pixels: torch.Tensor, l
     logits, wanted = regions[known].float(), labels.regions[known]
     shown = wanted > 0
     # Cells with something on them are a third of all, and worth more.
-    loss = functional.cross_entropy(logits[shown], wanted[shown]) + 0.3 * functional.cross_entropy(logits[~shown], wanted[~shown])
+    loss = functional.cross_entropy(logits[shown], wanted[shown]) + 0.3 * functional.cross_entropy(
+        logits[~shown], wanted[~shown]
+    )
     each = labels.grounds[:, None].expand(grounds.shape[:2]).flatten()
     loss = loss + 0.2 * functional.cross_entropy(grounds.flatten(0, 1).float(), each, ignore_index=IGNORED)
     return loss, (logits[shown].argmax(-1) == wanted[shown]).float().mean()
@@ -103,7 +112,9 @@ def batch_of(stream: Iterator[Picture], size: int, device: str) -> tuple[torch.T
     drawn = [next(stream) for _ in range(size)]
     pixels = torch.from_numpy(np.stack([p.pixels for p in drawn])).to(device)
     labels = labels_of(drawn)
-    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1), Labels(labels.regions.to(device), labels.grounds.to(device))
+    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1), Labels(
+        labels.regions.to(device), labels.grounds.to(device)
+    )
 
 
 def main() -> None:
@@ -133,7 +144,7 @@ def train(options: argparse.Namespace) -> None:
         tower.load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
     parameters = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=options.peak_rate, betas=(0.9, 0.98), weight_decay=0.02)
+    optimizer = torch.optim.AdamW(parameters, lr=options.peak_rate, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
     stream = pictures("train", options.seed, shipped_digests())
     started = told = time.perf_counter()
     step, mean_loss, mean_right = 0, 0.0, 0.0

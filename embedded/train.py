@@ -67,7 +67,9 @@ def main() -> None:
     model = make_model(options, tokenizer)
     log = fit(model, options, tokenizer.convert_tokens_to_ids(IMAGE))
     save_weights(model, options.out)
-    (options.out / "training.json").write_text(json.dumps(log | {"options": vars(options)}, indent=1, default=str) + "\n")
+    (options.out / "training.json").write_text(
+        json.dumps(log | {"options": vars(options)}, indent=1, default=str) + "\n"
+    )
 
 
 def make_model(options: argparse.Namespace, tokenizer: object) -> LlavaForConditionalGeneration:
@@ -105,15 +107,25 @@ def fit(model: LlavaForConditionalGeneration, options: argparse.Namespace, image
             tell(now - started, step, {"loss": mean_loss, "rows": n_rows})
         if now - saved > options.save_every_s:
             save_weights(model, options.out)
-            history.append({"step": step, "rows": n_rows, "elapsed_s": round(now - started)} | evaluate(model, dev, image_id))
+            history.append(
+                {"step": step, "rows": n_rows, "elapsed_s": round(now - started)} | evaluate(model, dev, image_id)
+            )
             print(json.dumps(history[-1]), flush=True)
             saved = time.perf_counter()
     final = evaluate(model, dev, image_id)
     print(json.dumps(final), flush=True)
-    return {"steps": step, "rows": n_rows, "elapsed_s": round(time.perf_counter() - started), "history": history, "dev": final}
+    return {
+        "steps": step,
+        "rows": n_rows,
+        "elapsed_s": round(time.perf_counter() - started),
+        "history": history,
+        "dev": final,
+    }
 
 
-def train_step(model: LlavaForConditionalGeneration, optimizer: torch.optim.Optimizer, batch: Batch, image_id: int) -> float:
+def train_step(
+    model: LlavaForConditionalGeneration, optimizer: torch.optim.Optimizer, batch: Batch, image_id: int
+) -> float:
     """One step; returns the mean loss over answer tokens."""
     logits, targets = answer_logits(model, batch, image_id)
     loss = functional.cross_entropy(logits.float(), targets)
@@ -124,7 +136,9 @@ def train_step(model: LlavaForConditionalGeneration, optimizer: torch.optim.Opti
     return loss.item()
 
 
-def answer_logits(model: LlavaForConditionalGeneration, batch: Batch, image_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_logits(
+    model: LlavaForConditionalGeneration, batch: Batch, image_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and targets at answer tokens alone, rows and positions in order."""
     inner = model.model
     with torch.autocast(batch.tokens.device.type, torch.bfloat16):
@@ -155,7 +169,7 @@ def evaluate(model: LlavaForConditionalGeneration, data: Loaded, image_id: int, 
 
 
 def whole_answers(is_right: torch.Tensor, marks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """From right tokens (in the order of the marks) to whole answers: 1.0 where all are right, and each answer's row."""
+    """From right tokens (in the order of the marks) to whole answers, 1.0 where all are right, and each one's row."""
     row, position = marks.nonzero(as_tuple=True)
     is_first = torch.ones_like(row, dtype=torch.bool)
     is_first[1:] = (row[1:] != row[:-1]) | (position[1:] != position[:-1] + 1)
@@ -168,7 +182,10 @@ def batches(options: argparse.Namespace) -> Iterator[Batch]:
     """Batches for ever: fresh rows, each used `passes` times."""
     for part in itertools.count():
         data = load(draw(options, "train", options.rows, part), options.device)
-        print(f"drew part {part}: {len(data.lengths)} rows, {len(data.tokens)} tokens, {len(data.pictures)} pictures", flush=True)
+        print(
+            f"drew part {part}: {len(data.lengths)} rows, {len(data.tokens)} tokens, {len(data.pictures)} pictures",
+            flush=True,
+        )
         for number in range(options.passes):
             yield from shuffled(data, options.batch, seed=(options.seed, part, number))
 
@@ -234,7 +251,9 @@ def make_optimizer(model: LlavaForConditionalGeneration, options: argparse.Names
 
 def save_weights(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """The weights rounded to float16; the configuration says float32, so that they load as such."""
-    named = {name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"}  # tied to the embeddings
+    named = {
+        name: tensor for name, tensor in model.state_dict().items() if name != "lm_head.weight"
+    }  # tied to the embeddings
     kept = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in named.items()}
     model.save_pretrained(folder, state_dict=kept)
     config = json.loads((folder / "config.json").read_text())

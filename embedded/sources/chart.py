@@ -15,8 +15,28 @@ from .mixing import Split, draw_turn_count, shared
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 MIN_GAP = 4  # pixels between the heights that a question compares
 TALLEST = SIDE - 10
-START_REST = {"train": range(7), "dev": range(7, 8), "pool": range(8, 9), "test": range(9, 10)}  # of a run's start, modulo 10
-KINDS = ("count", "tallest", "tallest", "shortest", "shortest", "compare", "compare", "nth", "nth", "next", "has", "where", "order", "describe")
+START_REST = {
+    "train": range(7),
+    "dev": range(7, 8),
+    "pool": range(8, 9),
+    "test": range(9, 10),
+}  # of a run's start, modulo 10
+KINDS = (
+    "count",
+    "tallest",
+    "tallest",
+    "shortest",
+    "shortest",
+    "compare",
+    "compare",
+    "nth",
+    "nth",
+    "next",
+    "has",
+    "where",
+    "order",
+    "describe",
+)
 
 
 def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
@@ -49,7 +69,11 @@ def _converse(rng: random.Random, split: Split, picture: Picture) -> Row:
     count, questions = draw_turn_count(rng, split), []
     for kind in [*dict.fromkeys(rng.choices(KINDS, k=14)), "count"]:
         question = QUESTIONS[kind](rng, picture.facts)
-        if question.reply(picture.facts) is not None and len(questions) < count and kind not in {q.kind for q in questions}:
+        if (
+            question.reply(picture.facts) is not None
+            and len(questions) < count
+            and kind not in {q.kind for q in questions}
+        ):
             questions.append(question)
     return converse("chart", [picture], picture.facts, questions)
 
@@ -120,7 +144,13 @@ def _nth(rng: random.Random, chart: Bars) -> Question:
         return color, f"The {name} bar is {color}."
 
     texts = (f"what color is the {name} bar from the left?", f"what is the color of the {name} bar?")
-    return ask(rng, "nth", texts, lambda c: pair(c.bars[place][0]) if place < len(c.bars) else None, lambda r: pair(r.choice(BAR_COLORS)))
+    return ask(
+        rng,
+        "nth",
+        texts,
+        lambda c: pair(c.bars[place][0]) if place < len(c.bars) else None,
+        lambda r: pair(r.choice(BAR_COLORS)),
+    )
 
 
 def _next(rng: random.Random, chart: Bars) -> Question:
@@ -141,7 +171,11 @@ def _next(rng: random.Random, chart: Bars) -> Question:
 
 def _has(rng: random.Random, chart: Bars) -> Question:
     present = [color for color, _ in chart.bars]
-    asked = rng.choice(present) if present and rng.random() < 0.5 else rng.choice([c for c in BAR_COLORS if c not in present])
+    asked = (
+        rng.choice(present)
+        if present and rng.random() < 0.5
+        else rng.choice([c for c in BAR_COLORS if c not in present])
+    )
 
     def pair(is_there: bool) -> Pair:
         return yes_no(is_there, f"there is {article(asked)} bar", f"there is no {asked} bar")

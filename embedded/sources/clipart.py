@@ -66,7 +66,11 @@ def _topic(rng: random.Random, topic: str) -> Question:
     def pair(name: str) -> Pair:
         return name, f"The drawing is about {name}."
 
-    texts = ("what is the topic of this drawing?", "which topic does the drawing belong to?", "what is the drawing about?")
+    texts = (
+        "what is the topic of this drawing?",
+        "which topic does the drawing belong to?",
+        "what is the drawing about?",
+    )
     return ask(rng, "topic", texts, lambda t: None if t is None else pair(t), lambda r: pair(r.choice(topics())))
 
 

@@ -16,7 +16,7 @@ from ..sample import SIDE, Image, Picture, Question, Regions, Row, converse
 from ..wording import Pair, ask, say, yes_no
 from .mixing import Split, draw_turn_count, shared
 
-PARTS = {"train": range(0, 2800), "dev": range(2800, 3000), "pool": range(3000, 4000), "test": range(4000, 5000)}
+PARTS = {"train": range(2800), "dev": range(2800, 3000), "pool": range(3000, 4000), "test": range(4000, 5000)}
 TWO_PICTURES = 0.06
 DESCRIBING = 0.15
 NEGATED = re.compile(r"is there not|is no ")  # "is there not a circle?" reads both ways: left out
@@ -30,7 +30,12 @@ def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
     if split != "train":
         rng.shuffle(places)
     order = iter(places * (1 + n // len(places)))
-    return shared(rng, n, lambda: _draw(rng, next(order) if split != "train" else rng.choice(places), split), lambda p: _converse(rng, p, split))
+    return shared(
+        rng,
+        n,
+        lambda: _draw(rng, next(order) if split != "train" else rng.choice(places), split),
+        lambda p: _converse(rng, p, split),
+    )
 
 
 def blank_picture(rng: random.Random) -> Picture:
@@ -46,7 +51,9 @@ def _facts() -> tuple[Shape | None, ...]:
 
 def _fact(asked: list[tuple[str, str]]) -> Shape | None:
     """The one pair that is consistent with every question of the picture."""
-    fitting = [(shape, shade) for shape in SHAPES for shade in SHADES if all(_truth(q, (shape, shade)) == a for q, a in asked)]
+    fitting = [
+        (shape, shade) for shape in SHAPES for shade in SHADES if all(_truth(q, (shape, shade)) == a for q, a in asked)
+    ]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -100,7 +107,9 @@ def _converse(rng: random.Random, picture: Picture, split: Split) -> Row:
         return converse("easyvqa", [picture, second], (picture.facts, second.facts), [_pair_question(rng)])
     asked = [q for q, _ in load_assets().shape_questions[place] if not NEGATED.match(q)]
     count = min(draw_turn_count(rng, split), len(asked))
-    questions = [_own(rng) if rng.random() < DESCRIBING else _package_question(rng, text) for text in rng.sample(asked, count)]
+    questions = [
+        _own(rng) if rng.random() < DESCRIBING else _package_question(rng, text) for text in rng.sample(asked, count)
+    ]
     unique = {q.text: q for q in questions}
     return converse("easyvqa", [picture], picture.facts, list(unique.values()))
 
@@ -147,4 +156,10 @@ def _pair_question(rng: random.Random) -> Question:
         return yes_no(is_same, f"both have the same {word}", f"the {word}s are different")
 
     texts = (f"do both pictures show the same {word}?", f"is the {word} the same in the two pictures?")
-    return ask(rng, "pair_same", texts, lambda f: pair(f[0][place] == f[1][place]) if f[0] and f[1] else None, lambda r: pair(r.random() < 0.5))
+    return ask(
+        rng,
+        "pair_same",
+        texts,
+        lambda f: pair(f[0][place] == f[1][place]) if f[0] and f[1] else None,
+        lambda r: pair(r.random() < 0.5),
+    )

@@ -16,7 +16,19 @@ from ..wording import UNDECIDED, Pair, ask, say, yes_no
 from .mixing import Split, draw_turn_count, shared
 
 TWO_PICTURES = 0.08
-KINDS = ("name", "name", "name", "category", "category", "is_name", "is_category", "ground", "size", "describe", "describe")
+KINDS = (
+    "name",
+    "name",
+    "name",
+    "category",
+    "category",
+    "is_name",
+    "is_category",
+    "ground",
+    "size",
+    "describe",
+    "describe",
+)
 
 
 def samples(rng: random.Random, n: int, split: Split) -> Iterator[Row]:
@@ -77,7 +89,11 @@ def _category(rng: random.Random, scene: Scene) -> Question:
     def pair(category: str) -> Pair:
         return category, f"It belongs to the category {category}."
 
-    texts = ("which category does the thing in the picture belong to?", "what category is this?", "give the category of this thing.")
+    texts = (
+        "which category does the thing in the picture belong to?",
+        "what category is this?",
+        "give the category of this thing.",
+    )
     return ask(
         rng, "category", texts,
         lambda s: pair(by_label()[_label(s)].category) if s.things else None, lambda r: pair(r.choice(list(TABLE))),
@@ -147,7 +163,12 @@ def _describe(rng: random.Random, scene: Scene) -> Question:
     def other(r: random.Random) -> str:
         return sentence(Scene(r.choice(list(COLORS)), (Thing(_any_label(r), "middle", r.choice(("small", "large"))),)))
 
-    return say("describe", rng.choice(("Describe the picture.", "Tell me what you see.", "What can be seen here?")), sentence, other)
+    return say(
+        "describe",
+        rng.choice(("Describe the picture.", "Tell me what you see.", "What can be seen here?")),
+        sentence,
+        other,
+    )
 
 
 QUESTIONS = {
@@ -168,7 +189,8 @@ def _pair_question(rng: random.Random, facts: tuple[Scene, Scene]) -> Question:
         return f"{a} and {b}", f"The first shows {by_label()[a].with_article}, the second {by_label()[b].with_article}."
 
     texts = ("which things do the two pictures show?", "name the thing in each picture.")
-    return ask(rng, "pair_names", texts, lambda f: pair(_label(f[0]), _label(f[1])) if f[0].things and f[1].things else None,
+    return ask(rng, "pair_names", texts,
+               lambda f: pair(_label(f[0]), _label(f[1])) if f[0].things and f[1].things else None,
                lambda r: pair(_any_label(r), _any_label(r)))  # fmt: skip
 
 

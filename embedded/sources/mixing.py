@@ -10,7 +10,14 @@ from ..sample import Picture, Row
 
 Split = Literal["train", "dev", "pool", "test"]
 TURN_SHARES = ((1, 0.74), (2, 0.18), (3, 0.08))
-TRAINING_TURN_SHARES = ((1, 0.3), (2, 0.15), (3, 0.15), (4, 0.15), (5, 0.15), (6, 0.1))  # more to learn from each picture
+TRAINING_TURN_SHARES = (
+    (1, 0.3),
+    (2, 0.15),
+    (3, 0.15),
+    (4, 0.15),
+    (5, 0.15),
+    (6, 0.1),
+)  # more to learn from each picture
 SHARING = 0.22  # of the pictures carry a second conversation: about a third of all rows share theirs
 
 

@@ -15,7 +15,22 @@ from .mixing import Split, draw_turn_count, shared
 
 STYLES = ("noto", "twemoji", "fluent-emoji-flat", "emojione")
 EMPTY_SHARE = 0.03  # so that an empty picture isn't the mark of a defect
-KINDS = ("count", "count_of", "count_of", "exists", "exists", "where", "where", "at", "at", "beside", "beside", "list", "ground", "same")
+KINDS = (
+    "count",
+    "count_of",
+    "count_of",
+    "exists",
+    "exists",
+    "where",
+    "where",
+    "at",
+    "at",
+    "beside",
+    "beside",
+    "list",
+    "ground",
+    "same",
+)
 MAX_LABELS_PER_CATEGORY = 12
 
 
@@ -50,7 +65,10 @@ def _draw_scene(rng: random.Random) -> Scene:
     corners = [corner for corner in CORNERS if corner in rng.sample(list(CORNERS), count)]
     kinds = rng.sample(labels(), max(1, count if rng.random() < 0.5 else count - rng.randint(1, 2)))
     names = [rng.choice(kinds) for _ in corners]
-    return Scene(rng.choice(list(COLORS)), tuple(Thing(name, corner, "small") for name, corner in zip(names, corners, strict=True)))
+    return Scene(
+        rng.choice(list(COLORS)),
+        tuple(Thing(name, corner, "small") for name, corner in zip(names, corners, strict=True)),
+    )
 
 
 def _converse(rng: random.Random, split: Split, picture: Picture) -> Row:
@@ -83,12 +101,18 @@ def _count(rng: random.Random, scene: Scene) -> Question:
 
 
 def _count_of(rng: random.Random, scene: Scene) -> Question:
-    concept = by_label()[next(label for label in iter(lambda: _pick(rng, scene, 0.8), None) if not by_label()[label].is_mass)]
+    concept = by_label()[
+        next(label for label in iter(lambda: _pick(rng, scene, 0.8), None) if not by_label()[label].is_mass)
+    ]
 
     def pair(n: int) -> Pair:
         return str(n), f"There is 1 {concept.label}." if n == 1 else f"There are {n} {concept.plural}."
 
-    texts = (f"how many {concept.plural} are there?", f"how many {concept.plural} do you see?", f"count the {concept.plural}.")
+    texts = (
+        f"how many {concept.plural} are there?",
+        f"how many {concept.plural} do you see?",
+        f"count the {concept.plural}.",
+    )
     return ask(rng, "count_of", texts, lambda s: pair(len(_find(s, concept.label))), lambda r: pair(r.randint(0, 3)))
 
 
@@ -171,7 +195,13 @@ def _list(rng: random.Random, scene: Scene) -> Question:
         return ", ".join(names), f"There is {join_words([by_label()[name].with_article for name in names])}."
 
     texts = ("name all things, row by row.", "list everything in the picture, row by row.")
-    return ask(rng, "list", texts, lambda s: pair([t.label for t in s.things]), lambda r: pair(r.sample(labels(), r.randint(2, 4))))
+    return ask(
+        rng,
+        "list",
+        texts,
+        lambda s: pair([t.label for t in s.things]),
+        lambda r: pair(r.sample(labels(), r.randint(2, 4))),
+    )
 
 
 def _same(rng: random.Random, scene: Scene) -> Question:
@@ -179,7 +209,13 @@ def _same(rng: random.Random, scene: Scene) -> Question:
         return yes_no(is_twice, "a thing is shown more than once", "all things are different")
 
     texts = ("is any thing shown more than once?", "does a thing appear twice or more?")
-    return ask(rng, "same", texts, lambda s: pair(len({t.label for t in s.things}) < len(s.things)), lambda r: pair(r.random() < 0.5))
+    return ask(
+        rng,
+        "same",
+        texts,
+        lambda s: pair(len({t.label for t in s.things}) < len(s.things)),
+        lambda r: pair(r.random() < 0.5),
+    )
 
 
 def _describe_ground(rng: random.Random, scene: Scene) -> Question:
@@ -190,8 +226,9 @@ def _describe_ground(rng: random.Random, scene: Scene) -> Question:
         n = len(s.things)
         return f"{n} thing{'' if n == 1 else 's'} on {article(s.ground)} background."
 
+    any_thing = Thing("dog", "top left", "small")
     return say("describe", "Describe the picture without names.", sentence,
-               lambda r: sentence(Scene(r.choice(list(COLORS)), (Thing("dog", "top left", "small"),) * r.randint(0, 4))))  # fmt: skip
+               lambda r: sentence(Scene(r.choice(list(COLORS)), (any_thing,) * r.randint(0, 4))))  # fmt: skip
 
 
 QUESTIONS = {
