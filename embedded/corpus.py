@@ -1,6 +1,6 @@
 """Rows as arrays: token numbers, answer marks and pictures, ready to be put on one device whole.
 
-Training bypasses the processor for speed; `encode` gives exactly what the processor would, and a test holds it to that.
+Training bypasses the processor for speed; `check.py` holds `encode` to giving exactly what the processor would.
 """
 
 from __future__ import annotations
