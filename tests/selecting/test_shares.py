@@ -56,6 +56,7 @@ def test_each_share_is_within_a_row_of_the_proportional_one(sizes, n_keep):
         (10, [98, 1, 1], {"minimum": 1}, [8, 1, 1]),
         (10, [90, 10, 0], {"minimum": 3}, [7, 3, 0]),
         (99, [3, 2], {}, [3, 2]),
+        (1, [0, 1, 1, 7, 10865], {"temperature": 0.2}, [0, 0, 0, 0, 1]),  # weights 1e20 apart
     ],
 )
 def test_examples(n_keep, sizes, options, budgets):

@@ -7,6 +7,8 @@ from delta_attnmask.errors import SettingsError
 
 Counts = NDArray[np.int64]
 
+_HALVINGS = 200
+
 
 def share_out(n_keep: int, sizes: Counts, temperature: float = 1.0, minimum: int = 0) -> Counts:
     """Whole numbers that add up to `n_keep` (at most what there is), none above its size; largest remainders first.
@@ -24,7 +26,7 @@ def share_out(n_keep: int, sizes: Counts, temperature: float = 1.0, minimum: int
             f"but {n_keep} are kept; keep more, lower it, or use coarser strata"
         )
     wanted = _clipped_shares(n_keep, sizes, least, temperature)
-    budgets = np.clip(np.floor(wanted), least, sizes).astype(np.int64)
+    budgets = np.clip(np.floor(np.round(wanted, 9)), least, sizes).astype(np.int64)
     while (n_missing := n_keep - int(budgets.sum())) > 0:
         remainder = np.where(budgets < sizes, np.round(wanted - budgets, 9), -np.inf)  # ties must be seen
         n_open = np.count_nonzero(budgets < sizes)
@@ -35,16 +37,16 @@ def share_out(n_keep: int, sizes: Counts, temperature: float = 1.0, minimum: int
 def _clipped_shares(amount: int, sizes: Counts, least: Counts, temperature: float) -> NDArray[np.float64]:
     """Shares of `amount` in proportion to size ** (1 / temperature), but at least `least` and at most the size.
 
-    The level at which the clipped shares add up to `amount` lies between two of the points where one of them meets a
-    bound; between these the sum is a straight line.
+    Their sum rises with the level that the weights are multiplied by, so halving finds it; weights may differ by a
+    factor of 1e20, which sums of differences wouldn't survive.
     """
     is_open = sizes > 0
     weights = np.where(is_open, (sizes / max(1, sizes.max())) ** (1 / temperature), 1.0)
-    bends = np.concatenate([least / weights, sizes / weights])
-    slopes = np.concatenate([np.where(is_open, weights, 0.0), np.where(is_open, -weights, 0.0)])
-    order = np.argsort(bends, kind="stable")
-    bends, slopes = bends[order], np.cumsum(slopes[order])
-    sums = least.sum() + np.concatenate([[0.0], np.cumsum(slopes[:-1] * np.diff(bends))])
-    idx = min(int(np.searchsorted(sums, amount, side="right")) - 1, len(bends) - 1)
-    level = bends[idx] + ((amount - sums[idx]) / slopes[idx] if slopes[idx] > 1e-300 else 0.0)
-    return np.where(is_open, np.clip(level * weights, least, sizes), 0.0)
+    low, high = 0.0, float((sizes / weights).max(initial=0.0))
+    for _ in range(_HALVINGS):
+        level = (low + high) / 2
+        if np.clip(level * weights, least, sizes).sum() < amount:
+            low = level
+        else:
+            high = level
+    return np.where(is_open, np.clip(high * weights, least, sizes), 0.0)
