@@ -54,6 +54,8 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
     assert {name: settings[name] for name in found.settings.to_dict()} == found.settings.to_dict()
     assert settings["form"] == found.candidate.form
 
+    assert read_calibration(tmp_path / "run").report == found.report  # for `select`
+
     kept = tmp_path / "kept.json"
     assert run_command("select", str(tmp_path / "run"), "--keep", "25%", "--out", str(kept)) == 0
     assert len(json.loads(kept.read_text())) == 6

@@ -126,8 +126,7 @@ def score(
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     if compile:
         compile_blocks(loaded.model)
-    wanted = "paper" if dry_run and settings == "auto" else settings  # a dry run calibrates nothing
-    chosen = choose_settings(wanted, overrides, loaded, dataset, out, batch_tokens)
+    chosen = choose_settings(settings, overrides, loaded, dataset, None if dry_run else out, batch_tokens)
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),
