@@ -1,5 +1,8 @@
 """Load a model and its processor by the conventions of Hugging Face: a folder, or a name on the hub."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -7,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.utils import logging as hf_logging
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 
@@ -50,13 +54,27 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
         kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
-        model = kind.from_pretrained(name, dtype=wanted, revision=revision, **placement)
+        with _bars_on_terminals_only():
+            model = kind.from_pretrained(name, dtype=wanted, revision=revision, **placement)
         processor = _load_processor(name, revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UnsupportedModelError(f"{name}: can't be loaded as an image-text or language model: {error}") from error
     if not placement:
         model = model.to(chosen)
     return LoadedModel(name, model.eval(), processor)
+
+
+@contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """Keep transformers' progress bars out of logs, for the time of loading."""
+    if sys.stderr.isatty() or not hf_logging.is_progress_bar_enabled():
+        yield
+        return
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def choose_device(device: str) -> torch.device:
