@@ -1,0 +1,130 @@
+"""HTML pages that stand alone: one file, no request, everything from the data escaped. No torch here.
+
+    html = render_page("report.html", package="delta_attnmask.reporting", styles=("report.css",), title="…", …)
+
+A template extends "base.html" and fills its blocks `header`, `main` and `footer`. Styles and scripts are files beside
+the templates; the policy in the page allows them by their hashes and nothing else, so that neither `style="…"` nor
+`onclick="…"` works anywhere: use classes, and `addEventListener`.
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from delta_attnmask import __version__
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+HERE = "delta_attnmask.reporting"
+_QUALITIES = (80, 60, 40)
+_MIN_SIDE = 48  # px; below this nothing can be recognised
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture inside the page. uri: `data:image/webp;base64,…`. width, height: px, for the place that it takes."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def render_page(
+    template: str,
+    *,
+    title: str,
+    package: str = HERE,
+    styles: Sequence[str] = (),
+    scripts: Sequence[str] = (),
+    allow: Mapping[str, str] | None = None,
+    **values: Any,
+) -> str:
+    """The HTML of a template, which finds its values, and `title`, by their names.
+
+    package: where the templates, styles and scripts lie, below `templates/`; the base page's come first.
+    allow: further directives of the policy, such as {"connect-src": "'self'"} for a page that is served.
+    Raises jinja2.UndefinedError for a name that the template uses and nobody gave.
+    """
+    css = [read_asset("style.css"), *(read_asset(name, package) for name in styles)]
+    js = [read_asset("script.js"), *(read_asset(name, package) for name in scripts)]
+    html = (
+        make_environment(package)
+        .get_template(template)
+        .render(
+            values
+            | {
+                "title": title,
+                "policy": content_policy(css, js, allow or {}),
+                # The project's own files; as markup they stay the bytes that were hashed.
+                "styles": [Markup(text) for text in css],
+                "scripts": [Markup(text) for text in js],
+                "version": __version__,
+            }
+        )
+    )
+    return html.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON may hold, becomes "?"
+
+
+@cache
+def make_environment(package: str = HERE) -> Environment:
+    """Templates of a package and of this one; everything is escaped, and an unknown name is an error."""
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, HERE))]
+    return Environment(
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+@cache
+def read_asset(name: str, package: str = HERE) -> str:
+    """A style or script beside a package's templates."""
+    return (resources.files(package) / "templates" / name).read_text(encoding="utf-8").strip()
+
+
+def content_policy(styles: Iterable[str], scripts: Iterable[str], allow: Mapping[str, str]) -> str:
+    """The Content-Security-Policy: nothing but these very styles and scripts, and pictures that the page holds."""
+    directives = {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": " ".join(map(_source, styles)),
+        "script-src": " ".join(map(_source, scripts)),
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{name} {value}" for name, value in (directives | dict(allow)).items())
+
+
+def embed_image(image: "Image", *, max_side: int = 256, max_bytes: int = 12_000) -> Thumbnail:
+    """A picture of at most `max_bytes` before base64, its longer side at most `max_side` px; never enlarged.
+
+    Quality goes down first, then the size, to no less than 48 px.
+    """
+    side = max_side
+    while True:
+        small = image.convert("RGB")
+        small.thumbnail((side, side))
+        for quality in _QUALITIES:
+            data = _to_webp(small, quality)
+            if len(data) <= max_bytes:
+                break
+        if len(data) <= max_bytes or side <= _MIN_SIDE:
+            return Thumbnail(f"data:image/webp;base64,{b64encode(data).decode()}", small.width, small.height)
+        side = max(_MIN_SIDE, side * 3 // 4)
+
+
+def _to_webp(image: "Image", quality: int) -> bytes:
+    file = BytesIO()
+    image.save(file, "webp", quality=quality)
+    return file.getvalue()
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
