@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib import resources
+from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-
-from delta_attnmask import __version__
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +66,7 @@ def render_page(
                 # The project's own files; as markup they stay the bytes that were hashed.
                 "styles": [Markup(text) for text in css],
                 "scripts": [Markup(text) for text in js],
-                "version": __version__,
+                "version": version("delta-attnmask"),
             }
         )
     )
