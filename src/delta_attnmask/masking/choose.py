@@ -1,5 +1,8 @@
 """Which tokens are masked: eligibility, order and the share taken. Pure tensor functions."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -47,11 +50,21 @@ def priority(saliency: Tensor, order: Order, seeds: Tensor, is_token: Tensor) ->
         return saliency
     if order == "least":
         return -saliency
-    return _random_numbers(seeds, is_token.cumsum(-1))
+    return random_numbers(seeds, is_token.cumsum(-1))
 
 
-def _random_numbers(seeds: Tensor, places: Tensor) -> Tensor:
-    """The same numbers for a sample in any batch, on any device: a hash (xorshift-multiply) of seed and place."""
+def sample_seeds(inputs: Mapping[str, Any], roles: TokenRoles) -> Tensor:
+    """One number for each sample, made of its tokens, so that random orders don't depend on the batch; `[batch]`."""
+    ids = inputs["input_ids"] if inputs.get("input_ids") is not None else roles.is_token.long()
+    order = roles.is_token.cumsum(-1)
+    return (ids * order * roles.is_token).sum(-1) & 0x7FFF_FFFF
+
+
+def random_numbers(seeds: Tensor, places: Tensor) -> Tensor:
+    """Whole numbers from 0 to below 2^31, `[batch, place]`, as float64: a hash (xorshift-multiply) of seed and place.
+
+    The same for a sample in any batch, on any device. seeds: `[batch]`. places: `[batch, place]`.
+    """
     state = (seeds[:, None] * 1_000_003 + places) & 0x7FFF_FFFF
     for multiplier in (0x45D9F3B, 0x119DE1F3, 0x2C1B3C6D):
         state = ((state ^ (state >> 16)) * multiplier) & 0x7FFF_FFFF

@@ -4,9 +4,7 @@ The only file that touches a model. Hooks, stubs and the attention function live
 and are gone when it is left, also by an exception.
 """
 
-import copy
 import inspect
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -20,11 +18,11 @@ from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.attention.packed import packed_vision
 from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.attention.recorder import AttentionRecorder, recording
+from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK, AttentionRecorder, recording
 from delta_attnmask.modeling.narrow import narrowed, replaced_forward
+from delta_attnmask.modeling.outputs import are_same, first_states, given_states, with_states
 from delta_attnmask.modeling.sharing import shared_images
 
-_REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
 
 TokenFunction = Callable[[Tensor, Tensor], Tensor]  # logits [row, vocabulary], targets [row] -> [row]
@@ -97,7 +95,7 @@ class CapturedForward:
                 stub = _stub_block(self._block_outputs[index], replacement)
                 stack.enter_context(replaced_forward(blocks[index], stub))
             output = self._anatomy.decoder(*args, **kwargs)
-        return self._rows(_first(output))
+        return self._rows(first_states(output))
 
     def answer_loss(self, rows: Tensor) -> Tensor:
         """Each sample's loss, mean over its answer tokens in nats, given `rows`; `[batch]`, float32."""
@@ -122,12 +120,12 @@ class CapturedForward:
 
     def run_head(self, rows: Tensor) -> Tensor:
         """The model's own head (with its scales and softcaps) on `rows` `[row, hidden]`; logits `[row, vocabulary]`."""
-        output = _with_first(self._backbone_output, rows[None])
+        output = with_states(self._backbone_output, rows[None])
         args, kwargs = self._calls["head"]
         assert self._backbone is not None
         with replaced_forward(self._backbone, lambda *_, **__: output):
             result = self._anatomy.head_owner(*args, **kwargs)
-        logits: Tensor = result.logits if hasattr(result, "logits") else _first(result)
+        logits: Tensor = result.logits if hasattr(result, "logits") else first_states(result)
         return logits[0]
 
     def _rows(self, states: Tensor | None) -> Tensor:
@@ -153,7 +151,7 @@ def captured_forward(
     """
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     with ExitStack() as stack, torch.no_grad():
-        stack.enter_context(_REGISTRY_LOCK)
+        stack.enter_context(REGISTRY_LOCK)
         stack.enter_context(_evaluating(anatomy))
         recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
         forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
@@ -193,18 +191,18 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
 
     def keep_block(index: int) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if index and not _same(_given(args, kwargs), forward._passed_on):
+            if index and not are_same(given_states(args, kwargs), forward._passed_on):
                 forward.first_block = index
-            forward._passed_on = _first(output)
-            forward._block_outputs[index] = _with_first(output, None)
+            forward._passed_on = first_states(output)
+            forward._block_outputs[index] = with_states(output, None)
             if index in blocks:
-                forward.states[index] = _first(output)
+                forward.states[index] = first_states(output)
 
         return hook
 
     def keep_last(_module: nn.Module, _args: Any, output: Any) -> None:
         forward._passed_on = None
-        forward._last_states = _first(output)
+        forward._last_states = first_states(output)
 
     def note_backbone(module: nn.Module, _args: Any) -> None:
         if forward._backbone is None:
@@ -213,8 +211,8 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
     def keep_output(module: nn.Module, _args: Any, output: Any) -> Any:
         if module is not forward._backbone:
             return output
-        forward._backbone_output = _with_first(output, None)
-        return _with_first(output, forward.final_rows()[None, :1])
+        forward._backbone_output = with_states(output, None)
+        return with_states(output, forward.final_rows()[None, :1])
 
     handles = [
         anatomy.decoder.register_forward_pre_hook(keep_call("decoder"), with_kwargs=True),
@@ -285,38 +283,9 @@ def _stub_block(kept_output: Any, states: Tensor | None) -> Callable[..., Any]:
     """A forward that returns what the block returned, with `states` in it or else the states that it is given."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return _with_first(kept_output, _given(args, kwargs) if states is None else states)
+        return with_states(kept_output, given_states(args, kwargs) if states is None else states)
 
     return forward
-
-
-def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states that a block is called with."""
-    states: Tensor = args[0] if args else kwargs["hidden_states"]
-    return states
-
-
-def _same(states: Tensor, others: Tensor | None) -> bool:
-    return states is others or (others is not None and torch.equal(states.to(others.device), others))
-
-
-def _first(output: Any) -> Tensor:
-    """The hidden states in the output of a block, a decoder or a backbone."""
-    states: Tensor = output if isinstance(output, Tensor) else output[0]
-    return states
-
-
-def _with_first(output: Any, states: Tensor | None) -> Any:
-    """A copy of `output` with other hidden states."""
-    if output is None or isinstance(output, Tensor):
-        return states
-    if isinstance(output, tuple):
-        return (states, *output[1:])
-    changed = copy.copy(output)
-    key = next(name for name, value in output.items() if value is not None)
-    if states is not None:
-        changed[key] = states
-    return changed
 
 
 def _no_cache(model: nn.Module) -> dict[str, bool]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import DataError, SettingsError
-from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority
+from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority, sample_seeds
 from delta_attnmask.masking.replace import replace_states
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
@@ -113,7 +113,7 @@ def sweep_batch(
     blocks = [anatomy.resolve_block(settings.block) for settings in grid]
     pools = sorted({settings.queries for settings in grid})
     weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
-    seeds = _seeds(inputs, roles)
+    seeds = sample_seeds(inputs, roles)
 
     middle = [middle_block(anatomy.n_blocks)] if embed else []
     with captured_forward(anatomy, inputs, labels, weights, [*blocks, *middle], attention) as forward:
@@ -154,13 +154,6 @@ def _masked_loss(
 ) -> Tensor:
     states = replace_states(forward.states[block], is_masked, roles.is_token, settings.replacement)
     return forward.answer_loss(forward.run_tail(block, states))
-
-
-def _seeds(inputs: Mapping[str, Any], roles: TokenRoles) -> Tensor:
-    """One number for each sample, made of its tokens, so that random orders don't depend on the batch; `[batch]`."""
-    ids = inputs["input_ids"] if inputs.get("input_ids") is not None else roles.is_token.long()
-    order = roles.is_token.cumsum(-1)
-    return (ids * order * roles.is_token).sum(-1) & 0x7FFF_FFFF
 
 
 def _require_answers(roles: TokenRoles) -> None:

@@ -1,6 +1,7 @@
 """The attention function that stands in for the model's own: same output, and it sums what each token receives."""
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from delta_attnmask.modeling.attention.fused import fused_attend
 from delta_attnmask.modeling.attention.masks import MaskReader
 from delta_attnmask.modeling.attention.plain import attend
 from delta_attnmask.modeling.attention.received import AttentionBackend, ReceivedAttention
+
+REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
 
@@ -121,6 +124,20 @@ class AttentionRecorder:
         if self.is_recording:
             code = self.received.add_columns(query, key, lse, mask, scale=scale, is_causal=is_causal)
             self.backends.add(f"{query.device.type}-{code}")
+
+
+class AttentionObserver(AttentionRecorder):
+    """Sums what tokens receive beside the model's own attention, whose output, gradient and dropout stay as they are.
+
+    Costs one more attention forward in each recorded block, without a gradient.
+    """
+
+    def __call__(self, module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        if self.is_recording and self._is_ours(module, query, key):
+            with torch.no_grad():
+                super().__call__(module, query, key, *args, **kwargs)
+        function = self.original or _eager_function(module)
+        return function(module, query, key, *args, **kwargs)
 
 
 def _with_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:

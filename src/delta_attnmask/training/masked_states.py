@@ -1,0 +1,171 @@
+"""Masked hidden states in training: augmentation by the attention of the very forward that is masked.
+
+    with masked_states(model, AugmentationSettings(probability=0.5, seed=1)) as masking:
+        for masking.epoch in range(3):
+            for batch in batches:
+                loss = model(**batch.inputs, masking_labels=batch.labels, masking_keys=keys).loss ...
+
+One difference from scoring: a block's output must be masked before the later blocks have run, so the saliency is that
+of the blocks up to and including the masked one. Scoring takes the mean over all blocks. With `block=-2` only the last
+block's attention is missing; the earlier the block, the more.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.masking.choose import (
+    choose_tokens,
+    counted_queries,
+    eligible_tokens,
+    priority,
+    random_numbers,
+    sample_seeds,
+)
+from delta_attnmask.masking.replace import replace_states
+from delta_attnmask.modeling.anatomy import Anatomy
+from delta_attnmask.modeling.changing import Change, changing_block
+from delta_attnmask.training.settings import AugmentationSettings
+
+LABELS, KEYS, ALLOWED = "masking_labels", "masking_keys", "masking_allowed"
+_BELOW = 1 << 31  # random numbers lie below it
+
+
+class StateMasking:
+    """Decides for each training forward which samples are changed, and how; what `masked_states` gives.
+
+    epoch, progress: where the training is; the loop sets them. They decide the draw of the samples and the schedule.
+    n_samples, n_masked: samples of training forwards so far, and how many of them were changed.
+    n_forwards: training forwards so far; for samples without a key it decides the draw.
+    """
+
+    def __init__(self, settings: AugmentationSettings, special_ids: Iterable[int] = ()):
+        self.settings = settings
+        self.epoch = 0
+        self.progress = 0.0
+        self.n_samples = self.n_masked = self.n_forwards = 0
+        self._special_ids = tuple(special_ids)
+
+    def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> Change | None:
+        """What one forward changes; None if none of its samples is drawn."""
+        labels = self._labels(inputs, columns)
+        roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
+        seeds = self._seeds(inputs, roles, columns.get(KEYS))
+        is_drawn = self._draw(seeds, columns.get(ALLOWED))
+        n_drawn = int(is_drawn.sum())
+        self.n_forwards += 1
+        self.n_samples += len(is_drawn)
+        self.n_masked += n_drawn
+        if n_drawn == 0 or self.settings.mask.fraction == 0:
+            return None
+        if self.settings.form == "dropout":
+            return _DroppedValues(self.settings, roles, seeds, is_drawn)
+        return _MaskedTokens(self.settings, roles, seeds, is_drawn)
+
+    def _labels(self, inputs: dict[str, Any], columns: dict[str, Any]) -> Tensor:
+        """The forward's labels; where the settings don't ask for any, none are needed."""
+        labels: Tensor | None = columns.get(LABELS, inputs.get("labels"))
+        mask = self.settings.mask
+        if labels is not None:
+            return labels
+        if mask.queries == "answer" or mask.tokens == "prompt":
+            raise SettingsError(
+                f"queries={mask.queries!r}, tokens={mask.tokens!r} need to know the answer tokens, but the forward was "
+                f"given no labels; call the model with labels=… or {LABELS}=…"
+            )
+        given = inputs.get("input_ids")
+        shape = inputs["inputs_embeds"].shape[:2] if given is None else given.shape
+        device = inputs["inputs_embeds"].device if given is None else given.device
+        return torch.full(shape, IGNORED_LABEL, device=device)
+
+    def _seeds(self, inputs: dict[str, Any], roles: TokenRoles, keys: Tensor | None) -> Tensor:
+        """A number for each sample, of its key and the epoch, or of its tokens and its place in the training."""
+        if keys is None:
+            places = torch.arange(len(roles.is_token), device=roles.is_token.device)
+            own = sample_seeds(inputs, roles) + 7919 * (self.n_forwards + 1) + 104_729 * places
+        else:
+            own = keys.to(roles.is_token.device) ^ (keys.to(roles.is_token.device) >> 31)
+        turn = self.settings.seed * 15_485_863 + self.epoch * 32_452_843
+        return random_numbers((own + turn) & (_BELOW - 1), torch.zeros_like(own)[:, None])[:, 0].long()
+
+    def _draw(self, seeds: Tensor, allowed: Tensor | None) -> Tensor:
+        """True for the samples that are changed; `[batch]`."""
+        drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0] / _BELOW
+        is_drawn = drawn < self.settings.probability_at(self.progress)
+        return is_drawn if allowed is None else is_drawn & allowed.to(is_drawn.device, torch.bool)
+
+
+@contextmanager
+def masked_states(
+    model: nn.Module, settings: AugmentationSettings, *, special_ids: Iterable[int] = ()
+) -> Iterator[StateMasking]:
+    """Change hidden states in the training forwards of `model` until the context is left.
+
+    model: the module that is called: a Hugging Face model, or what PEFT or DDP wrapped around one.
+    special_ids: token ids that `exclude="special"` keeps from being masked.
+
+    Forwards in evaluation mode or without gradients are untouched. Besides what the model takes, it can be called with
+    masking_labels: `[batch, seq]`, where `labels` aren't passed and the settings need to know the answers;
+    masking_keys: `[batch]`, int64, who each sample is: then what happens to it depends on seed, key and epoch alone,
+        and not on the batch that it is in;
+    masking_allowed: `[batch]`, boolean: False for samples that must stay as they are.
+    Raises UnsupportedModelError or SettingsError where the model or its attention can't be read.
+    """
+    masking = StateMasking(settings, special_ids)
+    with changing_block(model, settings.mask.block, masking.plan, (LABELS, KEYS, ALLOWED)):
+        yield masking
+
+
+class _MaskedTokens:
+    """The states of whole tokens are replaced, the most attended ones first."""
+
+    def __init__(self, settings: AugmentationSettings, roles: TokenRoles, seeds: Tensor, is_drawn: Tensor):
+        self.roles = roles
+        self._mask, self._seeds = settings.mask, seeds
+        self._eligible = eligible_tokens(roles, self._mask.tokens, self._mask.exclude) & is_drawn[:, None]
+        self._is_masked = torch.zeros_like(self._eligible)
+        counted = counted_queries(roles, self._mask.queries)[:, None].float()
+        self.query_weights = None if self._mask.order == "random" else counted
+
+    def decide(self, saliency: Tensor | None) -> None:
+        is_token = self.roles.is_token
+        received = is_token.float() if saliency is None else saliency[:, 0] * is_token
+        ranked_by = priority(received, self._mask.order, self._seeds, is_token)
+        self._is_masked = choose_tokens(ranked_by, self._eligible, self._mask.fraction)
+
+    def apply(self, states: Tensor) -> Tensor:
+        is_masked, is_token = self._is_masked.to(states.device), self.roles.is_token.to(states.device)
+        return replace_states(states, is_masked, is_token, self._mask.replacement)
+
+
+class _DroppedValues:
+    """Single values of the eligible tokens' states are set to 0, the others scaled up."""
+
+    query_weights = None
+
+    def __init__(self, settings: AugmentationSettings, roles: TokenRoles, seeds: Tensor, is_drawn: Tensor):
+        self.roles = roles
+        self._rate, self._seeds = settings.mask.fraction, seeds
+        self._eligible = eligible_tokens(roles, settings.mask.tokens, settings.mask.exclude) & is_drawn[:, None]
+
+    def decide(self, saliency: Tensor | None) -> None:
+        """Nothing depends on the attention."""
+
+    def apply(self, states: Tensor) -> Tensor:
+        factors = torch.ones(states.shape[-3:], dtype=states.dtype, device=states.device)
+        for sample, seed in enumerate(self._seeds.tolist()):
+            places = self._eligible[sample].to(states.device)
+            kept = _kept_values(int(places.sum()), states.shape[-1], self._rate, seed).to(states.device)
+            factors[sample, places] = kept.to(states.dtype) / (1 - self._rate)
+        return states * factors
+
+
+def _kept_values(n_tokens: int, hidden: int, rate: float, seed: int) -> Tensor:
+    """True for values that stay, `[token, hidden]`; on the CPU, so that every device drops the same ones."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n_tokens, hidden, generator=generator) >= rate
