@@ -1,6 +1,8 @@
-"""Encoded samples become batches: by length, within a token budget, padded on the right."""
+"""Encoded samples become batches: by length, within a token budget, padded on the right (on the left to generate)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +10,8 @@ from torch.nn import functional
 
 from delta_attnmask.batches import IGNORED_LABEL, EncodedBatch
 from delta_attnmask.reading.encoding import EncodedSample
+
+Side = Literal["left", "right"]
 
 _WELL_FILLED = 0.25  # of the budget; what keeps a GPU busy
 _SHORT = 0.92  # of the longest sample
@@ -62,18 +66,27 @@ def _cost(batch: Sequence[EncodedSample], image_cost: float) -> float:
     return max(sample.n_tokens for sample in batch) * len(batch) + image_cost * sum(images.values())
 
 
-def collate(samples: Sequence[EncodedSample], pad_token_id: int) -> EncodedBatch:
-    """Stack samples of the same input names into one batch."""
+def collate(samples: Sequence[EncodedSample], pad_token_id: int, side: Side = "right") -> EncodedBatch:
+    """Stack samples of the same input names into one batch; shorter ones get their padding on `side`."""
     lengths = [sample.n_tokens for sample in samples]
     inputs = {}
     for name in samples[0].inputs:
         tensors = [sample.inputs[name] for sample in samples]
         if _is_per_token(tensors, lengths):
-            inputs[name] = _pad_tokens(tensors, max(lengths), pad_token_id if name == "input_ids" else 0)
+            inputs[name] = _pad_tokens(tensors, max(lengths), pad_token_id if name == "input_ids" else 0, side)
         else:
             inputs[name] = _concatenate(tensors)
-    labels = _pad_tokens([sample.labels for sample in samples], max(lengths), IGNORED_LABEL)
+    labels = _pad_tokens([sample.labels for sample in samples], max(lengths), IGNORED_LABEL, side)
     return EncodedBatch(inputs, labels, tuple(sample.row for sample in samples))
+
+
+def cut_tokens(sample: EncodedSample, n_tokens: int) -> EncodedSample:
+    """The sample's first tokens with all its images; every image must stand among them."""
+    cut = {
+        name: tensor[:, :n_tokens] if _is_per_token([tensor], [sample.n_tokens]) else tensor
+        for name, tensor in sample.inputs.items()
+    }
+    return replace(sample, inputs=cut, labels=sample.labels[:, :n_tokens])
 
 
 def _is_per_token(tensors: Sequence[Tensor], lengths: Sequence[int]) -> bool:
@@ -83,8 +96,8 @@ def _is_per_token(tensors: Sequence[Tensor], lengths: Sequence[int]) -> bool:
     )
 
 
-def _pad_tokens(tensors: Sequence[Tensor], length: int, value: int) -> Tensor:
-    return torch.cat([_pad_to(tensor, (1, length, *tensor.shape[2:]), value) for tensor in tensors])
+def _pad_tokens(tensors: Sequence[Tensor], length: int, value: int, side: Side) -> Tensor:
+    return torch.cat([_pad_to(tensor, (1, length, *tensor.shape[2:]), value, side) for tensor in tensors])
 
 
 def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
@@ -93,8 +106,9 @@ def _concatenate(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([_pad_to(tensor, (tensor.shape[0], *largest), 0) for tensor in tensors])
 
 
-def _pad_to(tensor: Tensor, shape: Sequence[int], value: int) -> Tensor:
+def _pad_to(tensor: Tensor, shape: Sequence[int], value: int, side: Side = "right") -> Tensor:
     if tuple(tensor.shape) == tuple(shape):
         return tensor
-    missing = [amount for have, want in zip(tensor.shape, shape, strict=True) for amount in (want - have, 0)]
-    return functional.pad(tensor, missing[::-1], value=value)
+    missing = [want - have for have, want in zip(tensor.shape, shape, strict=True)]
+    edges = [edge for amount in reversed(missing) for edge in ((0, amount) if side == "right" else (amount, 0))]
+    return functional.pad(tensor, edges, value=value)

@@ -42,6 +42,7 @@ class EncodedSample:
     inputs: what the model's forward takes; `input_ids` is `[1, seq]`.
     labels: `[1, seq]`, unshifted; -100 where a position is no answer token.
     images: the row's image references, in order.
+    answers: for each assistant turn, the position of its answer's first token and the one behind its last.
     """
 
     row: int
@@ -49,6 +50,7 @@ class EncodedSample:
     labels: Tensor
     n_image_tokens: int
     images: tuple[str, ...] = ()
+    answers: tuple[tuple[int, int], ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -95,6 +97,15 @@ class Encoder:
     def pad_token_id(self) -> int:
         return int(self._tokenizer.pad_token_id or 0)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has by itself."""
+        found = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return [len(ids) for ids in found["input_ids"]]
+
     def encode(self, record: Record, images: Sequence[Any]) -> EncodedSample:
         """Encode one good record with its images (PIL, in order); raises RowError with the reason."""
         self._refuse(record)
@@ -107,10 +118,12 @@ class Encoder:
         ids = inputs["input_ids"][0].tolist()
         self._refuse_length(len(ids))
         labels = torch.full_like(inputs["input_ids"], IGNORED_LABEL)
-        for run in _place(runs, tokenized["input_ids"], ids, self._placeholder):
+        placed = _place(runs, tokenized["input_ids"], ids, self._placeholder)
+        for run in placed:
             labels[0, run] = inputs["input_ids"][0, run]
         n_image_tokens = ids.count(self._image_token_id) if self._image_token_id is not None else 0
-        return EncodedSample(record.row, inputs, labels, n_image_tokens, tuple(record.images))
+        spans = tuple((run[0], run[-1] + 1) for run in placed)
+        return EncodedSample(record.row, inputs, labels, n_image_tokens, tuple(record.images), spans)
 
     def _refuse(self, record: Record) -> None:
         if record.images and not self.takes_images:

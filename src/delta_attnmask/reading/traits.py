@@ -18,7 +18,12 @@ def question(record: Record) -> str:
 
 def answer_type(record: Record) -> str:
     """The form of the first answer: yes/no, number, word, phrase, sentence, paragraph or list; "" without one."""
-    answer = next((turn.text.strip() for turn in record.turns if turn.role == "assistant"), "")
+    return form_of(next((turn.text for turn in record.turns if turn.role == "assistant"), ""))
+
+
+def form_of(text: str) -> str:
+    """The form of one answer, by the same names."""
+    answer = text.strip()
     if not answer:
         return ""
     if _YES_NO.match(answer):
