@@ -6,7 +6,7 @@ from hashlib import sha256
 import pytest
 
 from delta_attnmask.errors import DataError, RowError, SettingsError
-from delta_attnmask.reading import dataset as dataset_module
+from delta_attnmask.reading import jsonfile
 from delta_attnmask.reading.dataset import Dataset
 from tests.reading.builders import make_row, write_images, write_lines, write_list
 
@@ -35,9 +35,9 @@ def test_rows_from_anywhere(dataset, start, stop):
 def test_late_rows_are_read_without_the_early_ones(dataset, monkeypatch):
     assert len(dataset) == N_ROWS
     seen = []
-    real = dataset_module.iter_rows
+    real = jsonfile.iter_rows
     monkeypatch.setattr(
-        dataset_module, "iter_rows", lambda *args, **kw: (seen.append(row.row) or row for row in real(*args, **kw))
+        jsonfile, "iter_rows", lambda *args, **kw: (seen.append(row.row) or row for row in real(*args, **kw))
     )
     list(dataset.records(140, 150))
     assert min(seen) == 128

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delta_attnmask.reading.llava import read_llava, recognises_llava, split_at_tags
+from delta_attnmask.reading.formats import read_record
+from delta_attnmask.reading.llava import Llava
 from delta_attnmask.reading.rows import RawRow
+from delta_attnmask.reading.turns import split_at_tags
 from delta_attnmask.records import Record, Turn
 
 
 def read(value: Any) -> Record:
-    return read_llava(RawRow(3, 0, json.dumps(value).encode(), value))
+    return read_record(Llava(), RawRow(3, 0, json.dumps(value).encode(), value))
 
 
 def human(text: Any) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def test_a_failed_row_keeps_its_label_and_source():
 
 
 def test_a_row_that_could_not_be_parsed_keeps_its_reason():
-    assert read_llava(RawRow(0, 0, b"{", None, "not JSON")).reason == "not JSON"
+    assert read_record(Llava(), RawRow(0, 0, b"{", None, "not JSON")).reason == "not JSON"
 
 
 json_values = st.recursive(
@@ -185,6 +187,5 @@ def test_nothing_raises(value):
 
 
 def test_recognition():
-    assert recognises_llava({"conversations": 5})
-    assert not recognises_llava({"messages": []})
-    assert not recognises_llava([])
+    assert Llava().recognises({"conversations": 5})
+    assert not Llava().recognises({"messages": []})

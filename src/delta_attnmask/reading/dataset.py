@@ -1,23 +1,26 @@
-"""A data file as records: counted, fingerprinted, and read from any row on. No torch here."""
+"""A data set as records: counted, fingerprinted, and read from any row on, whatever files it lies in. No torch here."""
 
 import hashlib
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from delta_attnmask.errors import DataError, SettingsError
-from delta_attnmask.reading.formats import Format, detect_format, find_format
-from delta_attnmask.reading.images import ImageLimits, load_image
-from delta_attnmask.reading.rows import Mark, iter_rows, open_input
+from delta_attnmask.reading.containers import Container, open_container
+from delta_attnmask.reading.formats import Format, choose_format, read_record
+from delta_attnmask.reading.images import ImageLimits, decode_image, read_image_bytes
+from delta_attnmask.reading.inputs import Source, find_sources
+from delta_attnmask.reading.rows import open_input
 from delta_attnmask.records import Fingerprint, Record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_ROWS_PER_MARK = 64
-_ROWS_TO_DETECT = 100
+_PART_MARK = "|"  # between a part's number and an image reference, where parts have images of their own
 
 
 def fingerprint_file(path: Path) -> Fingerprint:
@@ -27,11 +30,35 @@ def fingerprint_file(path: Path) -> Fingerprint:
         return Fingerprint(digest.hexdigest(), file.tell())
 
 
-class Dataset:
-    """The records of one file.
+@dataclass(frozen=True)
+class Part:
+    """One file of a data set: where its rows stand, how they are read, and where their images lie.
 
-    images_root: the folder below which image paths are looked up; None if no image will be loaded.
-    format: a name from FORMATS; None to recognise it by the content.
+    name: the source of all its rows; empty where the rows say it. weight: see `Source`.
+    """
+
+    container: Container
+    format: Format
+    images_root: Path | None
+    name: str = ""
+    weight: float = 1.0
+
+    @property
+    def path(self) -> Path:
+        return self.container.path
+
+    def read_image_bytes(self, reference: str, limits: ImageLimits) -> bytes:
+        data = self.container.read_embedded(reference)
+        return read_image_bytes(reference, self.images_root, limits) if data is None else data
+
+
+class Dataset:
+    """The records of one file, several, a pattern, a folder, or a mixture file.
+
+    location: see `find_sources`.
+    images_root: the folder below which image paths are looked up; None if no image will be loaded, or the data holds
+        them, or a mixture names a folder for each source.
+    format: `NAME` or `NAME:OPTION`, see FORMATS; None to recognise it by the content.
     limit: read only that many rows from the start.
 
     Raises DataError or SettingsError at once for a file, a folder or a format that can't be used. Can be pickled.
@@ -39,7 +66,7 @@ class Dataset:
 
     def __init__(
         self,
-        path: str | Path,
+        location: str | Path | Sequence[str | Path],
         images_root: str | Path | None = None,
         *,
         format: str | None = None,
@@ -48,60 +75,115 @@ class Dataset:
     ) -> None:
         if limit is not None and limit < 1:
             raise SettingsError(f"limit={limit}: expected at least 1")
-        self.path = Path(path).absolute()
-        self.images_root = None if images_root is None else Path(images_root).absolute()
+        self.images_root = None if images_root is None else _find_folder(Path(images_root))
         self.limit = limit
         self.image_limits = image_limits
-        if self.images_root is not None and not self.images_root.is_dir():
-            raise DataError(f"image folder {self.images_root} is no directory")
-        self.format_name = (find_format(format) if format else self._detect()).name
+        self.location, sources = find_sources(location)
+        self.parts = [self._open(source, format) for source in sources]
+        self._is_qualified = len(self.parts) > 1 and (
+            len({part.images_root for part in self.parts}) > 1 or any(_embeds(part) for part in self.parts)
+        )
+
+    def _open(self, source: Source, format: str | None) -> Part:
+        container = open_container(source.path)
+        first = list(islice(container.rows(), container.n_to_detect))
+        if not first:
+            raise DataError(f"{source.path} has no rows")
+        chosen = choose_format(source.format or format, first, source.path)
+        images = self.images_root if source.images is None else _find_folder(source.images)
+        return Part(container, chosen, images, source.name, source.weight)
 
     @property
-    def format(self) -> Format:
-        return find_format(self.format_name)
+    def path(self) -> Path:
+        """The location as a path, which opens the same data again; of several files it says which, but names none."""
+        return Path(self.location)
 
-    def _detect(self) -> Format:
-        first = list(islice(iter_rows(self.path), _ROWS_TO_DETECT))
-        if not first:
-            raise DataError(f"{self.path} has no rows")
-        return detect_format(first, self.path)
+    @property
+    def format_name(self) -> str:
+        """The formats of its parts with their options; what `format` takes if there is only one."""
+        return " + ".join(dict.fromkeys(part.format.spec for part in self.parts))
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        return fingerprint_file(self.path)
+        """Of the file, or of the parts' files in their order."""
+        found = [fingerprint_file(part.path) for part in self.parts]
+        if len(found) == 1:
+            return found[0]
+        lines = "".join(f"{one.sha256} {one.n_bytes}\n" for one in found)
+        return Fingerprint(hashlib.sha256(lines.encode()).hexdigest(), sum(one.n_bytes for one in found))
 
     @cached_property
+    def starts(self) -> list[int]:
+        """The first row of each part, and the number of rows behind the last one, `limit` left aside."""
+        return [0, *accumulate(part.container.n_rows for part in self.parts)]
+
+    @property
     def n_rows(self) -> int:
-        """How many rows there are, found by reading the file once; DataError if it is broken anywhere."""
-        return self._n_rows_and_marks[0]
-
-    @cached_property
-    def _n_rows_and_marks(self) -> tuple[int, tuple[Mark, ...]]:
-        n_rows, marks = 0, []
-        for row in iter_rows(self.path):
-            if row.row % _ROWS_PER_MARK == 0:
-                marks.append(Mark(row.row, row.start))
-            n_rows += 1
-        return min(n_rows, self.limit or n_rows), tuple(marks)
+        """How many rows there are, found by reading the files once; DataError if one is broken anywhere."""
+        return min(self.starts[-1], self.limit or self.starts[-1])
 
     def __len__(self) -> int:
         return self.n_rows
 
     def __iter__(self) -> Iterator[Record]:
         """Every record in order, without counting them first."""
-        return map(self.format.read, islice(iter_rows(self.path), self.limit))
+        return islice(self._iter_all(), self.limit)
+
+    def _iter_all(self) -> Iterator[Record]:
+        n_before = 0
+        for number in range(len(self.parts)):
+            record = None
+            for record in self._read_part(number, n_before):
+                yield record
+            n_before = n_before if record is None else record.row + 1
 
     def records(self, start: int, stop: int) -> Iterator[Record]:
         """The records of rows `start` to `stop`, found without reading what is before them."""
-        n_rows, marks = self._n_rows_and_marks
-        if start >= min(stop, n_rows):
-            return
-        for row in iter_rows(self.path, since=marks[start // _ROWS_PER_MARK]):
-            if row.row >= min(stop, n_rows):
-                return
-            if row.row >= start:
-                yield self.format.read(row)
+        stop = min(stop, self.n_rows)
+        number = bisect_right(self.starts, start) - 1
+        while start < stop:
+            first, behind = self.starts[number], self.starts[number + 1]
+            yield from self._read_part(number, first, start - first, min(stop, behind) - first)
+            start, number = behind, number + 1
+
+    def _read_part(self, number: int, n_before: int, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        part = self.parts[number]
+        for row in part.container.rows(start, stop):
+            record = read_record(part.format, row)
+            yield record if len(self.parts) == 1 and not part.name else self._place(record, number, n_before)
+
+    def _place(self, record: Record, number: int, n_before: int) -> Record:
+        """The record as one of the whole data set: its row, its source, and whose its images are."""
+        images = record.images
+        if self._is_qualified:
+            images = tuple(f"{number}{_PART_MARK}{image}" for image in images)
+        source = self.parts[number].name or record.source
+        return replace(record, row=n_before + record.row, source=source, images=images)
 
     def load_image(self, reference: str) -> "Image":
         """Load one of a record's images; RowError with the reason if that isn't possible."""
-        return load_image(reference, self.images_root, self.image_limits)
+        return decode_image(self.read_image_bytes(reference), self.image_limits)
+
+    def read_image_bytes(self, reference: str) -> bytes:
+        """The undecoded bytes of one of a record's images."""
+        part, reference = self.resolve(reference)
+        return part.read_image_bytes(reference, self.image_limits)
+
+    def resolve(self, reference: str) -> tuple[Part, str]:
+        """Whose image a reference means, and the reference as its part's row has it."""
+        if not self._is_qualified:
+            return self.parts[0], reference
+        number, _, rest = reference.partition(_PART_MARK)
+        return self.parts[int(number)], rest
+
+
+def _find_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise DataError(f"image folder {path.absolute()} is no directory")
+    return path.absolute()
+
+
+def _embeds(part: Part) -> bool:
+    from delta_attnmask.reading.jsonfile import JsonFile
+
+    return not isinstance(part.container, JsonFile)

@@ -1,52 +1,129 @@
-"""The formats that can be read, by name. A new one is a file with two functions and a line here."""
+"""The formats of rows, by name. A new one is a file with a class of two methods, and a line here.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+Where rows stand (a JSON list, parquet, a tar) is another matter: see `containers`. Every format is read from each.
+"""
 
-from delta_attnmask.errors import DataError, SettingsError
-from delta_attnmask.reading.llava import read_llava, recognises_llava
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.reading.captions import INSTRUCTION, Captions
+from delta_attnmask.reading.completions import PromptCompletion
+from delta_attnmask.reading.exchanges import Cauldron, Exchanges
+from delta_attnmask.reading.fields import check_object, find_label, find_source
+from delta_attnmask.reading.llama_factory import LlamaFactory, find_entries
+from delta_attnmask.reading.llava import Llava
+from delta_attnmask.reading.messages import Messages
 from delta_attnmask.reading.rows import RawRow
+from delta_attnmask.reading.turns import Conversation, check_conversation
 from delta_attnmask.records import Record
 
 
-class Recognise(Protocol):
-    def __call__(self, value: object) -> bool:
-        """Whether a parsed row looks like the format."""
+class Format(Protocol):
+    """How a row says its conversation.
+
+    spec: the name, with the option behind a colon if there is one; what a run's manifest keeps.
+    """
+
+    @property
+    def spec(self) -> str: ...
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        """Whether a row looks like the format; says nothing about its faults."""
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        """The row's turns and images; RowError with the reason if it is faulty."""
 
 
-class Read(Protocol):
-    def __call__(self, row: RawRow) -> Record:
-        """The row as a record; it never raises: whatever is wrong becomes the record's `reason`."""
+FORMATS: dict[str, Format] = {
+    "llava": Llava(),
+    "messages": Messages(),
+    "prompt-completion": PromptCompletion(),
+    "query-response": Exchanges("query-response", prompt="query", response="response"),
+    "alpaca": Exchanges("alpaca", prompt="instruction", response="output", query="input"),
+    "cauldron": Cauldron(),
+    "minigpt4": Captions(),
+}
+ALIASES = {"qwen-vl": "llava", "sharegpt": "llava", "openai": "messages"}
+NAMES = (*FORMATS, "llama-factory", "ms-swift", "trl", *ALIASES)
+_FAMILIES = {"ms-swift": ("messages", "query-response", "llava", "alpaca"), "trl": ("messages", "prompt-completion")}
 
 
-@dataclass(frozen=True)
-class Format:
-    name: str
-    recognises: Recognise
-    read: Read
+def read_record(format: Format, row: RawRow) -> Record:
+    """Turn a raw row into a record; what is wrong with it becomes its `reason`."""
+    label, source, reason = "", "", row.reason
+    if not reason:
+        try:
+            fields = check_object(row.value)
+            label, source = find_label(fields), find_source(fields)
+            found = format.parse(fields)
+            check_conversation(found)
+            source = source or find_source(fields, found.images)
+            return Record(row.row, row.key, label, source, found.turns, found.images, raw=row.raw)
+        except RowError as error:
+            reason = str(error)
+    return Record(row.row, row.key, label, source, reason=reason, raw=row.raw)
 
 
-FORMATS: dict[str, Format] = {"llava": Format("llava", recognises_llava, read_llava)}
+def choose_format(spec: str | None, rows: Sequence[RawRow], path: Any) -> Format:
+    """The format that is asked for, that `dataset_info.json` tells, or that the rows look like.
+
+    spec: `NAME` or `NAME:OPTION`; None to recognise it. Raises SettingsError for a name that isn't known, DataError
+    where nothing or more than one thing is recognised.
+    """
+    name, _, option = (spec or "").partition(":")
+    name = ALIASES.get(name, name)
+    if name == "minigpt4":
+        return Captions(option or INSTRUCTION)
+    if name == "llama-factory" and option.startswith("{"):
+        return LlamaFactory.from_entry(_parse_option(option))
+    if name in {"", "llama-factory"} and (entry := _choose_entry(find_entries(path), option, path)) is not None:
+        return LlamaFactory.from_entry(entry)
+    if name and option:
+        raise SettingsError(f"format={spec!r}: {name} takes no option")
+    if name in FORMATS:
+        return FORMATS[name]
+    if name and name not in NAMES:
+        raise SettingsError(f"format={name!r}: expected one of {', '.join(NAMES)}")
+    return detect_format(rows, path, _FAMILIES.get(name, FORMATS))
 
 
-def find_format(name: str) -> Format:
-    """The format of that name; SettingsError if there is none."""
-    if name not in FORMATS:
-        raise SettingsError(f"format={name!r}: expected one of {', '.join(FORMATS)}")
-    return FORMATS[name]
+def _parse_option(option: str) -> Mapping[str, Any]:
+    import json
+
+    try:
+        return check_object(json.loads(option))
+    except (ValueError, RowError) as error:
+        raise SettingsError(f"format='llama-factory:…': expected an entry of dataset_info.json, {error}") from error
 
 
-def detect_format(rows: Sequence[RawRow], path: object) -> Format:
-    """The format that most of these rows look like; DataError, with the keys that were seen, if none does."""
-    votes = {name: sum(fmt.recognises(row.value) for row in rows) for name, fmt in FORMATS.items()}
-    best = max(votes, key=lambda name: votes[name])
-    if votes[best]:
-        return FORMATS[best]
-    keys = sorted({key[:40] for row in rows if isinstance(row.value, dict) for key in row.value})
-    seen = (
-        f"the first {len(rows)} rows have the keys {keys[:20]}"
-        if keys
-        else f"none of the first {len(rows)} rows is an object"
+def _choose_entry(entries: Mapping[str, Mapping[str, Any]], name: str, path: Any) -> Mapping[str, Any] | None:
+    if name and name not in entries:
+        raise SettingsError(f"dataset_info.json beside {path} has no entry {name!r} with this file's name")
+    if len(entries) > 1 and not name:
+        raise DataError(
+            f"dataset_info.json has the entries {', '.join(entries)} for {path}; name one: --format llama-factory:NAME"
+        )
+    return entries[name] if name else next(iter(entries.values()), None)
+
+
+def detect_format(rows: Sequence[RawRow], path: object, names: Iterable[str] = FORMATS) -> Format:
+    """The format that these rows look like; DataError, with the keys that were seen, if none does or several do."""
+    objects = [row.value for row in rows if isinstance(row.value, dict)]
+    votes = {name: sum(FORMATS[name].recognises(value) for value in objects) for name in names}
+    first, second = sorted([*votes, ""], key=lambda name: -votes.get(name, 0))[:2]
+    if first and votes[first] and votes.get(second, 0) * 2 < votes[first]:
+        return FORMATS[first]
+    if not votes.get(first):
+        raise DataError(f"{path} is in no known format ({', '.join(NAMES)}): {_describe_keys(rows, objects)}")
+    raise DataError(
+        f"{path} could be {first} ({votes[first]} of the first {len(rows)} rows) or {second} ({votes[second]}); "
+        f"say which with --format: {_describe_keys(rows, objects)}"
     )
-    raise DataError(f"{path} is in no known format ({', '.join(FORMATS)}): {seen}")
+
+
+def _describe_keys(rows: Sequence[RawRow], objects: Sequence[Mapping[str, Any]]) -> str:
+    keys = sorted({key[:40] for value in objects for key in value})
+    if not keys:
+        return f"none of the first {len(rows)} rows is an object"
+    return f"the first {len(rows)} rows have the keys {keys[:20]}"

@@ -1,5 +1,7 @@
 """The rows of a JSON list or a JSONL file, streamed, each with its very bytes. No torch here.
 
+A list may stand in an object under the one key `annotations`, as in MiniGPT-4's files.
+
 A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure, which
 is ASCII, is found before anything is decoded. `json`'s C scanner then gives a row's end and its value in one step.
 ijson is twice as fast on small rows, but gives neither the bytes of a row nor a way past one that is broken.
@@ -9,6 +11,7 @@ and of duplicate keys the last one counts.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from hashlib import sha256
 from io import BufferedReader
@@ -18,13 +21,14 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from delta_attnmask.errors import DataError
 from delta_attnmask.reading.windows import EndFinder, Window
 
-Layout = Literal["list", "lines"]
+Layout = Literal["list", "lines", "annotations"]
 
 CHUNK_BYTES = 1 << 18
 MAX_ROW_BYTES = 16 << 20
 _WHITESPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder()
+_ANNOTATIONS = re.compile(rb'\{[ \t\r\n]*"annotations"[ \t\r\n]*:[ \t\r\n]*\[')
 
 
 class RawRow(NamedTuple):
@@ -72,7 +76,7 @@ def iter_rows(
         if layout == "lines":
             yield from _iter_lines(file, row, offset, max_row_bytes)
         else:
-            yield from _iter_list(Window(file, offset, chunk_bytes, path), row, max_row_bytes)
+            yield from _iter_list(Window(file, offset, chunk_bytes, path), row, max_row_bytes, layout)
 
 
 def find_layout(path: Path) -> Layout:
@@ -103,6 +107,8 @@ def _find_layout(file: BinaryIO, path: Path) -> tuple[Layout, int]:
         raise DataError(f"{path} is empty; expected a JSON list or one JSON object a line")
     if first.startswith(b"["):
         return "list", offset + len(head) - len(first) + 1
+    if wrapped := _ANNOTATIONS.match(first):
+        return "annotations", offset + len(head) - len(first) + wrapped.end()
     line = first.partition(b"\n")[0].strip(_WHITESPACE)
     if line.startswith(b"{") and line.endswith((b"{", b"[", b",", b":")):
         raise DataError(f"{path} holds one JSON object over several lines; expected a list or one object a line")
@@ -123,13 +129,13 @@ def _iter_lines(file: BinaryIO, row: int, offset: int, max_row_bytes: int) -> It
                 offset += len(line)
             yield RawRow(row, start, b"", None, _too_long(max_row_bytes), digest.hexdigest())
         elif raw := line.strip(_WHITESPACE):
-            yield RawRow(row, start + line.index(raw), raw, *_parse(raw))
+            yield RawRow(row, start + line.index(raw), raw, *parse_row(raw))
         else:
             continue
         row += 1
 
 
-def _parse(raw: bytes) -> tuple[Any, str]:
+def parse_row(raw: bytes) -> tuple[Any, str]:
     """The value of one complete row, or None and the reason why it has none."""
     try:
         return _DECODER.decode(raw.decode()), ""
@@ -147,7 +153,7 @@ def _too_long(max_row_bytes: int) -> str:
     return f"longer than {max_row_bytes} bytes"
 
 
-def _iter_list(window: Window, row: int, max_row_bytes: int) -> Iterator[RawRow]:
+def _iter_list(window: Window, row: int, max_row_bytes: int, layout: Layout = "list") -> Iterator[RawRow]:
     """Yield the elements from the window's place on; it stands at an element, or at the end of an empty list."""
     is_more = window.skip_space() != "]" or row > 0
     while is_more:
@@ -161,6 +167,10 @@ def _iter_list(window: Window, row: int, max_row_bytes: int) -> Iterator[RawRow]
         window.pos += is_more
         row += 1
     window.pos += 1
+    if layout == "annotations":
+        if window.skip_space() != "}":
+            raise _broken_list(window, "behind `annotations`, expected '}'")
+        window.pos += 1
     if window.skip_space():
         raise _broken_list(window, "behind the end of the list, expected the end of the file")
 
@@ -183,7 +193,7 @@ def _read_element(window: Window, row: int, max_row_bytes: int) -> RawRow:
     window.pos = end
     reason = ""
     if not is_decoded or not raw.isascii():
-        value, reason = _parse(raw)
+        value, reason = parse_row(raw)
     if reason and is_scalar:
         raise DataError(
             f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object"

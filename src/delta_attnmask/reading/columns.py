@@ -1,0 +1,289 @@
+"""Parquet and arrow files as containers of rows, batch by batch. pyarrow alone; no torch, no `datasets`.
+
+A row's value holds what its columns hold; bytes are taken out of it, and a reference to an embedded image stands in
+their place. Its key is the SHA-256 of the row as JSON with sorted keys, bytes by their own SHA-256: so the same row has
+the same key in every file.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from hashlib import sha256
+from itertools import accumulate, count
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from delta_attnmask.errors import DataError, RowError
+from delta_attnmask.reading.embedded import Embedded, parse_embedded
+from delta_attnmask.reading.rows import RawRow, open_input
+
+_BATCH_BYTES = 8 << 20  # about what a batch may take; its rows are counted from the file's own sizes
+_MAX_BATCH_ROWS = 1024
+_CACHE_BYTES = 48 << 20  # of batches that images are read from
+_READ_BYTES = 1 << 20
+MAX_ROW_BYTES = 256 << 20
+
+
+class Columns(ABC):
+    """A file of groups of rows, each of which can be read alone; the container for every such file."""
+
+    n_to_detect = 8
+    kind = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cursor: _Cursor | None = None
+        _ = self.starts  # a broken file is refused at once
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_cursor": None}  # open files and cached batches stay behind
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first row of each group, and the number of all rows."""
+        with _told(self.path):
+            return [0, *accumulate(self._count_groups())]
+
+    @property
+    def n_rows(self) -> int:
+        return self.starts[-1]
+
+    @property
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """The columns, with what the file's metadata say of them."""
+
+    @abstractmethod
+    def _count_groups(self) -> list[int]:
+        """The number of rows in each group."""
+
+    @abstractmethod
+    def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a group, in batches that fit into memory."""
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """The batches that hold the rows from `start` to `stop`, each with its first row; the outer ones are cut."""
+        stop = self.n_rows if stop is None else min(stop, self.n_rows)
+        at, group = start, bisect_right(self.starts, start) - 1
+        while at < stop:
+            first = self.starts[group]
+            for batch in self._checked(group):
+                low, high = max(at - first, 0), min(stop - first, batch.num_rows)
+                if low < high:
+                    yield first + low, batch.slice(low, high - low)
+                    at = first + high
+                first += batch.num_rows
+                if at >= stop:
+                    return
+            group += 1
+
+    def _checked(self, group: int) -> Iterator[pa.RecordBatch]:
+        """A group's batches, found to be whole: offsets that lead astray would crash the process."""
+        with _told(self.path):
+            for batch in self._read_group(group):
+                batch.validate(full=True)
+                yield batch
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
+        for first, batch in self.batches(start, stop):
+            for n, (value, reason) in enumerate(_read_values(batch)):
+                yield _make_row(first + n, value, reason)
+
+    def read_embedded(self, reference: str) -> bytes | None:
+        place = parse_embedded(reference)
+        if place is None:
+            return None
+        if place.row >= self.n_rows:
+            raise RowError(f"image {reference}: there is no such row")
+        self._cursor = self._cursor or _Cursor(self)
+        value, reason = next(_read_values(self._cursor.row(place.row)))
+        found = list(_find_bytes(value)) if not reason else []
+        if place.number >= len(found):
+            raise RowError(f"image {reference}: the row has {len(found)} images")
+        return found[place.number]
+
+
+class ParquetFile(Columns):
+    kind = "parquet"
+
+    @property
+    def _file(self) -> pq.ParquetFile:
+        open_input(self.path).close()  # says in our words what is wrong with the path
+        return pq.ParquetFile(self.path, buffer_size=_READ_BYTES)
+
+    @property
+    def schema(self) -> pa.Schema:
+        with _told(self.path), self._file as file:
+            return file.schema_arrow
+
+    def _count_groups(self) -> list[int]:
+        with self._file as file:
+            return [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+
+    def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
+        with self._file as file:
+            size = file.metadata.row_group(group)
+            n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * size.num_rows // max(size.total_byte_size, 1)))
+            yield from file.iter_batches(batch_size=n_rows, row_groups=[group], use_threads=False)
+
+
+class ArrowFile(Columns):
+    """Arrow's file format, also known as Feather 2."""
+
+    kind = "an arrow file"
+
+    @property
+    def schema(self) -> pa.Schema:
+        with _told(self.path), pa.memory_map(str(self.path)) as source:
+            return pa.ipc.open_file(source).schema
+
+    def _count_groups(self) -> list[int]:
+        open_input(self.path).close()
+        with pa.memory_map(str(self.path)) as source:
+            file = pa.ipc.open_file(source)
+            return [file.get_batch(n).num_rows for n in range(file.num_record_batches)]
+
+    def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
+        with pa.memory_map(str(self.path)) as source:
+            yield from _cut(pa.ipc.open_file(source).get_batch(group))
+
+
+class ArrowStream(Columns):
+    """Arrow's stream format, in which `datasets` saves to disk; its batches are found by reading it once."""
+
+    kind = "an arrow stream"
+
+    @property
+    def schema(self) -> pa.Schema:
+        with _told(self.path), pa.memory_map(str(self.path)) as source:
+            return pa.ipc.open_stream(source).schema
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return [offset for offset, _ in self._scan()]
+
+    def _scan(self) -> Iterator[tuple[int, int]]:
+        """Where each batch begins, and how many rows it has. Nothing is copied: the file is mapped."""
+        open_input(self.path).close()
+        with pa.memory_map(str(self.path)) as source:
+            schema = pa.ipc.read_schema(source)
+            while source.tell() < source.size():
+                offset = source.tell()
+                try:
+                    message = pa.ipc.read_message(source)
+                except EOFError:
+                    return
+                if message.type != "record batch":
+                    raise DataError(f"{self.path}: a {message.type} in the arrow stream; expected record batches alone")
+                yield offset, pa.ipc.read_record_batch(message, schema).num_rows
+
+    def _count_groups(self) -> list[int]:
+        return [n_rows for _, n_rows in self._scan()]
+
+    def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
+        with pa.memory_map(str(self.path)) as source:
+            schema = pa.ipc.read_schema(source)
+            source.seek(self._offsets[group])
+            yield from _cut(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
+
+
+def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Slices of a batch that is mapped or in memory already."""
+    n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+    for start in range(0, batch.num_rows, n_rows):
+        yield batch.slice(start, n_rows)
+
+
+class _Cursor:
+    """Single rows from anywhere, cheapest one after the other; some batches stay in memory for readers side by side."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._lock = Lock()
+        self._kept: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        self._ahead: Iterator[tuple[int, pa.RecordBatch]] = iter(())
+        self._at = self._stop = 0  # the rows that are ahead
+
+    def row(self, row: int) -> pa.RecordBatch:
+        with self._lock:
+            for first, batch in reversed(self._kept.items()):
+                if first <= row < first + batch.num_rows:
+                    return batch.slice(row - first, 1)
+            return self._advance(row)
+
+    def _advance(self, row: int) -> pa.RecordBatch:
+        if not self._at <= row < self._stop:
+            group = bisect_right(self._columns.starts, row) - 1
+            self._at, self._stop = self._columns.starts[group], self._columns.n_rows
+            self._ahead = self._columns.batches(self._at)
+        for first, batch in self._ahead:
+            self._at = first + batch.num_rows
+            self._keep(first, batch)
+            if row < self._at:
+                return batch.slice(row - first, 1)
+        raise DataError(f"{self._columns.path} ends before row {row}")
+
+    def _keep(self, first: int, batch: pa.RecordBatch) -> None:
+        self._kept[first] = batch
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _CACHE_BYTES:
+            self._kept.popitem(last=False)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What pyarrow finds wrong with a file becomes one DataError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+        what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"{path} can't be read: {what}") from error
+
+
+def _read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, str]]:
+    """Each row as plain Python values, or None and the reason why it can't be one."""
+    for n in range(batch.num_rows):
+        row = batch.slice(n, 1)
+        try:
+            if row.nbytes > MAX_ROW_BYTES:
+                yield None, f"longer than {MAX_ROW_BYTES} bytes"
+            else:
+                yield row.to_pylist()[0], ""
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            yield None, f"a value that Python can't hold: {error}"
+
+
+def _make_row(row: int, value: Any, reason: str) -> RawRow:
+    text = json.dumps(value, sort_keys=True, default=_canonical, ensure_ascii=False)
+    key = sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return RawRow(row, 0, b"", _mark_bytes(value, row, count()), reason, key)
+
+
+def _canonical(value: object) -> object:
+    """What JSON can't hold: bytes, by their hash, and dates and decimals as they are written."""
+    return {"sha256": sha256(value).hexdigest()} if isinstance(value, bytes) else str(value)
+
+
+def _find_bytes(value: Any) -> Iterator[bytes]:
+    """All bytes in a row, in the order of its columns."""
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _find_bytes(item)
+
+
+def _mark_bytes(value: Any, row: int, numbers: Iterator[int]) -> Any:
+    """The value with a reference wherever bytes stand, numbered in the same order."""
+    if isinstance(value, bytes):
+        return str(Embedded(row, next(numbers)))
+    if isinstance(value, dict):
+        return {name: _mark_bytes(item, row, numbers) for name, item in value.items()}
+    return [_mark_bytes(item, row, numbers) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,86 @@
+"""One question and one answer under their own keys, with earlier exchanges in a history: ms-swift's and Alpaca's.
+
+ms-swift 2: {"system": "…", "history": [["Hi", "Hello"]], "query": "<image>Who?", "response": "Me.", "images": […]}
+Alpaca:     {"instruction": "Who?", "input": "", "output": "Me.", "images": […]}
+Cauldron:   {"texts": [{"user": "Who?", "assistant": "Me."}], "images": […]}
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from delta_attnmask.errors import RowError
+from delta_attnmask.reading.fields import find_images
+from delta_attnmask.reading.turns import Conversation, check_messages, check_text, kind, put_in_front, split_at_tags
+from delta_attnmask.records import Turn
+
+
+@dataclass(frozen=True)
+class Exchanges:
+    """The columns' names. `query` is a second part of the question, behind a line break.
+
+    must_place: refuse a row with images whose texts have no `<image>`, instead of putting them in front.
+    """
+
+    spec: str
+    prompt: str
+    response: str
+    query: str = ""
+    history: str = "history"
+    system: str = "system"
+    must_place: bool = False
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return self.prompt in fields and self.response in fields
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        for name in (self.prompt, self.response):
+            if name not in fields:
+                raise RowError(f"no `{name}`")
+        images = find_images(fields)
+        turns = read_pairs(fields.get(self.history) or [], self.history)
+        asked = "\n".join(text for name in (self.prompt, self.query) if (text := _text(fields, name)))
+        turns += [_turn("user", asked), _turn("assistant", _text(fields, self.response))]
+        if system := _text(fields, self.system):
+            turns.insert(0, _turn("system", system))
+        return Conversation(tuple(turns) if self.must_place else put_in_front(tuple(turns), len(images)), images)
+
+
+@dataclass(frozen=True)
+class Cauldron:
+    """The Cauldron's and FineVision's `texts`, each with a user's and an assistant's text; images come first."""
+
+    spec: str = "cauldron"
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return "texts" in fields and bool({"image", "images"} & fields.keys())
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        images = find_images(fields)
+        turns = []
+        for n, pair in enumerate(check_messages(fields.get("texts"), "texts"), start=1):
+            if not isinstance(pair, dict):
+                raise RowError(f"`texts` {n} must be an object, got {kind(pair)}")
+            turns += [_turn("user", _text(pair, "user")), _turn("assistant", _text(pair, "assistant"))]
+        return Conversation(put_in_front(tuple(turns), len(images)), images)
+
+
+def read_pairs(pairs: object, name: str) -> list[Turn]:
+    """The turns of earlier exchanges, each a list of a question and an answer."""
+    turns: list[Turn] = []
+    for n, pair in enumerate(pairs if isinstance(pairs, list) else [None], start=1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowError(f"`{name}` {n} must be a list of a question and an answer, got {kind(pair)}")
+        texts = [check_text(text, f"`{name}` {n}", f"`{name}` {n}") for text in pair]
+        turns += [_turn("user", texts[0]), _turn("assistant", texts[1])]
+    return turns
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    """A text that may be missing or null."""
+    value = fields.get(name) if name else None
+    return "" if value is None else check_text(value, f"`{name}`", f"`{name}`")
+
+
+def _turn(role: Any, text: str) -> Turn:
+    return Turn(role, split_at_tags(text))

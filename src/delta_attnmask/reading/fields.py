@@ -1,0 +1,85 @@
+"""What rows of every format may carry beside their turns: id, source, and images. No torch here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from delta_attnmask.errors import RowError
+from delta_attnmask.reading.turns import check_unicode, kind
+
+_SOURCE_KEYS = ("source", "data_source", "task_name", "dataset")
+_IMAGE_KEYS = ("image", "images")
+_VIDEO_KEYS = ("video", "videos")
+_MAX_LABEL_CHARS = 500
+
+
+def check_object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise RowError(f"expected an object, got {kind(value)}")
+    return value
+
+
+def find_label(fields: Mapping[str, Any]) -> str:
+    """The row's id, or an empty text."""
+    value = fields.get("id", fields.get("image_id"))
+    return _clean_label(str(value)) if isinstance(value, str | int | float) else ""
+
+
+def find_source(fields: Mapping[str, Any], images: tuple[str, ...] = ()) -> str:
+    """The data set that the row names, else the first folder of its image's path."""
+    for key in _SOURCE_KEYS:
+        if isinstance(value := fields.get(key), str) and value:
+            return _clean_label(value)
+    first = next(iter(images), None) or _first_image(fields)
+    if not first or ":" in first[:16]:  # a URL, a data URI or an embedded image
+        return ""
+    folders = [part for part in first.split("/")[:-1] if part not in {"", ".", ".."}]
+    return _clean_label(folders[0]) if folders else ""
+
+
+def _first_image(fields: Mapping[str, Any]) -> str:
+    value = fields.get("image") or fields.get("images")
+    first = value[0] if isinstance(value, list) and value else value
+    return first if isinstance(first, str) else ""
+
+
+def _clean_label(text: str) -> str:
+    """Short, and free of lone surrogates, which no file can store."""
+    return text[:_MAX_LABEL_CHARS].encode(errors="replace").decode()
+
+
+def refuse_video(fields: Mapping[str, Any]) -> None:
+    if any(fields.get(key) for key in _VIDEO_KEYS):
+        raise RowError("video isn't supported")
+    if fields.get("audio") or fields.get("audios"):
+        raise RowError("audio isn't supported")
+
+
+def find_images(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """References of the row's images, in order; RowError for videos and for what names no image."""
+    refuse_video(fields)
+    given = [key for key in _IMAGE_KEYS if fields.get(key)]
+    if len(given) == 2 and fields["image"] != fields["images"]:
+        raise RowError("both `image` and `images` are given, and differ")
+    return read_images(fields[given[0]], given[0]) if given else ()
+
+
+def read_images(value: object, name: str) -> tuple[str, ...]:
+    """References of one image or a list of them."""
+    return tuple(read_image(image, name) for image in (value if isinstance(value, list) else [value]))
+
+
+def read_image(image: object, name: str) -> str:
+    """One reference: a path or a `data:` URI, also as `{"path": …}`, `{"url": …}` or `{"bytes": base64}`."""
+    reference = _read_image_object(image) if isinstance(image, dict) else image
+    if not isinstance(reference, str) or not reference:
+        raise RowError(f"`{name}` must be a path or a list of paths, got {kind(image)}")
+    check_unicode(reference, f"`{name}`")
+    return reference
+
+
+def _read_image_object(image: Mapping[str, Any]) -> object:
+    """Hugging Face's and ms-swift's `{"bytes", "path"}`, OpenAI's `{"url"}`; the bytes count where both are given."""
+    data = image.get("bytes")
+    if isinstance(data, str) and data and not data.startswith("embedded:"):
+        return f"data:image;base64,{data}"
+    return data or image.get("path") or image.get("url")

@@ -1,0 +1,115 @@
+r"""LLaMA-Factory's files as its `dataset_info.json` describes them: columns, and the tags of messages.
+
+{"mine": {"file_name": "d.json", "formatting": "sharegpt",
+          "columns": {"messages": "messages", "images": "images"},
+          "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}}}
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.reading.exchanges import Exchanges
+from delta_attnmask.reading.fields import find_images
+from delta_attnmask.reading.messages import read_typed
+from delta_attnmask.reading.turns import Conversation, MessageKeys, check_messages, check_text, split_at_tags
+from delta_attnmask.records import Turn
+
+INFO_FILE = "dataset_info.json"
+_MAX_INFO_BYTES = 16 << 20
+_COLUMNS = {"messages": "conversations", "images": "", "system": "", "videos": "", "audios": ""}
+_ALPACA_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "history": ""}
+_TAGS = {
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "system_tag": "system",
+}
+
+
+@dataclass(frozen=True)
+class LlamaFactory:
+    """An entry of `dataset_info.json`, as JSON with sorted keys: it is the format's option, so a run keeps it."""
+
+    entry: str
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> Self:
+        """Raises SettingsError for what the entry of a data file can't say."""
+        kept = {name: entry[name] for name in ("formatting", "columns", "tags") if entry.get(name)}
+        if kept.get("formatting", "alpaca") not in {"alpaca", "sharegpt", "openai"}:
+            raise SettingsError(f"formatting={kept['formatting']!r} in {INFO_FILE}: expected alpaca or sharegpt")
+        for group in ("columns", "tags"):
+            found = kept.get(group, {})
+            if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+                raise SettingsError(f"`{group}` in {INFO_FILE} must be an object of names")
+        if entry.get("ranking"):
+            raise SettingsError(f"{INFO_FILE} says `ranking`: preference data has two answers, expected one")
+        return cls(json.dumps(kept, sort_keys=True, ensure_ascii=False))
+
+    @property
+    def spec(self) -> str:
+        return f"llama-factory:{self.entry}"
+
+    @cached_property
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = json.loads(self.entry)
+        return info
+
+    @cached_property
+    def _columns(self) -> dict[str, str]:
+        given: dict[str, str] = self._info.get("columns", {})
+        return _COLUMNS | _ALPACA_COLUMNS | given
+
+    @cached_property
+    def _keys(self) -> MessageKeys:
+        given = self._info.get("tags", {})
+        openai = self._info.get("formatting") == "openai"
+        defaults = _TAGS | ({"role_tag": "role", "content_tag": "content"} if openai else {})
+        tags = defaults | ({"user_tag": "user", "assistant_tag": "assistant"} if openai else {}) | given
+        roles = {tags["user_tag"]: "user", tags["assistant_tag"]: "assistant", tags["system_tag"]: "system"}
+        return MessageKeys(tags["role_tag"], tags["content_tag"], roles)  # type: ignore[arg-type]
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return self._columns["prompt" if self._is_alpaca else "messages"] in fields
+
+    @property
+    def _is_alpaca(self) -> bool:
+        return bool(self._info.get("formatting", "alpaca") == "alpaca")
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        columns = self._columns
+        media = {name: fields.get(columns[name]) for name in ("images", "videos", "audios") if columns[name]}
+        if self._is_alpaca:
+            names = {name: columns[name] for name in ("prompt", "query", "response", "history", "system")}
+            rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}
+            return Exchanges(self.spec, must_place=True, **names).parse(rest | media)
+        name = columns["messages"]
+        if name not in fields:
+            raise RowError(f"no `{name}`")
+        found = read_typed(check_messages(fields[name], name), (), self._keys)
+        system = fields.get(columns["system"]) if columns["system"] else None
+        if system and found.turns[0].role != "system":
+            text = check_text(system, f"`{columns['system']}`", f"`{columns['system']}`")
+            found = found._replace(turns=(Turn("system", split_at_tags(text)), *found.turns))
+        return Conversation(found.turns, find_images(media))
+
+
+def find_entries(path: Path) -> dict[str, Mapping[str, Any]]:
+    """The entries for a data file in the `dataset_info.json` beside it, by name; none where there is no such file."""
+    info_path = path.parent / INFO_FILE
+    if not info_path.is_file() or info_path == path:
+        return {}
+    try:
+        if info_path.stat().st_size > _MAX_INFO_BYTES:
+            raise DataError(f"{info_path} is longer than {_MAX_INFO_BYTES} bytes")
+        info = json.loads(info_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{info_path} can't be read: {error}") from error
+    entries = info.items() if isinstance(info, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict) and entry.get("file_name") == path.name}

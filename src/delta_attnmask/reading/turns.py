@@ -1,0 +1,164 @@
+"""What all formats share: texts and image places become turns, and a conversation's order is checked. No torch here."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from delta_attnmask.errors import RowError
+from delta_attnmask.records import Role, Turn
+
+TAG = "<image>"
+ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+}
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Conversation(NamedTuple):
+    """What a format reads out of a row: turns, whose k-th None stands for the k-th image reference."""
+
+    turns: tuple[Turn, ...]
+    images: tuple[str, ...]
+
+
+class MessageKeys(NamedTuple):
+    """How one message is written: under which key its speaker stands, under which its text, and who is who."""
+
+    role: str
+    content: str
+    roles: Mapping[str, Role] = ROLES
+
+
+def read_turns(messages: object, name: str, keys: MessageKeys) -> tuple[Turn, ...]:
+    """Turns of messages whose text is a string with tags; RowError names the first that is something else."""
+    return tuple(read_turn(message, n, keys) for n, message in enumerate(check_messages(messages, name), start=1))
+
+
+def check_messages(messages: object, name: str) -> list[object]:
+    """The messages as a list that isn't empty; RowError otherwise."""
+    if not isinstance(messages, list):
+        raise RowError(f"`{name}` must be a list, got {kind(messages)}")
+    if not messages:
+        raise RowError("empty conversation")
+    return messages
+
+
+def read_turn(message: object, n: int, keys: MessageKeys) -> Turn:
+    """The n-th turn, of a message whose text is a string."""
+    role, text = read_message(message, n, keys)
+    return Turn(role, split_at_tags(check_text(text, f"turn {n}: `{keys.content}`", f"turn {n}")))
+
+
+def read_message(message: object, n: int, keys: MessageKeys) -> tuple[Role, object]:
+    """Who speaks in the n-th message, and what stands as its content, whatever that is."""
+    if not isinstance(message, dict):
+        raise RowError(f"turn {n} must be an object, got {kind(message)}")
+    speaker = message.get(keys.role)
+    if not isinstance(speaker, str) or speaker not in keys.roles:
+        shown = repr(speaker[:40]) if isinstance(speaker, str) else kind(speaker)
+        raise RowError(f"turn {n}: `{keys.role}` must be one of {', '.join(keys.roles)}, got {shown}")
+    return keys.roles[speaker], message.get(keys.content)
+
+
+def check_text(text: object, name: str, where: str) -> str:
+    """The text, if it is a string of whole characters."""
+    if not isinstance(text, str):
+        raise RowError(f"{name} must be a string, got {kind(text)}")
+    check_unicode(text, where)
+    return text
+
+
+def check_unicode(text: str, where: str) -> None:
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        raise RowError(f"{where}: a lone surrogate, which is no character")
+
+
+def split_at_tags(text: str) -> tuple[str | None, ...]:
+    """Put None for every `<image>`; the white space that sets images at the start or the end apart from the text goes.
+
+    LLaVA writes the tag on a line of its own, before or after the question, and chat templates bring their own
+    separator. Between two pieces of text the white space belongs to the text and stays.
+    """
+    first, *rest = text.split(TAG)
+    parts: list[str | None] = [first]
+    for piece in rest:
+        parts += [None, piece]
+    return set_apart(parts)
+
+
+def set_apart(parts: Sequence[str | None]) -> tuple[str | None, ...]:
+    """Parts without empty texts, and without the white space between images at either end and the text."""
+    filled = [idx for idx, part in enumerate(parts) if part is not None and part.strip()]
+    if None not in parts or not filled:
+        return tuple(part for part in parts if part is None or (part and None not in parts))
+    settled: list[str | None] = []
+    for idx, part in enumerate(parts):
+        if part is not None:
+            part = "" if not filled[0] <= idx <= filled[-1] else part
+            part = part.lstrip() if idx == filled[0] and None in parts[:idx] else part
+            part = part.rstrip() if idx == filled[-1] and None in parts[idx:] else part
+        settled += [part] if part is None or part else []
+    return tuple(settled)
+
+
+def put_in_front(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...]:
+    """Put the images before the first question if the texts place none, as TRL and ms-swift do."""
+    if not n_images or any(None in turn.parts for turn in turns):
+        return turns
+    first = next((idx for idx, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None:
+        return turns
+    placed = Turn("user", set_apart([*(None,) * n_images, *turns[first].parts]))
+    return (*turns[:first], placed, *turns[first + 1 :])
+
+
+def check_conversation(found: Conversation) -> None:
+    """RowError unless turns and images are in the order in which they can be trained on."""
+    _check_order(found.turns)
+    _check_places(found.turns, len(found.images))
+
+
+def _check_order(turns: Sequence[Turn]) -> None:
+    """One system turn at most, first; then question and answer by turns, an answer last, and no answer empty."""
+    roles = [turn.role for turn in turns]
+    if "assistant" not in roles:
+        raise RowError("no assistant turn")
+    n_system = int(roles[0] == "system")
+    for n, role in enumerate(roles[n_system:]):
+        expected = ("user", "assistant")[n % 2]
+        if role != expected:
+            raise RowError(f"turn {n + n_system + 1} is {role}'s, expected {expected}'s")
+    if roles[-1] == "user":
+        raise RowError("the last turn is the user's, expected an answer")
+    for n, turn in enumerate(turns, start=1):
+        if turn.role == "assistant" and not turn.text.strip() and None not in turn.parts:
+            raise RowError(f"turn {n}: the answer is empty")
+
+
+def _check_places(turns: Sequence[Turn], n_images: int) -> None:
+    for n, turn in enumerate(turns, start=1):
+        if turn.role != "user" and None in turn.parts:
+            raise RowError(f"turn {n}: {TAG} in {turn.role}'s text")
+    n_places = sum(turn.parts.count(None) for turn in turns)
+    if n_places != n_images:
+        raise RowError(f"{n_places} {TAG} for {n_images} image{'' if n_images == 1 else 's'}")
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in JSON's words."""
+    if isinstance(value, str):
+        return "a string" if value else "an empty string"
+    return _KINDS.get(type(value), "nothing")
+
+
+_KINDS: dict[type[Any], str] = {
+    dict: "an object",
+    list: "a list",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
