@@ -24,6 +24,7 @@ app.command("delta_attnmask.cli.score:score", help="Score every row of a data se
 app.command("delta_attnmask.cli.demo:demo", help="The whole job on the data and the model that come with the package.")
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
 app.command("delta_attnmask.cli.audit:audit", help="Say what a score and a selection do to the data.")
+app.command("delta_attnmask.cli.review:review", help="Let people judge blindly whether the selected rows are better.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
