@@ -1,0 +1,129 @@
+"""`delta-attnmask evaluate`: let a model answer a test set, and say how well."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.tables import print_table
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import ImageLimits
+
+
+def evaluate(
+    *,
+    model: str,
+    data: Path,
+    images: Path | None = None,
+    out: Path,
+    turns: Literal["all", "last"] = "all",
+    image_swap: bool = True,
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str = "auto",
+    batch_tokens: int = 8192,
+    limit: int | None = None,
+    format: str | None = None,
+    allow_outside: bool = False,
+    revision: str | None = None,
+    unit_rows: int = 256,
+) -> int:
+    """Answer every row of a test set, and measure the answers. The same command goes on where it stopped.
+
+    Parameters
+    ----------
+    model
+        Folder of a Hugging Face model or of a LoRA adapter, or a model's name on the hub.
+    data
+        Conversations with the right answers, in any format that `score` reads.
+    images
+        Folder below which the rows' image paths lie.
+    out
+        Folder for the outcome, made if missing: predictions-*.parquet and evaluation.json.
+    turns
+        all: every answer of a conversation, behind the data's own earlier answers; last: the last one alone.
+    image_swap
+        Ask everything again with the images of another row of the same source: what is right then doesn't come from
+        looking.
+    max_new_tokens
+        Longest answer; if not given, the data's longest and 16 tokens more, 512 at most.
+    temperature
+        0: the likeliest token each time; else sampled.
+    seed
+        Of the swapped images, of the intervals, and of sampling.
+    dtype
+        auto: bfloat16 on a GPU, float32 on a CPU.
+    device
+        auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+    batch_tokens
+        Upper bound of answers times longest prompt and answer in a batch; halved when memory runs out.
+    limit
+        Only the first rows.
+    format
+        Name of the data's format; recognised by content if not given.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder.
+    revision
+        Revision of a model on the hub.
+    unit_rows
+        Rows of a work unit, which is what a killed run loses at most.
+    """
+    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+
+    from delta_attnmask.evaluating.adapters import load_trained
+    from delta_attnmask.evaluating.answering import EvaluationPlan
+    from delta_attnmask.evaluating.run import evaluate_dataset
+    from delta_attnmask.scoring.run import Progress
+
+    plan = EvaluationPlan(turns, image_swap, max_new_tokens, temperature, seed, batch_tokens)
+    loaded = load_trained(model, dtype=dtype, device=device, revision=revision)
+    with show_progress("answering") as advance:
+
+        def on_progress(progress: Progress) -> None:
+            advance(progress.n_done, progress.n_rows, progress.n_failed_here)
+
+        folder = evaluate_dataset(
+            loaded, dataset, out, plan, unit_rows=unit_rows, command=tuple(sys.argv), on_progress=on_progress
+        )
+    _print_report(json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8")))
+    print(f"Wrote {folder.path / 'evaluation.json'}; next: delta-attnmask compare {folder.path} OTHER")
+    return 0
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    lines = [_line(name or "(none)", figures) for name, figures in report["sources"].items()]
+    overall, pooled = report["mean_over_sources"], report["pooled"]
+    if lines:
+        mean = ["mean over sources", pooled["n_answers"], *(_share(overall[name]) for name in ("exact", "normalised"))]
+        lines.append([*mean, _share(overall.get("exact_gain")), *["-"] * 4])
+        lines.append(_line("pooled", pooled))
+    columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss", "same form", "ended", "length"]
+    print_table(f"{report['n_rows']:,} rows, answered in {report['seconds']:.0f} s", columns, lines)
+    if report["n_failed_rows"]:
+        reasons = [(reason, count) for reason, count in report["reasons"].items()]
+        print_table(f"{report['n_failed_rows']:,} rows without an answer", ["reason", "rows"], reasons)
+
+
+def _line(name: str, figures: dict[str, Any]) -> list[object]:
+    kept, swapped = figures["instructions"], figures["swapped"]
+    return [
+        name,
+        figures["n_answers"],
+        _share(figures["exact"]),
+        _share(figures["normalised"]),
+        _share(swapped and swapped["exact_gain"]),
+        round(figures["loss"], 3),
+        f"{kept['same_form']:.1%}",
+        f"{kept['ended']:.1%}",
+        f"{kept['length_ratio']:.2f}x",
+    ]
+
+
+def _share(estimate: dict[str, float] | None) -> str:
+    """A share with its interval, in per cent."""
+    if estimate is None:
+        return "-"
+    return f"{estimate['value']:.1%} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"

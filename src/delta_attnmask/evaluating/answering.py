@@ -1,0 +1,223 @@
+"""One unit of rows: encode, run the references once, generate what differs, and give every row its lines."""
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from delta_attnmask.errors import RowError
+from delta_attnmask.evaluating.drafting import TokenGuesses, draft_answer, guess_tokens, mean_loss
+from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
+from delta_attnmask.evaluating.halving import run_halving
+from delta_attnmask.evaluating.normalising import normalise
+from delta_attnmask.evaluating.predictions import Prediction
+from delta_attnmask.evaluating.swapping import Lender
+from delta_attnmask.evaluating.turns import Question, Turns, encode_questions
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.positions import with_positions
+from delta_attnmask.modeling.sharing import image_cost
+from delta_attnmask.reading.collate import collate, plan_batches
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.encoding import EncodedSample, Encoder
+from delta_attnmask.reading.traits import form_of
+from delta_attnmask.records import Record
+
+Place = tuple[int, int | None, int]  # row, row whose images are shown instead, turn
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What is asked, and how it is answered.
+
+    turns: every answer of a conversation (behind the data's own earlier ones), or the last one alone.
+    image_swap: ask everything again with the images of another row of the source.
+    max_new_tokens: of an answer; None takes it from the data's longest. temperature: 0 decodes greedily.
+    draft: take over what one forward over the references settles; the answers are the same (`drafting`).
+    """
+
+    turns: Turns = "all"
+    image_swap: bool = True
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    batch_tokens: int = 8192
+    draft: bool = True
+
+
+@dataclass(frozen=True)
+class PreparedUnit:
+    """A unit's rows as questions; what couldn't be encoded is in `failures`, by row and lender."""
+
+    index: int
+    records: tuple[Record, ...]
+    questions: tuple[Question, ...]
+    failures: Mapping[tuple[int, int | None], str]
+
+
+@dataclass
+class _Found:
+    """What the batches of a unit have given so far. guesses: by `id` of the sample."""
+
+    guesses: dict[int, TokenGuesses] = field(default_factory=dict)
+    answers: dict[Place, tuple[int, ...]] = field(default_factory=dict)
+    failures: dict[Place, str] = field(default_factory=dict)
+
+
+class UnitAnswerer:
+    """Answers units of records with one model. lenders: by row, whose images are shown in the control."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        encoder: Encoder,
+        dataset: Dataset,
+        plan: EvaluationPlan,
+        limit: int,
+        lenders: Mapping[int, Lender],
+        n_workers: int = 2,
+    ) -> None:
+        self.loaded, self.encoder, self.plan, self.limit = loaded, encoder, plan, limit
+        self.batch_tokens = plan.batch_tokens
+        self._dataset, self._lenders = dataset, lenders
+        self._image_cost = image_cost(examine(loaded.model))
+        self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
+
+    def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
+        """Read images and encode; no row is lost, a bad one is kept with its reason."""
+        rows = tuple(records)
+        questions: list[Question] = []
+        failures: dict[tuple[int, int | None], str] = {}
+        asked = [(record, lender) for record in rows for lender in self._shown(record)]
+        for (record, lender), outcome in zip(asked, self._workers.map(self._encode, asked), strict=True):
+            if isinstance(outcome, str):
+                failures[record.row, lender.row if lender else None] = outcome
+            else:
+                questions += outcome
+        return PreparedUnit(index, rows, tuple(questions), failures)
+
+    def _shown(self, record: Record) -> list[Lender | None]:
+        return [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
+
+    def _encode(self, asked: tuple[Record, Lender | None]) -> list[Question] | str:
+        """The row's questions, or why it can't be encoded."""
+        record, lender = asked
+        if record.reason:
+            return record.reason
+        try:
+            shown = record if lender is None else replace(record, images=lender.images)
+            images = [self._dataset.load_image(reference) for reference in shown.images]
+            return encode_questions(self.encoder, shown, images, self.plan.turns, lender.row if lender else None)
+        except RowError as error:
+            return str(error)
+
+    def compute(self, unit: PreparedUnit) -> tuple[list[Prediction], float]:
+        """The unit's lines in input order, and the seconds that they took."""
+        started = time.monotonic()
+        found = _Found()
+        self._guess(unit.questions, found)
+        stops = stop_tokens(self.loaded, self.encoder.special_ids, unit.questions)
+        self._generate(unit, stops, found)
+        lines = [*self._failed_rows(unit), *(self._line(unit, question, stops, found) for question in unit.questions)]
+        return lines, time.monotonic() - started
+
+    def _guess(self, questions: Sequence[Question], found: _Found) -> None:
+        """Run the references, which gives their loss and the beginnings of the answers."""
+        askers: dict[int, list[Question]] = {}
+        for question in questions:
+            askers.setdefault(id(question.sample), []).append(question)
+        samples = [asking[0].sample for asking in askers.values()]
+
+        def run(batch: list[EncodedSample]) -> None:
+            collated = collate(batch, self.encoder.pad_token_id)
+            collated = replace(collated, inputs=with_positions(self.loaded.model, collated.inputs))
+            collated = collated.to(self.loaded.device, self.loaded.dtype)
+            guesses = guess_tokens(self.loaded.model, collated.inputs, collated.labels)
+            found.guesses.update({id(sample): guess for sample, guess in zip(batch, guesses, strict=True)})
+
+        def on_failure(sample: EncodedSample, reason: str) -> None:
+            found.failures.update({_place(question): reason for question in askers[id(sample)]})
+
+        for batch in plan_batches(samples, self.batch_tokens, self._image_cost):
+            run_halving(batch, run, on_failure, partial(self._shrink, max(sample.n_tokens for sample in batch)))
+
+    def _generate(self, unit: PreparedUnit, stops: frozenset[int], found: _Found) -> None:
+        torch.manual_seed(self.plan.seed + unit.index)  # for sampling; a unit gives the same whenever it is run
+        generator = Generator(self.loaded, self.encoder.pad_token_id, stops, self.limit, self.plan.temperature)
+        openings = []
+        for question in unit.questions:
+            if _place(question) in found.failures:
+                continue
+            if not self.plan.draft or self.plan.temperature:
+                openings.append(Opening(question, (), question.n_reference_tokens))
+                continue
+            draft = draft_answer(question, found.guesses[id(question.sample)], stops, self.limit)
+            if draft.is_finished:
+                found.answers[_place(question)] = draft.tokens
+            else:
+                n_expected = question.n_reference_tokens - draft.n_agreed
+                openings.append(Opening(question, draft.tokens, n_expected))
+
+        def run(batch: list[Opening]) -> None:
+            answers = generator.finish(batch)
+            found.answers.update(zip((_place(opening.question) for opening in batch), answers, strict=True))
+
+        def on_failure(opening: Opening, reason: str) -> None:
+            found.failures[_place(opening.question)] = reason
+
+        for batch in plan_generation(openings, self.batch_tokens, self.limit):
+            longest = max(opening.n_prompt for opening in batch) + self.limit
+            run_halving(batch, run, on_failure, partial(self._shrink, longest))
+
+    def _shrink(self, longest: int, n_items: int) -> None:
+        """Make batches smaller after this many samples, the longest of `longest` tokens, were too much."""
+        self.batch_tokens = min(self.batch_tokens, n_items * longest // 2)
+
+    def _failed_rows(self, unit: PreparedUnit) -> list[Prediction]:
+        records = {record.row: record for record in unit.records}
+        return [
+            Prediction(**_names(records[row]), swapped_row=lender, status="failed", reason=reason)
+            for (row, lender), reason in unit.failures.items()
+        ]
+
+    def _line(self, unit: PreparedUnit, question: Question, stops: frozenset[int], found: _Found) -> Prediction:
+        record = unit.records[question.row - unit.records[0].row]
+        asked = question.asked
+        line = Prediction(
+            **_names(record),
+            turn=asked.turn,
+            swapped_row=question.swapped_row,
+            question=asked.question,
+            reference=asked.reference,
+            n_reference_tokens=question.n_reference_tokens,
+        )
+        if (reason := found.failures.get(_place(question))) is not None:
+            return replace(line, status="failed", reason=reason)
+        loss = mean_loss(question, found.guesses[id(question.sample)])
+        if not math.isfinite(loss):
+            return replace(line, status="failed", reason=f"the loss is not finite ({loss})")
+        ids = found.answers[_place(question)]
+        text = self.encoder.decode(ids).strip()
+        return replace(
+            line,
+            prediction=text,
+            exact=text == asked.reference,
+            normalised=normalise(text) == normalise(asked.reference),
+            same_form=form_of(text) == form_of(asked.reference),
+            loss=loss,
+            n_new_tokens=len(ids),
+            ended=bool(ids) and ids[-1] in stops,
+        )
+
+
+def _place(question: Question) -> Place:
+    return question.row, question.swapped_row, question.asked.turn
+
+
+def _names(record: Record) -> dict[str, Any]:
+    return {"row": record.row, "id": record.id, "key": record.key, "source": record.source}

@@ -1,0 +1,160 @@
+"""The figures of an evaluation: accuracy with intervals, looking at the image, and whether instructions are kept."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from delta_attnmask.evaluating.intervals import Estimate, Values, mean_of_shares
+from delta_attnmask.evaluating.predictions import EvaluationFolder
+from delta_attnmask.manifest import Manifest
+
+MEASURES = ("exact", "normalised")
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """Sums over each row's answers, in the order of the rows."""
+
+    n: Values
+    hits: dict[str, Values]
+
+    @classmethod
+    def of(cls, lines: pa.Table, columns: Sequence[str]) -> "RowSums":
+        """columns: numbers or booleans of the lines."""
+        rows, place = np.unique(lines["row"].to_numpy(), return_inverse=True)
+        hits = {
+            name: np.bincount(place, weights=to_numbers(lines, name), minlength=len(rows)).astype(np.float64)
+            for name in columns
+        }
+        return cls(np.bincount(place, minlength=len(rows)).astype(np.float64), hits)
+
+
+def to_numbers(lines: pa.Table, column: str) -> Values:
+    """A column as float64."""
+    return np.asarray(pc.cast(lines[column], pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def own_lines(predictions: pa.Table) -> pa.Table:
+    """The answers to the rows as they are, without failed ones."""
+    is_own = pc.and_(pc.is_null(predictions["swapped_row"]), pc.equal(predictions["status"], "ok"))
+    return predictions.filter(is_own)
+
+
+def swapped_pairs(predictions: pa.Table) -> pa.Table:
+    """The answers given with the right and with swapped images; columns of the latter begin with `swapped_`."""
+    is_swapped = pc.and_(pc.is_valid(predictions["swapped_row"]), pc.equal(predictions["status"], "ok"))
+    swapped = predictions.filter(is_swapped).select(["row", "turn", *MEASURES, "loss"])
+    renamed = swapped.rename_columns(["row", "turn", *(f"swapped_{name}" for name in (*MEASURES, "loss"))])
+    own = own_lines(predictions).select(["row", "turn", "source", *MEASURES, "loss"])
+    return own.join(renamed, keys=["row", "turn"], join_type="inner").sort_by(
+        [("row", "ascending"), ("turn", "ascending")]
+    )
+
+
+def make_report(folder: EvaluationFolder) -> dict[str, Any]:
+    """The whole of `evaluation.json`."""
+    predictions = folder.read()
+    manifest = folder.manifest
+    seed = int(manifest.settings["seed"])
+    own, pairs = own_lines(predictions), swapped_pairs(predictions)
+    sources = sorted(set(own["source"].to_pylist()))
+    by_source = {name: _of_source(own, name) for name in sources}
+    pairs_by_source = {name: _of_source(pairs, name) for name in sources}
+    return {
+        "schema": 1,
+        **_origin(manifest),
+        "seconds": folder.seconds(),
+        "n_rows": manifest.n_rows,
+        "n_failed_rows": len(_failed(predictions)),
+        "reasons": dict(Counter(_failed(predictions).values()).most_common(20)),
+        "mean_over_sources": _mean_over_sources(list(by_source.values()), list(pairs_by_source.values()), seed),
+        "pooled": _figures(own, pairs, seed),
+        "sources": {name: _figures(by_source[name], pairs_by_source[name], seed) for name in sources},
+    }
+
+
+def _origin(manifest: Manifest) -> dict[str, Any]:
+    names = ("model", "model_fingerprint", "data", "input", "settings", "command", "versions", "created")
+    return {name: value for name, value in asdict(manifest).items() if name in names}
+
+
+def _of_source(lines: pa.Table, source: str) -> pa.Table:
+    return lines.filter(pc.equal(lines["source"], source))
+
+
+def _failed(predictions: pa.Table) -> dict[int, str]:
+    """Rows of which an answer is missing, with the first reason; the control apart."""
+    is_failed = pc.and_(pc.is_null(predictions["swapped_row"]), pc.equal(predictions["status"], "failed"))
+    lines = predictions.filter(is_failed).select(["row", "reason"]).to_pylist()
+    return {line["row"]: line["reason"] for line in reversed(lines)}
+
+
+def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
+    """Of one group of answers. Loss: mean over answers of their nats per token."""
+    sums = RowSums.of(own, MEASURES)
+    if not len(own):
+        return {"n_rows": 0, "n_answers": 0}
+    return {
+        "n_rows": len(sums.n),
+        "n_answers": len(own),
+        **{name: asdict(mean_of_shares([(sums.hits[name], sums.n)], seed)) for name in MEASURES},
+        "loss": float(to_numbers(own, "loss").mean()),
+        "swapped": _swapped(pairs, seed),
+        "instructions": _instructions(own),
+    }
+
+
+def _swapped(pairs: pa.Table, seed: int) -> dict[str, Any] | None:
+    """What is left with another row's images. gain: what the right ones add, on the same answers."""
+    if not len(pairs):
+        return None
+    estimates = {name: asdict(mean_of_shares([_sums_of(pairs, f"swapped_{name}")], seed)) for name in MEASURES}
+    gains = {f"{name}_gain": asdict(mean_of_shares([_gain_of(pairs, name)], seed)) for name in MEASURES}
+    losses = to_numbers(pairs, "swapped_loss")
+    rise = float((losses - to_numbers(pairs, "loss")).mean())
+    return {"n_answers": len(pairs), **estimates, **gains, "loss": float(losses.mean()), "loss_rise": rise}
+
+
+def _sums_of(lines: pa.Table, column: str) -> tuple[Values, Values]:
+    sums = RowSums.of(lines, [column])
+    return sums.hits[column], sums.n
+
+
+def _gain_of(pairs: pa.Table, measure: str) -> tuple[Values, Values]:
+    sums = RowSums.of(pairs, [measure, f"swapped_{measure}"])
+    return sums.hits[measure] - sums.hits[f"swapped_{measure}"], sums.n
+
+
+def _instructions(own: pa.Table) -> dict[str, float]:
+    """Whether answers look as the references do: shares, and mean lengths in tokens."""
+    is_empty: NDArray[np.float64] = np.array([not text for text in own["prediction"].to_pylist()], dtype=np.float64)
+    new, reference = to_numbers(own, "n_new_tokens"), to_numbers(own, "n_reference_tokens")
+    return {
+        "same_form": float(to_numbers(own, "same_form").mean()),
+        "ended": float(to_numbers(own, "ended").mean()),
+        "empty": float(is_empty.mean()),
+        "n_new_tokens": float(new.mean()),
+        "n_reference_tokens": float(reference.mean()),
+        "length_ratio": float(new.sum() / reference.sum()),
+    }
+
+
+def _mean_over_sources(own: list[pa.Table], pairs: list[pa.Table], seed: int) -> dict[str, Any]:
+    """Every source counts alike, however many rows it has. The gain is over the sources that have images to swap."""
+    if not own:
+        return {"n_sources": 0}
+    found: dict[str, Any] = {"n_sources": len(own)}
+    estimates: dict[str, Estimate] = {
+        name: mean_of_shares([_sums_of(lines, name) for lines in own], seed) for name in MEASURES
+    }
+    if with_pairs := [lines for lines in pairs if len(lines)]:
+        estimates |= {
+            f"{name}_gain": mean_of_shares([_gain_of(lines, name) for lines in with_pairs], seed) for name in MEASURES
+        }
+    return found | {name: asdict(estimate) for name, estimate in estimates.items()}
