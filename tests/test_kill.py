@@ -37,7 +37,8 @@ class Moment:
 MOMENTS = [
     Moment("while the input is read", "delta_attnmask.reading.dataset:fingerprint_file"),
     Moment("before the manifest is in place", "pathlib:Path.replace"),
-    Moment("behind the manifest", "delta_attnmask.artifacts:_sync_folder"),
+    Moment("while the manifest is put in place", "os:link"),
+    Moment("behind the manifest", "delta_attnmask.storage:_sync_folder", n=2),
     Moment("in the self-check", "delta_attnmask.modeling.selfcheck:check_model"),
     Moment("in a batch", "delta_attnmask.scoring.units:sweep_batch", n=2),
     Moment("while rows are encoded", "delta_attnmask.reading.encoding:Encoder.encode", n=8),
@@ -45,7 +46,7 @@ MOMENTS = [
     Moment("between a side table and the scores", "delta_attnmask.artifacts:pq.write_table", n=2),
     Moment("while the scores are written", "delta_attnmask.artifacts:pq.write_table", n=4, is_half_written=True),
     Moment("before the scores are in place", "pathlib:Path.replace", n=4),
-    Moment("behind the scores", "delta_attnmask.artifacts:_sync_folder", n=2),
+    Moment("behind the scores", "delta_attnmask.storage:_sync_folder", n=2),
     Moment("before the end is marked", "delta_attnmask.artifacts:RunFolder.mark_complete"),
 ]
 

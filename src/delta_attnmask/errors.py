@@ -5,7 +5,9 @@
     ├── DataError                a file or a row can't be used
     │   └── RowError             one row can't be used; the run records it and goes on
     ├── UnsupportedModelError    the model can't be hooked, encoded for, or replayed exactly
-    └── ArtifactError            a run folder is missing, incomplete, or belongs to another run
+    ├── ArtifactError            a run folder is missing, incomplete, or belongs to another run
+    ├── DeviceError              the accelerator failed; only another process can go on
+    └── UnitsFailedError         some units of a run failed each time they were tried; the others are scored
 
 Every message says what was got, what was expected, and what mends it.
 """
@@ -33,3 +35,11 @@ class UnsupportedModelError(DeltaAttnMaskError):
 
 class ArtifactError(DeltaAttnMaskError):
     """A run folder is missing, incomplete, or belongs to another run."""
+
+
+class DeviceError(DeltaAttnMaskError):
+    """The accelerator failed; only another process can go on."""
+
+
+class UnitsFailedError(DeltaAttnMaskError):
+    """Some units of a run failed each time they were tried; the others are scored."""

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.correlations import between_share, by_stratum, trait_correlations
@@ -41,7 +40,7 @@ def audit_run(
     train_rate: rows that training gets through in a second.
     """
     scores = run.read_scores(encoded=True)
-    candidates = _candidates_of(selection, run, scores)
+    candidates = candidates_of(selection, run, scores)
     table = scores if candidates.positions is None else scores.take(candidates.positions)
     sources = strata_of(table, ["source"])
     names = table["source"].take(sources.firsts).to_pylist()
@@ -61,7 +60,7 @@ def audit_run(
         "overlap": {
             "random": by_chance(candidates, selection),
             "columns": with_columns(candidates, selection),
-            "settings": with_settings(candidates, sweep, selection) if (sweep := read_side(run, "sweep")) else {},
+            "settings": with_settings(candidates, sweep, selection) if (sweep := run.read_side("sweep")) else {},
             "runs": _with_runs(candidates, selection, others or {}, run),
         },
         "defects": expected_defects(calibrated, selection, run.manifest.settings),
@@ -70,7 +69,7 @@ def audit_run(
     }
 
 
-def _candidates_of(selection: Selection, run: RunFolder, scores: pa.Table) -> Candidates:
+def candidates_of(selection: Selection, run: RunFolder, scores: pa.Table) -> Candidates:
     """What the selection chose from."""
     candidates = find_candidates(scores, selection.column, partial(read_embeddings, run))
     if (min_cosine := selection.details.get("drop_duplicates")) is not None:
@@ -78,12 +77,6 @@ def _candidates_of(selection: Selection, run: RunFolder, scores: pa.Table) -> Ca
     if CLUSTER in selection.options.get("columns", ()):
         candidates = with_clusters(candidates, selection.details["n_clusters"])
     return candidates
-
-
-def read_side(run: RunFolder, kind: str) -> pa.Table | None:
-    """A side table of the run, units in order; None where the run has none."""
-    shards = [str(path) for unit in range(run.n_units) if (path := run.shard_path(unit, kind)).exists()]
-    return ds.dataset(shards, format="parquet").to_table() if shards else None
 
 
 def expected_defects(

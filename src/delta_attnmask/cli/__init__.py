@@ -22,7 +22,9 @@ app.command("delta_attnmask.cli.calibrate:calibrate", help="Find the setting tha
 app.command("delta_attnmask.cli.estimate:estimate", help="Say how long scoring will take, and whether it will pay.")
 app.command("delta_attnmask.cli.score:score", help="Score every row of a data set into a run folder.")
 app.command("delta_attnmask.cli.demo:demo", help="The whole job on the data and the model that come with the package.")
+app.command("delta_attnmask.cli.merge:merge", help="Check a run of several processes and merge its files.")
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
+app.command("delta_attnmask.cli.train:train", help="Finetune a model on a data set, such as the selected part.")
 app.command("delta_attnmask.cli.audit:audit", help="Say what a score and a selection do to the data.")
 app.command("delta_attnmask.cli.review:review", help="Let people judge blindly whether the selected rows are better.")
 

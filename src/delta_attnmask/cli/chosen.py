@@ -18,7 +18,7 @@ _FALLBACK = "relative"
 def choose_settings(
     wanted: str,
     overrides: dict[str, Any],
-    loaded: "LoadedModel",
+    loaded: "LoadedModel | None",
     dataset: "Dataset",
     out: Path | None,
     batch_tokens: int,
@@ -26,6 +26,7 @@ def choose_settings(
     """Turn `--settings` and the single options beside it into mask settings and a form.
 
     wanted: "auto", the name of a preset, or a folder that `calibrate` made. overrides: options that were given.
+    loaded: None where the model is elsewhere, or other processes choose too; then nothing is calibrated.
     out: where the calibration that was used is kept, for `select` and for starting again; None for a dry run, which
         calibrates nothing and takes the paper's settings instead.
     """
@@ -52,7 +53,7 @@ def _read(folder: Path, out: Path | None) -> Preset:
     return Preset(found.settings, found.candidate.form)
 
 
-def _calibrated(loaded: "LoadedModel", dataset: "Dataset", out: Path, batch_tokens: int) -> Preset:
+def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int) -> Preset:
     """The calibration in `out` if the run has begun or it is of this model and data; otherwise a new one."""
     from delta_attnmask.calibrating.run import fits, read_calibration, write_calibration
     from delta_attnmask.cli.calibrate import describe, run_calibration
@@ -60,11 +61,16 @@ def _calibrated(loaded: "LoadedModel", dataset: "Dataset", out: Path, batch_toke
     has_begun = (out / "manifest.json").exists()  # then the manifest refuses whatever doesn't fit the run
     if (out / "calibration.json").exists():
         found = read_calibration(out)
-        if has_begun or fits(found, loaded, dataset):
+        if has_begun or (loaded is not None and fits(found, loaded, dataset)):
             print(f"settings: {found.candidate}, from {out / 'calibration.json'}", file=sys.stderr)
             return Preset(found.settings, found.candidate.form)
     elif has_begun:
         return PRESETS[_FALLBACK]  # what the earlier start fell back to
+    if loaded is None:
+        raise SettingsError(
+            "--shard and --engine ray don't calibrate: run `delta-attnmask calibrate … --out CAL` once and give "
+            "--settings CAL, or give --settings relative or paper"
+        )
     try:
         found = run_calibration(loaded, dataset, batch_tokens=batch_tokens)
     except DataError as error:

@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
@@ -39,6 +42,11 @@ def score(
     format: str | None = None,
     allow_outside: bool = False,
     revision: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+    shard: str | None = None,
     unit_rows: Annotated[int, Parameter(show=False)] = 256,
     dry_run: bool = False,
 ) -> int:
@@ -97,6 +105,19 @@ def score(
         Follow absolute image paths, and links that leave the image folder.
     revision
         Revision of a model on the hub.
+    engine
+        local: this process; ray: the workers of a Ray cluster, each with a model of its own. They write into OUT
+        themselves, so it and the data must lie under the same path everywhere.
+    workers
+        With ray: how many; as many as there are GPUs for if not given, one without GPUs.
+    gpus_per_worker
+        With ray: 1 if not given and there are any; 0.5 lets two workers share one, 2 and --device balanced spread a
+        model over two.
+    address
+        With ray: a running cluster, such as auto or 10.0.0.1:6379; if not given, one is started on this machine alone.
+    shard
+        I/N: do only every N-th unit, from the I-th on (I from 0), beside other processes that do the others in the same
+        OUT; then `delta-attnmask merge OUT`.
     unit_rows
         Rows of a work unit, which is what a killed run loses at most.
     dry_run
@@ -113,20 +134,27 @@ def score(
     }
     overrides: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
     MaskSettings(**overrides)  # faults are told before anything large is imported or loaded
+    share = Shard.parse(shard) if shard is not None else WHOLE
+    _refuse_contradictions(engine, share, dry_run, workers=workers, gpus_per_worker=gpus_per_worker, address=address)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
 
+    from delta_attnmask.executing.ray import Cluster
     from delta_attnmask.modeling.compiling import compile_blocks
     from delta_attnmask.modeling.load import load_model
     from delta_attnmask.scoring.grids import STANDARD_GRID
     from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
+    from delta_attnmask.scoring.run import Progress, dry_run_line, score_on_cluster, score_task
     from delta_attnmask.scoring.units import ScoringPlan
+    from delta_attnmask.scoring.worker import Recipe, Task
 
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
-    loaded = load_model(model, dtype=dtype, device=device, revision=revision)
-    if compile:
-        compile_blocks(loaded.model)
-    chosen = choose_settings(settings, overrides, loaded, dataset, None if dry_run else out, batch_tokens)
+    loaded = None
+    if engine == "local":
+        loaded = load_model(model, dtype=dtype, device=device, revision=revision)
+        if compile:
+            compile_blocks(loaded.model)
+    alone = loaded if share.is_whole else None  # several must not each calibrate for themselves
+    chosen = choose_settings(settings, overrides, alone, dataset, None if dry_run else out, batch_tokens)
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),
@@ -136,26 +164,42 @@ def score(
         embed=embeddings,
         attention=attention,
     )
-    if dry_run:
+    if dry_run and loaded is not None:
         print(dry_run_line(loaded, dataset, plan))
         return 0
-
     with show_progress("scoring") as advance:
 
         def on_progress(progress: Progress) -> None:
             advance(progress.n_done, progress.n_rows, progress.n_failed_here)
 
-        run = score_dataset(
-            loaded,
-            dataset,
-            out,
-            plan,
-            unit_rows=unit_rows,
-            command=tuple(sys.argv),
-            on_check=lambda line: print(f"model: {line}", file=sys.stderr),
-            on_progress=on_progress,
-        )
-    print(
-        f"{run.path}: {run.manifest.n_rows} rows scored; next: delta-attnmask select {run.path} --keep 20% --out FILE"
-    )
+        told: dict[str, Any] = {"on_check": _tell_check, "on_progress": on_progress}
+        task = Task(dataset, str(out), plan, unit_rows, share, tuple(sys.argv))
+        if loaded is not None:
+            run = score_task(loaded, task, **told)
+        else:
+            recipe = Recipe(task, model, dtype, device, revision, compile)
+            run = score_on_cluster(recipe, Cluster(workers, gpus_per_worker, address), **told)
+    _tell_what_is_next(run)
     return 0
+
+
+def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: object) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in of_ray.items() if value is not None]
+    if engine != "ray" and given:
+        raise SettingsError(f"{', '.join(given)}: only for --engine ray")
+    if engine == "ray" and not shard.is_whole:
+        raise SettingsError("--shard: each shard is a process of its own; --engine ray shares the units out by itself")
+    if engine == "ray" and dry_run:
+        raise SettingsError("--dry-run tries one model in this process; leave out --engine ray")
+
+
+def _tell_check(line: str) -> None:
+    print(f"model: {line}", file=sys.stderr)
+
+
+def _tell_what_is_next(run: RunFolder) -> None:
+    if run.shard.is_whole:
+        said, following = f"{run.manifest.n_rows} rows scored", f"select {run.path} --keep 20% --out FILE"
+    else:
+        said, following = f"shard {run.shard.index}/{run.shard.count} is done", f"merge {run.path}, after all shards"
+    print(f"{run.path}: {said}; next: delta-attnmask {following}")

@@ -1,12 +1,59 @@
 """Run units of work in this process: the next unit is prepared while the present one is computed."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+
+from delta_attnmask.executing.contract import (
+    NO_FAULTS,
+    TRIES,
+    Answer,
+    DoneT,
+    Failure,
+    Faults,
+    Worker,
+    describe,
+    trace_of,
+)
 
 Unit = TypeVar("Unit")
 Prepared = TypeVar("Prepared")
 Done = TypeVar("Done")
+WorkerT = TypeVar("WorkerT", bound=Worker[Any, Any])
+
+
+class LocalPool(Generic[WorkerT, DoneT]):
+    """One worker in this process. A unit that fails is tried again behind all others.
+
+    An error that ends a worker ends the run, since a process can't replace itself.
+    """
+
+    def __init__(self, worker: WorkerT, faults: Faults = NO_FAULTS, tries: int = TRIES) -> None:
+        self._worker, self._faults, self._tries = worker, faults, tries
+
+    def ask(self, question: Callable[[WorkerT], Answer]) -> Answer:
+        return question(self._worker)
+
+    def run(self, units: Sequence[int]) -> Iterator[DoneT | Failure]:
+        n_tries: Counter[int] = Counter()
+        to_do = list(units)
+        while to_do:
+            again = []
+            for unit, prepared in ahead(to_do, self._worker.prepare):
+                try:
+                    done = self._worker.compute(prepared.result())
+                except (*self._faults.ends_run, *self._faults.ends_worker):
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever a unit meets; it is told at the end
+                    n_tries[unit] += 1
+                    if n_tries[unit] < self._tries:
+                        again.append(unit)
+                    else:
+                        yield Failure(unit, n_tries[unit], describe(error), trace_of(error))
+                else:
+                    yield done
+            to_do = again
 
 
 def run_units(

@@ -1,38 +1,52 @@
 """Score a data set into a run folder, unit by unit; what is finished is never done again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import torch
 
 from delta_attnmask.artifacts import Manifest, RunFolder
-from delta_attnmask.errors import DeltaAttnMaskError, SettingsError, UnsupportedModelError
-from delta_attnmask.executing.local import run_units
-from delta_attnmask.modeling.anatomy import examine, text_config
-from delta_attnmask.modeling.fingerprint import model_fingerprint
+from delta_attnmask.errors import UnitsFailedError
+from delta_attnmask.executing.contract import Failure, Pool
+from delta_attnmask.executing.local import LocalPool
+from delta_attnmask.executing.ray import Cluster, ray_pool
+from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import Encoder
-from delta_attnmask.scoring.embeddings import embedding_table, middle_block
-from delta_attnmask.scoring.units import PreparedUnit, ScoredUnit, ScoringPlan, UnitScorer
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.scoring.setup import make_encoder, make_manifest, make_scorer
+from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitReport, UnitWorker, sweep_table
 
-UNIT_ROWS = 256
-_REFUSED = "the model"  # begins the reason of every row that failed in model or processor
+__all__ = [
+    "UNIT_ROWS",
+    "Progress",
+    "dry_run_line",
+    "make_encoder",
+    "make_manifest",
+    "make_scorer",
+    "score_dataset",
+    "score_on_cluster",
+    "score_task",
+    "sweep_table",
+]
+
+_GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a unit: rows in this run folder, of which this process did some."""
+    """Where a run stands after a unit: rows in this run folder, of which this process did some.
+
+    Of a shard, only its own rows count.
+    """
 
     n_done: int
     n_rows: int
     n_done_here: int
     n_failed_here: int
+
+
+OnCheck = Callable[[str], None]
+OnProgress = Callable[[Progress], None]
 
 
 def score_dataset(
@@ -42,33 +56,45 @@ def score_dataset(
     plan: ScoringPlan,
     *,
     unit_rows: int = UNIT_ROWS,
+    shard: Shard = WHOLE,
     command: tuple[str, ...] = (),
-    on_check: Callable[[str], None] = lambda line: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_check: OnCheck = lambda line: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> RunFolder:
     """Score every row of `dataset` into the folder `out`, or finish what an earlier call began there.
 
+    shard: do only this share of the units, beside other processes that do the others.
     on_check is given one line that says what was found in the model; on_progress is called after each unit.
-    Returns the complete run. Raises UnsupportedModelError where the model can't be scored with, ArtifactError where
-    `out` belongs to another run or is in use, DataError where the file is broken.
+    Returns the run, complete unless it is a shard. Raises UnsupportedModelError where the model can't be scored with,
+    ArtifactError where `out` belongs to another run or is in use, DataError where the file is broken,
+    UnitsFailedError where units failed again and again; the others are scored then.
     """
-    if unit_rows < 1:
-        raise SettingsError(f"unit_rows={unit_rows}: expected at least 1")
-    scorer = make_scorer(loaded, dataset, plan)
-    manifest = make_manifest(loaded, dataset, plan, unit_rows, command)
-    with RunFolder.start(out, manifest) as run:
-        to_do = run.units_to_do()
-        n_before = run.manifest.n_rows - sum(len(run.unit_rows(unit)) for unit in to_do)
-        n_here = n_failed = 0
-        prepare = partial(_prepare, scorer, dataset, run)
-        for unit in run_units(to_do, prepare, partial(_compute, scorer, on_check)):
-            _require_some_success(unit, is_first=n_here == 0)
-            run.write_unit(unit.index, unit.scores, **_side_tables(unit, plan))
-            n_here += len(unit.scores)
-            n_failed += sum(score.status == "failed" for score in unit.scores)
-            on_progress(Progress(n_before + n_here, run.manifest.n_rows, n_here, n_failed))
-        run.mark_complete()
-        return run
+    task = Task(dataset, str(out), plan, unit_rows, shard, command)
+    return score_task(loaded, task, on_check=on_check, on_progress=on_progress)
+
+
+def score_task(
+    loaded: LoadedModel,
+    task: Task,
+    *,
+    on_check: OnCheck = lambda line: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> RunFolder:
+    """`score_dataset` for a task that is put together already."""
+    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(UnitWorker(loaded, task), FAULTS)
+    return _score_units(pool, task, on_check, on_progress)
+
+
+def score_on_cluster(
+    recipe: Recipe,
+    cluster: Cluster,
+    *,
+    on_check: OnCheck = lambda line: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> RunFolder:
+    """Like `score_task`, by the workers of a Ray cluster, which write into the folder themselves."""
+    with ray_pool(recipe, cluster, FAULTS) as pool:
+        return _score_units(pool, recipe.task, on_check, on_progress)
 
 
 def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> str:
@@ -83,83 +109,72 @@ def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> st
     )
 
 
-def make_scorer(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> UnitScorer:
-    """What scores the units; SettingsError where the plan doesn't fit the model."""
-    anatomy, encoder = examine(loaded.model), make_encoder(loaded)
-    anatomy.resolve_block(plan.settings.block)
-    if plan.settings.tokens == "image" and not encoder.takes_images:
-        raise SettingsError("tokens='image': this model takes no images; use tokens='all' or 'prompt'")
-    return UnitScorer(loaded, encoder, dataset.load_image, plan)
+def _score_units(
+    pool: Pool[UnitWorker, UnitReport], task: Task, on_check: OnCheck, on_progress: OnProgress
+) -> RunFolder:
+    with RunFolder.start(task.out, pool.ask(_manifest_of), task.shard) as run:
+        tally = _Tally.of(run)
+        try:
+            for outcome in pool.run(run.units_to_do()):
+                if isinstance(outcome, Failure):
+                    tally.failures.append(outcome)
+                    tally.refuse_hopeless(run)
+                    continue
+                if outcome.check and not tally.is_checked:  # of many workers, one speaks for all
+                    on_check(outcome.check)
+                run.count(outcome.n_rows)
+                on_progress(tally.count(outcome))
+        finally:
+            run.keep_pace()
+            run.keep_failed([_describe(failure, run) for failure in tally.failures])
+        if tally.failures:
+            raise tally.error(run)
+        if run.shard.is_whole:
+            run.mark_complete()
+        return run
 
 
-def make_encoder(loaded: LoadedModel) -> Encoder:
-    """The encoder that fits a loaded model."""
-    longest = getattr(text_config(loaded.model), "max_position_embeddings", None)
-    return Encoder(loaded.processor, examine(loaded.model).image_token_id, longest)
+def _manifest_of(worker: UnitWorker) -> Manifest:
+    return worker.manifest
 
 
-def make_manifest(
-    loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...]
-) -> Manifest:
-    """What this run is, for its folder."""
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": dtype, "form": plan.form}
-    if plan.sweep:
-        settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
-    if plan.embed:
-        settings["embeddings"] = f"mean over tokens at block {middle_block(examine(loaded.model).n_blocks)}"
-    return Manifest(
-        model=loaded.name,
-        model_fingerprint=model_fingerprint(loaded.model),
-        settings=settings,
-        data=str(dataset.path),
-        images=str(dataset.images_root or ""),
-        input=dataset.fingerprint,
-        format=dataset.format_name,
-        n_rows=dataset.n_rows,
-        unit_rows=unit_rows,
-        extra_columns=tuple(plan.rivals),
-        command=command,
-    )
+@dataclass
+class _Tally:
+    """What came of the units so far."""
+
+    n_rows: int
+    n_before: int
+    n_here: int = 0
+    n_failed: int = 0
+    is_checked: bool = False
+    failures: list[Failure] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, run: RunFolder) -> "_Tally":
+        n_rows = sum(len(run.unit_rows(unit)) for unit in range(run.n_units) if run.shard.owns(unit))
+        return cls(n_rows, n_rows - sum(len(run.unit_rows(unit)) for unit in run.units_to_do()))
+
+    def count(self, report: UnitReport) -> Progress:
+        self.n_here += report.n_rows
+        self.n_failed += report.n_failed
+        self.is_checked = self.is_checked or bool(report.check)
+        return Progress(self.n_before + self.n_here, self.n_rows, self.n_here, self.n_failed)
+
+    def refuse_hopeless(self, run: RunFolder) -> None:
+        if len(self.failures) >= _GIVE_UP and not self.n_here:
+            raise self.error(run)
+
+    def error(self, run: RunFolder) -> UnitsFailedError:
+        first = self.failures[0]
+        rows = run.unit_rows(first.unit)
+        told = "all that were tried" if not self.n_here else "the others are scored"
+        return UnitsFailedError(
+            f"{len(self.failures)} units failed {first.n_tries} times each, {told}; unit {first.unit} (rows "
+            f"{rows.start} to {rows.stop - 1}): {first.reason}; {run.failed_path} lists them; start the same command "
+            "again to try them again"
+        )
 
 
-def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:
-    """One line for each row and setting: the setting's fields, `masked_loss` and `delta`."""
-    loss = {score.row: score.loss for score in unit.scores}
-    lines = [
-        {"row": row, **setting.to_dict(), "masked_loss": masked, "delta": masked - (loss[row] or 0.0)}
-        for row, losses in sorted(unit.sweep.items())
-        for setting, masked in zip(sweep, losses, strict=True)
-    ]
-    fields = {"row": pa.int64(), "fraction": pa.float64(), "block": pa.int32()}
-    numbers = {"masked_loss": pa.float32(), "delta": pa.float32()}
-    texts = {name: pa.string() for name in MaskSettings().to_dict() if name not in fields}
-    return pa.Table.from_pylist(lines, schema=pa.schema(fields | texts | numbers))
-
-
-def _side_tables(unit: ScoredUnit, plan: ScoringPlan) -> dict[str, pa.Table]:
-    tables = {"sweep": sweep_table(unit, plan.sweep)} if plan.sweep else {}
-    return tables | ({"embeddings": embedding_table(unit.embeddings)} if plan.embed else {})
-
-
-def _prepare(scorer: UnitScorer, dataset: Dataset, run: RunFolder, unit: int) -> PreparedUnit:
-    rows = run.unit_rows(unit)
-    return scorer.prepare(unit, dataset.records(rows.start, rows.stop))
-
-
-def _compute(scorer: UnitScorer, on_check: Callable[[str], None], unit: PreparedUnit) -> ScoredUnit:
-    try:
-        if (line := scorer.self_check(unit)) is not None:
-            on_check(line)
-        return scorer.compute(unit)
-    except torch.AcceleratorError as error:
-        raise DeltaAttnMaskError(
-            f"the device failed in unit {unit.index}: {error}; start the same command again to go on"
-        ) from error
-
-
-def _require_some_success(unit: ScoredUnit, *, is_first: bool) -> None:
-    """If the model refuses every row of the first unit, the fault is the model's, and the run ends."""
-    refused = [score.reason for score in unit.scores if score.reason.startswith(_REFUSED)]
-    if is_first and refused and not any(score.status == "ok" for score in unit.scores):
-        raise UnsupportedModelError(f"no row of the first unit could be scored; {len(refused)} like this: {refused[0]}")
+def _describe(failure: Failure, run: RunFolder) -> dict[str, object]:
+    rows = run.unit_rows(failure.unit)
+    return {"first_row": rows.start, "last_row": rows.stop - 1, **asdict(failure)}

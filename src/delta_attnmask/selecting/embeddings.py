@@ -1,4 +1,6 @@
-"""The rows' embeddings, as `score --embeddings` keeps them: RUN/embeddings/unit-*.parquet."""
+"""The rows' embeddings, as `score --embeddings` keeps them, below RUN/embeddings."""
+
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,21 +19,27 @@ def read_embeddings(run: RunFolder, rows: NDArray[np.int64]) -> Vectors:
     """
     if "embeddings" not in run.manifest.settings:
         raise SettingsError(f"{run.path} has no embeddings; score into a new folder with --embeddings")
-    units, order = rows // run.manifest.unit_rows, np.argsort(rows, kind="stable")
+    order = np.argsort(rows, kind="stable")
     vectors: Vectors | None = None
-    for unit in np.unique(units).tolist():
-        wanted = order[np.searchsorted(units[order], unit) : np.searchsorted(units[order], unit, side="right")]
-        held, found = _read_shard(run, unit)
+    n_found = 0
+    for part in run.parts("embeddings"):
+        edges = run.unit_rows(part.first).start, run.unit_rows(part.last).stop
+        wanted = order[slice(*np.searchsorted(rows[order], edges))]
+        if not len(wanted):
+            continue
+        held, found = _read_part(part.path)
         if not np.isin(rows[wanted], held).all():
-            raise ArtifactError(f"{run.shard_path(unit, 'embeddings')} lacks rows that have a score")
+            raise ArtifactError(f"{part.path} lacks rows that have a score")
+        n_found += len(wanted)
         vectors = np.empty((len(rows), found.shape[1]), dtype=np.float16) if vectors is None else vectors
         vectors[wanted] = found[np.searchsorted(held, rows[wanted])]
+    if n_found < len(rows):
+        raise ArtifactError(f"{run.path / 'embeddings'} lacks {len(rows) - n_found} rows that have a score")
     return np.empty((0, 0), dtype=np.float16) if vectors is None else vectors
 
 
-def _read_shard(run: RunFolder, unit: int) -> tuple[NDArray[np.int64], Vectors]:
-    """The rows that a shard holds, ascending, and their vectors."""
-    path = run.shard_path(unit, "embeddings")
+def _read_part(path: Path) -> tuple[NDArray[np.int64], Vectors]:
+    """The rows that a file holds, ascending, and their vectors."""
     try:
         table = pq.read_table(path)
     except (OSError, ValueError) as error:

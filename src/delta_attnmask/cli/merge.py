@@ -1,0 +1,25 @@
+"""`delta-attnmask merge`: check a run that several processes made, and put its files together."""
+
+from pathlib import Path
+
+from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.executing.merge import merge_run
+
+
+def merge(run: Path, /) -> None:
+    """Check that every row of a run is there exactly once, mark it complete, and merge its files into few large ones.
+
+    For runs made with --shard, and to make large runs of any kind faster to read. Can be killed and started again.
+
+    Parameters
+    ----------
+    run
+        Folder that `delta-attnmask score --out` has made.
+    """
+    with show_progress("merging") as advance:
+        done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))
+    n_files = len(done.parts())
+    print(
+        f"{done.path}: {done.manifest.n_rows} rows, each once, in {n_files} file{'s' * (n_files != 1)}; "
+        f"next: delta-attnmask select {done.path} --keep 20% --out FILE"
+    )
