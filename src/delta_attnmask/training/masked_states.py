@@ -44,19 +44,20 @@ class StateMasking:
     n_forwards: training forwards so far; for samples without a key it decides the draw.
     """
 
-    def __init__(self, settings: AugmentationSettings, special_ids: Iterable[int] = ()):
+    def __init__(self, settings: AugmentationSettings, special_ids: Iterable[int] = (), only: Tensor | None = None):
         self.settings = settings
         self.epoch = 0
         self.progress = 0.0
         self.n_samples = self.n_masked = self.n_forwards = 0
         self._special_ids = tuple(special_ids)
+        self._only = only
 
     def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> Change | None:
         """What one forward changes; None if none of its samples is drawn."""
         labels = self._labels(inputs, columns)
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
         seeds = self._seeds(inputs, roles, columns.get(KEYS))
-        is_drawn = self._draw(seeds, columns.get(ALLOWED))
+        is_drawn = self._draw(seeds, columns.get(KEYS), columns.get(ALLOWED))
         n_drawn = int(is_drawn.sum())
         self.n_forwards += 1
         self.n_samples += len(is_drawn)
@@ -93,21 +94,31 @@ class StateMasking:
         turn = self.settings.seed * 15_485_863 + self.epoch * 32_452_843
         return random_numbers((own + turn) & (_BELOW - 1), torch.zeros_like(own)[:, None])[:, 0].long()
 
-    def _draw(self, seeds: Tensor, allowed: Tensor | None) -> Tensor:
+    def _draw(self, seeds: Tensor, keys: Tensor | None, allowed: Tensor | None) -> Tensor:
         """True for the samples that are changed; `[batch]`."""
         drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0] / _BELOW
         is_drawn = drawn < self.settings.probability_at(self.progress)
-        return is_drawn if allowed is None else is_drawn & allowed.to(is_drawn.device, torch.bool)
+        if allowed is not None:
+            is_drawn &= allowed.to(is_drawn.device, torch.bool)
+        if self._only is not None:
+            if keys is None:
+                raise SettingsError(
+                    f"only some rows may be changed, but the forward was given no {KEYS}; wrap the collator in "
+                    "`with_keys` and set remove_unused_columns=False"
+                )
+            is_drawn &= torch.isin(keys.to(is_drawn.device), self._only.to(is_drawn.device))
+        return is_drawn
 
 
 @contextmanager
 def masked_states(
-    model: nn.Module, settings: AugmentationSettings, *, special_ids: Iterable[int] = ()
+    model: nn.Module, settings: AugmentationSettings, *, special_ids: Iterable[int] = (), only: Tensor | None = None
 ) -> Iterator[StateMasking]:
     """Change hidden states in the training forwards of `model` until the context is left.
 
     model: the module that is called: a Hugging Face model, or what PEFT or DDP wrapped around one.
     special_ids: token ids that `exclude="special"` keeps from being masked.
+    only: the keys of the samples that may be changed, int64; all of them if not given.
 
     Forwards in evaluation mode or without gradients are untouched. Besides what the model takes, it can be called with
     masking_labels: `[batch, seq]`, where `labels` aren't passed and the settings need to know the answers;
@@ -116,7 +127,7 @@ def masked_states(
     masking_allowed: `[batch]`, boolean: False for samples that must stay as they are.
     Raises UnsupportedModelError or SettingsError where the model or its attention can't be read.
     """
-    masking = StateMasking(settings, special_ids)
+    masking = StateMasking(settings, special_ids, only)
     with changing_block(model, settings.mask.block, masking.plan, (LABELS, KEYS, ALLOWED)):
         yield masking
 
