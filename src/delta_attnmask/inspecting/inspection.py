@@ -1,0 +1,126 @@
+"""What an inspection of one row found: plain values, from which the page is made. No torch here."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from delta_attnmask.settings import MaskSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PieceRole = Literal["text", "special", "image", "answer"]
+
+
+class Box(NamedTuple):
+    """A rectangle on a picture, in shares of its width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One image token on its picture.
+
+    number: of the token among the row's image tokens, from 0. saliency: attention that it receives.
+    """
+
+    number: int
+    box: Box
+    saliency: float
+    is_masked: bool
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a row. views: the cells by the pass over the picture that they belong to; tiles make one together.
+
+    Empty where the model's layout can't be told, or the picture has no cell.
+    """
+
+    reference: str
+    image: "Image"
+    views: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of the prompt that reads as one: a token, the tokens of one character, or all of an image.
+
+    saliency: summed over its tokens. loss, masked_loss: nats, summed over its tokens; None but for answers.
+    """
+
+    role: PieceRole
+    text: str
+    n_tokens: int
+    n_masked: int
+    saliency: float
+    loss: float | None = None
+    masked_loss: float | None = None
+
+    @property
+    def delta(self) -> float | None:
+        return None if self.loss is None or self.masked_loss is None else self.masked_loss - self.loss
+
+
+class ImageToken(NamedTuple):
+    """An image token by its number alone."""
+
+    number: int
+    saliency: float
+    is_masked: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowInspection:
+    """Where the model looked in one row, and what the mask did to its answer.
+
+    reason: why the row can't be inspected; then everything behind it is empty.
+    layout_fault: why image tokens can't be placed on their pictures; empty if they can.
+    loss, masked_loss: nats per answer token. saliency_total: attention that all tokens receive.
+    """
+
+    row: int
+    id: str
+    source: str
+    settings: MaskSettings
+    reason: str = ""
+    loss: float = 0.0
+    masked_loss: float = 0.0
+    saliency_total: float = 0.0
+    pieces: tuple[Piece, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    image_tokens: tuple[ImageToken, ...] = ()
+    layout_fault: str = ""
+
+    @property
+    def delta(self) -> float:
+        return self.masked_loss - self.loss
+
+    @cached_property
+    def n_tokens(self) -> int:
+        return sum(piece.n_tokens for piece in self.pieces)
+
+    @cached_property
+    def n_masked(self) -> int:
+        return sum(piece.n_masked for piece in self.pieces)
+
+    @property
+    def n_masked_image_tokens(self) -> int:
+        return sum(token.is_masked for token in self.image_tokens)
+
+    @property
+    def image_share(self) -> float:
+        """Share of the attention that image tokens receive."""
+        return sum(token.saliency for token in self.image_tokens) / (self.saliency_total or 1.0)

@@ -1,0 +1,193 @@
+"""The page of inspected rows, and one row as a fragment for other pages. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from delta_attnmask.inspecting.inspection import Box, Cell, Picture, Piece, RowInspection
+from delta_attnmask.inspecting.words import describe_settings
+from delta_attnmask.reporting.inspection import Inspection
+from delta_attnmask.reporting.page import embed_image, make_environment, render_page
+
+STYLE = "inspection.css"
+_WIDTH = 1000  # of a picture, in the units of its overlay
+_HEAT_EDGES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)  # times the average image token: the same on every page
+_DELTA_EDGES = (0.05, 0.5, 2.0, 5.0)  # nats
+_MOST_ATTENDED = 20
+_IMAGE_SIDE, _IMAGE_BYTES = 512, 40_000
+
+
+def render_inspections(inspections: Sequence[RowInspection], *, model: str, data: str, title: str = "") -> str:
+    """The HTML page of some rows of one model, data set and setting."""
+    rows = ", ".join(str(inspection.row) for inspection in inspections)
+    return render_page(
+        "inspect.html",
+        title=title or f"Where the model looked: row{'s' if len(inspections) > 1 else ''} {rows}",
+        styles=(STYLE,),
+        views=[_view(inspection) for inspection in inspections],
+        settings=describe_settings(inspections[0].settings),
+        model=model,
+        data=data,
+    )
+
+
+def render_fragment(inspection: RowInspection) -> Inspection:
+    """One row for the report's gallery; the page around it needs the style `STYLE`."""
+    html = make_environment().get_template("inspection_fragment.html").render(view=_view(inspection))
+    return Inspection(Markup(html))
+
+
+@dataclass(frozen=True)
+class _ShownPiece:
+    """A piece as the page writes it. tip: what shows on hover and focus; empty but for answers."""
+
+    role: str
+    text: str
+    n_masked: int
+    is_special: bool
+    tip: str = ""
+    level: str = ""
+    loss: str = ""
+    masked_loss: str = ""
+    delta: str = ""
+
+
+def _view(inspection: RowInspection) -> dict[str, Any]:
+    """What the template shows of a row."""
+    head = {"row": inspection.row, "reason": inspection.reason.rstrip("."), "label": _label(inspection)}
+    if inspection.reason:
+        return head
+    pieces = _show_pieces(inspection)
+    pictures = [_show_picture(inspection, number) for number in range(len(inspection.pictures))]
+    n_image = len(inspection.image_tokens)
+    of_image = f" ({inspection.n_masked_image_tokens} of the image’s {n_image})" if n_image else ""
+    return head | {
+        "loss": _nats(inspection.loss),
+        "masked_loss": _nats(inspection.masked_loss),
+        "delta": _signed(inspection.delta),
+        "masked_count": f"{inspection.n_masked} of {inspection.n_tokens}{of_image}",
+        "image_share": f"{inspection.image_share:.0%}" if n_image else "",
+        "layout_fault": inspection.layout_fault,
+        "pictures": pictures,
+        "has_overlay": any(picture["views"] for picture in pictures),
+        "pieces": pieces,
+        "answers": [piece for piece in pieces if piece.tip],
+        "most_attended": _most_attended(inspection),
+    }
+
+
+def _label(inspection: RowInspection) -> str:
+    return " · ".join(text for text in (inspection.source, inspection.id) if text)
+
+
+def _show_picture(inspection: RowInspection, number: int) -> dict[str, Any]:
+    picture = inspection.pictures[number]
+    small = embed_image(picture.image, max_side=_IMAGE_SIDE, max_bytes=_IMAGE_BYTES)
+    height = _WIDTH * picture.image.height / picture.image.width
+    many = len(inspection.pictures) > 1
+    return {
+        "key": f"picture-{inspection.row}-{number}",
+        "name": f"Picture {number + 1}" if many else "Picture",
+        "uri": small.uri,
+        "width": _WIDTH,
+        "height": round(height, 1),
+        "views": [_show_view(inspection, picture, index, height) for index in range(len(picture.views))],
+    }
+
+
+def _show_view(inspection: RowInspection, picture: Picture, index: int, height: float) -> dict[str, Any]:
+    cells = picture.views[index]
+    average = sum(token.saliency for token in inspection.image_tokens) / len(inspection.image_tokens)
+    total = inspection.saliency_total or 1.0
+    n_masked = sum(cell.is_masked for cell in cells)
+    share = sum(cell.saliency for cell in cells) / total
+    return {
+        "title": _view_title(picture, index),
+        "caption": f"{share:.0%} of all attention; {n_masked} of {len(cells)} tokens masked",
+        "cells": [_show_cell(cell, average, height) for cell in cells],
+    }
+
+
+def _view_title(picture: Picture, index: int) -> str:
+    """Models that cut a picture into tiles see it more than once: closely, and as a whole."""
+    if len(picture.views) == 1:
+        return "Attention"
+    sizes = [sum(cell.box.area for cell in cells) / len(cells) for cells in picture.views]
+    if sizes[index] == max(sizes):
+        return "Attention, whole picture"
+    return "Attention, close-up tiles" if len(sizes) == 2 else f"Attention, view {index + 1}"
+
+
+def _show_cell(cell: Cell, average: float, height: float) -> dict[str, Any]:
+    times = cell.saliency / (average or 1.0)
+    box = _scaled(cell.box, height)
+    masked = ", masked" if cell.is_masked else ""
+    return box | {
+        "level": sum(times >= edge for edge in _HEAT_EDGES),
+        "is_masked": cell.is_masked,
+        "tip": f"image token {cell.number}: {times:.2f} times the average{masked}",
+    }
+
+
+def _scaled(box: Box, height: float) -> dict[str, float]:
+    left, right = round(box.left * _WIDTH, 1), round(box.right * _WIDTH, 1)
+    top, bottom = round(box.top * height, 1), round(box.bottom * height, 1)
+    return {"x": left, "y": top, "width": round(right - left, 1), "height": round(bottom - top, 1)}
+
+
+def _show_pieces(inspection: RowInspection) -> list[_ShownPiece]:
+    shown, n_images = [], 0
+    for piece in inspection.pieces:
+        n_images += piece.role == "image"
+        shown.append(_show_piece(piece, n_images))
+    return shown
+
+
+def _show_piece(piece: Piece, n_images: int) -> _ShownPiece:
+    if piece.role == "image":
+        text = f"picture {n_images}: {piece.n_tokens} tokens, {piece.n_masked} masked"
+        return _ShownPiece(piece.role, text, piece.n_masked, is_special=False)
+    text = piece.text.replace("\n", "↵\n")
+    if piece.loss is None or piece.masked_loss is None or piece.delta is None:
+        is_special = piece.role == "special" or not piece.text.strip()
+        return _ShownPiece(piece.role, text, piece.n_masked, is_special)
+    return _ShownPiece(
+        role=piece.role,
+        text=text,
+        n_masked=piece.n_masked,
+        is_special=piece.text.startswith("<") and piece.text.endswith(">"),
+        tip=f"loss {_nats(piece.loss)} → {_nats(piece.masked_loss)}, Δ {_signed(piece.delta)}",
+        level=_delta_level(piece.delta),
+        loss=_nats(piece.loss),
+        masked_loss=_nats(piece.masked_loss),
+        delta=_signed(piece.delta),
+    )
+
+
+def _delta_level(delta: float) -> str:
+    level = sum(abs(delta) >= edge for edge in _DELTA_EDGES)
+    if level == 0:
+        return "even"
+    return f"up{level}" if delta > 0 else f"down{min(level, 3)}"
+
+
+def _most_attended(inspection: RowInspection) -> list[dict[str, Any]]:
+    """The tokens that receive most; those of an image by their number."""
+    words = [(piece.text, piece.saliency, piece.n_masked > 0) for piece in inspection.pieces if piece.role != "image"]
+    images = [(f"image token {token.number}", token.saliency, token.is_masked) for token in inspection.image_tokens]
+    ranked = sorted([*words, *images], key=lambda token: -token[1])[:_MOST_ATTENDED]
+    total = inspection.saliency_total or 1.0
+    return [
+        {"name": name.replace("\n", "↵"), "share": f"{saliency / total:.1%}", "is_masked": is_masked}
+        for name, saliency, is_masked in ranked
+    ]
+
+
+def _nats(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")

@@ -1,0 +1,37 @@
+"""`delta-attnmask inspect` from end to end."""
+
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask.cli import main
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["inspect", *arguments])
+    return int(stop.value.code or 0)
+
+
+def test_writes_a_page(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "page.html"
+    source = [
+        "--model",
+        str(embedded / "model"),
+        "--data",
+        str(embedded / "pool.json"),
+        "--images",
+        str(embedded / "images"),
+    ]
+    assert run(*source, "--row", "3", "2400", "-o", str(out)) == 0
+    assert "row 3: loss" in capsys.readouterr().out
+    html = out.read_text()
+    assert html.count('<section class="inspection"') == 2
+    assert "block -4" in html, "the preset relative"
+    assert run(*source, "--row", "99999", "-o", str(out)) == 2
+    assert "rows 0 to 2406" in capsys.readouterr().err
+
+
+def test_asks_for_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--row", "1") == 2
+    assert "--run" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""An inspected row: its losses, its pieces, its pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from delta_attnmask.batches import TokenRoles
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.inspecting.inspect import Inspector
+from delta_attnmask.inspecting.inspection import RowInspection
+from delta_attnmask.inspecting.pieces import TokenFacts, read_pieces
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring.delta import score_batch
+from delta_attnmask.settings import MaskSettings
+from tests.inspecting.models import MODELS, byte_tokenizer
+
+SETTINGS = MaskSettings(queries="answer", block=-4)
+
+
+def row(image: str | list[str], question: str, answer: str) -> dict[str, Any]:
+    marks = "<image>\n" * (1 if isinstance(image, str) else len(image))
+    turns = [{"from": "human", "value": f"{marks}{question}"}, {"from": "gpt", "value": answer}]
+    return {"id": "a", "image": image, "conversations": turns}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """Write rows and pictures; gives the data set."""
+
+    def write(rows: list[dict[str, Any]], **pictures: Image.Image) -> Dataset:
+        for name, picture in pictures.items():
+            picture.save(tmp_path / f"{name}.png")
+        (tmp_path / "data.json").write_text(json.dumps(rows))
+        return Dataset(tmp_path / "data.json", tmp_path)
+
+    return write
+
+
+def square(size: tuple[int, int], corner: tuple[int, int], side: int) -> Image.Image:
+    picture = Image.new("RGB", size, "white")
+    ImageDraw.Draw(picture).rectangle([*corner, corner[0] + side, corner[1] + side], fill="red")
+    return picture
+
+
+def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    inspector = Inspector(embedded_model, dataset, SETTINGS)
+    for found in inspector.inspect_rows([3, 2400]):
+        sample = inspector.encoder.encode(
+            record := next(dataset.records(found.row, found.row + 1)),
+            [dataset.load_image(name) for name in record.images],
+        )
+        score = score_batch(embedded_model.model, sample.inputs, sample.labels, SETTINGS)
+        answers = [piece for piece in found.pieces if piece.loss is not None]
+        n_answer_tokens = sum(piece.n_tokens for piece in answers)
+        assert sum(piece.loss or 0 for piece in answers) / n_answer_tokens == pytest.approx(float(score.loss), abs=1e-5)
+        assert sum(piece.delta or 0 for piece in answers) / n_answer_tokens == pytest.approx(
+            float(score.delta), abs=1e-5
+        )
+        assert found.delta == pytest.approx(float(score.delta), abs=1e-6)
+        assert (found.n_tokens, found.n_masked) == (sample.n_tokens, int(score.is_masked.sum()))
+        assert sum(piece.saliency for piece in found.pieces) == pytest.approx(float(score.saliency.sum()), rel=1e-5)
+        assert [len(view) for picture in found.pictures for view in picture.views] == [64] * len(record.images)
+
+
+def test_an_empty_mask_changes_no_token(embedded: Path, embedded_model: LoadedModel) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    found = Inspector(embedded_model, dataset, MaskSettings(fraction=0)).inspect_rows([700])[0]
+    assert {piece.delta for piece in found.pieces} == {None, 0.0}
+
+
+def test_the_embedded_model_looks_at_the_object(write: Any, embedded_model: LoadedModel) -> None:
+    """Not a law, but what the shipped model does: the square gets more attention than its share of the picture."""
+    corners = [(6, 6), (38, 6), (6, 38), (38, 38)]
+    pictures = {f"p{n}": square((64, 64), corner, 20) for n, corner in enumerate(corners)}
+    dataset = write([row(f"{name}.png", "What color is the shape?", "red") for name in pictures], **pictures)
+    for found, (x, y) in zip(Inspector(embedded_model, dataset, SETTINGS).inspect_rows(range(4)), corners, strict=True):
+        cells = found.pictures[0].views[0]
+        inside = [c.saliency for c in cells if x < c.box.centre[0] * 64 < x + 20 and y < c.box.centre[1] * 64 < y + 20]
+        outside = [c.saliency for c in cells if c.saliency not in inside]
+        assert sum(inside) / len(inside) > 1.2 * sum(outside) / len(outside)
+
+
+def test_a_turned_picture_is_shown_and_placed_upright(tmp_path: Path, embedded_model: LoadedModel) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: shown upright, the picture is 80 wide and 120 high
+    square((120, 80), (10, 10), 20).save(tmp_path / "turned.jpg", exif=exif)
+    (tmp_path / "data.json").write_text(json.dumps([row("turned.jpg", "What color is it?", "red")]))
+    dataset = Dataset(tmp_path / "data.json", tmp_path)
+    picture = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0].pictures[0]
+    assert picture.image.size == (80, 120)
+    boxes = torch.tensor([cell.box for cell in picture.views[0]])
+    edges = [*boxes[:, :2].amin(0).tolist(), *boxes[:, 2:].amax(0).tolist()]
+    assert edges == pytest.approx([0, 1 / 6, 1, 5 / 6], abs=0.02)  # CLIP's processor cuts out the middle
+
+
+def test_a_model_whose_layout_is_unknown_gets_no_overlay(write: Any) -> None:
+    dataset = write([row("a.png", "What?", "red")], a=square((40, 30), (5, 5), 10))
+    found = Inspector(MODELS["Idefics2"](), dataset, MaskSettings()).inspect_rows([0])[0]
+    assert "cross-attention" in found.layout_fault
+    assert [picture.views for picture in found.pictures] == [()]
+    assert [token.number for token in found.image_tokens] == [0, 1, 2, 3]
+
+
+def test_tiles_and_the_whole_picture_are_views_of_their_own(write: Any) -> None:
+    dataset = write([row("a.png", "What?", "red")], a=square((128, 96), (5, 5), 40))
+    found = Inspector(MODELS["SmolVLM"](), dataset, MaskSettings()).inspect_rows([0])[0]
+    assert [len(view) for view in found.pictures[0].views] == [4 * 3 * 4, 4]
+    assert len([piece for piece in found.pieces if piece.role == "image"]) == 1, "with the tiles' marks in it"
+
+
+def test_bad_rows_come_back_with_their_reason(write: Any, embedded_model: LoadedModel) -> None:
+    dataset = write([row("missing.png", "What?", "red"), {"id": "b", "conversations": []}])
+    inspector = Inspector(embedded_model, dataset, SETTINGS)
+    assert [bool(found.reason) for found in inspector.inspect_rows([0, 1])] == [True, True]
+    with pytest.raises(SettingsError, match="rows 0 to 1"):
+        inspector.inspect_rows([2])
+    with pytest.raises(SettingsError, match="8 blocks"):
+        Inspector(embedded_model, dataset, MaskSettings(block=20))
+
+
+def facts(ids: list[int], roles: list[Any]) -> TokenFacts:
+    return TokenFacts(ids, roles, [1.0] * len(ids), [False] * len(ids), {}, {}, {})
+
+
+def test_characters_of_several_tokens_are_whole() -> None:
+    tokenizer = byte_tokenizer(added=["<image>"])
+    ids = tokenizer("naïve 猫")["input_ids"]
+    assert len(ids) == 10, "bytes"
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    pieces = read_pieces(tokenizer, facts([*ids, image, image, ids[-1]], ["text"] * 10 + ["image"] * 2 + ["text"]))
+    assert [piece.text for piece in pieces][:10] == [*"naïve ", "猫", "", "�"]
+    assert [piece.n_tokens for piece in pieces] == [1, 1, 2, 1, 1, 1, 3, 2, 1]
+
+
+def is_answer_of(found: RowInspection) -> list[str]:
+    return [piece.text for piece in found.pieces if piece.role == "answer"]
+
+
+def test_answers_are_read_with_the_token_that_ends_them(write: Any, embedded_model: LoadedModel) -> None:
+    dataset = write([row("a.png", "Which color?", "It is red.")], a=square((64, 64), (5, 5), 40))
+    found = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0]
+    assert "".join(is_answer_of(found)) == "It is red.<|end|>"
+
+
+def test_roles_cover_every_position() -> None:
+    labels = torch.tensor([[-100, -100, 5]])
+    roles = TokenRoles.of({"input_ids": torch.tensor([[9, 7, 5]])}, labels, image_token_id=7, special_ids=[9])
+    from delta_attnmask.inspecting.pieces import token_roles
+
+    assert token_roles(roles) == ["special", "image", "answer"]
