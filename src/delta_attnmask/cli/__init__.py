@@ -25,7 +25,10 @@ app.command("delta_attnmask.cli.demo:demo", help="The whole job on the data and 
 app.command("delta_attnmask.cli.merge:merge", help="Check a run of several processes and merge its files.")
 app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
 app.command("delta_attnmask.cli.train:train", help="Finetune a model on a data set, such as the selected part.")
+app.command("delta_attnmask.cli.export:export", help="Write a scored data set for a trainer, or with its scores.")
 app.command("delta_attnmask.cli.audit:audit", help="Say what a score and a selection do to the data.")
+app.command("delta_attnmask.cli.report:report", help="Write one HTML page that shows a run and what is selected of it.")
+app.command("delta_attnmask.cli.inspect:inspect", help="Show where the model looked in single rows.")
 app.command("delta_attnmask.cli.review:review", help="Let people judge blindly whether the selected rows are better.")
 
 

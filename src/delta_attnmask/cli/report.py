@@ -1,0 +1,94 @@
+"""`delta-attnmask report`: one HTML page about a run and what is selected of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.cli.audit import require_rate
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.note import read_note
+from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selection import Selection
+
+
+def report(
+    run: Path,
+    /,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("report.html"),
+    selection: Path | None = None,
+    keep: str = "20%",
+    by: str | None = None,
+    calibration: Path | None = None,
+    evidence: Path | None = None,
+    data: Path | None = None,
+    images: Path | None = None,
+    train_rate: float | None = None,
+    epochs: float = 1.0,
+    cards: int = 120,
+    figures: Path | None = None,
+) -> None:
+    """Write one HTML page that says what was scored, what is kept and why, and shows samples.
+
+    The file holds everything that it shows: it opens offline, and asks nothing of the network.
+
+    Parameters
+    ----------
+    run
+        Folder that `delta-attnmask score --out` has made.
+    out
+        File to write.
+    selection
+        A file that `select` wrote, or its note. If not given, what `select --keep` would keep by default.
+    keep
+        How much, where no selection is given.
+    by
+        Column to rank by, where no selection is given.
+    calibration
+        Folder that `calibrate` has made, if it is not the run's own.
+    evidence
+        CSV with a column method and one of exact_match or accuracy: one line for each model trained.
+    data
+        The input file, if it is no longer where it was scored.
+    images
+        The image folder, if it is no longer where it was scored.
+    train_rate
+        Rows that training gets through in a second; for the break-even.
+    epochs
+        How many times training sees each row.
+    cards
+        Samples in the gallery, at most 500; each of its five groups gets a fifth.
+    figures
+        Folder for every figure as SVG and PNG, for papers.
+    """
+    require_rate(train_rate)
+    if cards < 1:
+        raise SettingsError(f"cards={cards}: expected at least 1")
+    from delta_attnmask.reporting.evidence import read_evidence
+    from delta_attnmask.reporting.report import Request, make_report, write_report
+
+    folder = RunFolder.open(run)
+    request = Request(
+        run=folder,
+        selection=_read_or_plan(folder, selection, keep, by),
+        is_written=selection is not None,
+        calibration=calibration,
+        evidence=None if evidence is None else read_evidence(evidence),
+        data=data,
+        images=images,
+        train_rate=train_rate,
+        epochs=epochs,
+        n_cards=cards,
+    )
+    for line in write_report(make_report(request), out, figures):
+        print(line)
+
+
+def _read_or_plan(folder: RunFolder, selection: Path | None, keep: str, by: str | None) -> Selection | None:
+    """The selection to report on; None where no row has a score, which is worth a page of its own."""
+    if selection is not None:
+        return read_note(selection, folder)
+    statuses = folder.read_scores(["status"]).column("status").unique().to_pylist()
+    return plan_selection(folder, keep, by).selection if "ok" in statuses else None

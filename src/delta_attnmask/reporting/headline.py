@@ -1,0 +1,207 @@
+"""The answer in words and four numbers. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.reporting.calibration import Findings
+from delta_attnmask.reporting.standing import Standing
+from delta_attnmask.reporting.words import (
+    COLUMNS,
+    count,
+    join_names,
+    name_form,
+    name_kind,
+    write_rate,
+    write_seconds,
+    write_share,
+)
+from delta_attnmask.selection import Selection
+
+_KIN = 0.9  # rank correlation with low loss from which a reader must hear of it
+_BLIND = 0.6  # AUROC below which a kind counts as hardly seen
+_MUCH_DISTORTION = 0.1  # above chance
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number. is_good: None for a neutral one."""
+
+    name: str
+    number: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """question, answers: sentences. tiles: four. warnings: what the reader must know before trusting the rest."""
+
+    question: str
+    answers: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+    warnings: tuple[str, ...]
+
+
+def write_headline(
+    run: RunFolder,
+    standing: Standing | None,
+    findings: Findings | None,
+    audit: Mapping[str, Any] | None,
+    n_failed: int,
+    *,
+    is_written: bool,
+) -> Headline:
+    """What was scored, what is kept, what the score can and can't see, and what that saves.
+
+    standing, audit: None if no row can be kept. is_written: whether a selection was written, or is only supposed.
+    """
+    name, n_rows = Path(run.manifest.data).name, run.manifest.n_rows
+    model = "/".join(Path(run.manifest.model).parts[-2:])
+    scored = _scored_tile(n_rows, n_failed)
+    if standing is None or audit is None:
+        question = f"Why could nothing of {name} be scored?"
+        answer = f"None of its {count(n_rows, 'row')} has a score: see the reasons below."
+        return Headline(question, (answer,), (scored,), ())
+    share = len(standing.selection) / max(1, len(standing))
+    n_kept, verb = count(len(standing.selection), "row"), "are kept" if is_written else "would be kept"
+    kept = f"Of these {n_kept} {verb}: {describe_rule(standing.selection)}."
+    return Headline(
+        f"Which {share:.0%} of {name} is worth training on?".replace("%", " %"),
+        (
+            f"The model {model} read {count(n_rows - n_failed, 'conversation')}. {kept}",
+            _say_sight(findings),
+            *_say_defects(audit),
+            *_say_costs(audit, share),
+        ),
+        (scored, _kept_tile(standing, share, is_written), _sight_tile(findings), _saving_tile(audit, share)),
+        tuple(_warn(findings, audit, n_failed / n_rows)),
+    )
+
+
+def describe_rule(selection: Selection) -> str:
+    """How rows are chosen, as the end of a sentence."""
+    score, columns = name_form(selection.column), selection.options.get("columns", ())
+    of_each = f" of each {join_names([COLUMNS.get(name, name) for name in columns], 'with')}" if columns else ""
+    skipped = " below the very top" if selection.rule == "band" or selection.options.get("skip_top") else ""
+    if selection.rule == "diverse":
+        return f"the most different ones among those with a high score ({score}){of_each}"
+    return f"those with the highest score ({score}){of_each}{skipped}"
+
+
+def _scored_tile(n_rows: int, n_failed: int) -> Tile:
+    failed = f"{n_failed:,} failed" if n_failed else "none failed"
+    return Tile("Scored", f"{n_rows - n_failed:,}", f"of {count(n_rows, 'row')}; {failed}")
+
+
+def _kept_tile(standing: Standing, share: float, is_written: bool) -> Tile:
+    text = f"{write_share(share)} of the scored rows, by {name_form(standing.selection.column)}"
+    return Tile("Kept" if is_written else "Would be kept", f"{len(standing.selection):,}", text)
+
+
+def _sight_tile(findings: Findings | None) -> Tile:
+    if findings is None:
+        return Tile("Sees", "?", "not calibrated: nobody knows which defects this score finds on this data")
+    text = "kinds of planted defects are told from good rows"
+    return Tile("Sees", f"{len(_seen_kinds(findings))} of {len(findings.kinds)}", text)
+
+
+def _saving_tile(audit: Mapping[str, Any], share: float) -> Tile:
+    costs = audit["costs"]
+    below = _pays_below(costs, share, audit["n_rows"])
+    text = "of the training steps" + (f"; pays if training is slower than {write_rate(below)} rows/s" if below else "")
+    return Tile("Saves", f"{1 - share:.0%}".replace("%", " %"), text)
+
+
+def _say_sight(findings: Findings | None) -> str:
+    if findings is None:
+        return (
+            "The score was not calibrated on this data, so it is open whether it prefers good rows: run "
+            "`delta-attnmask calibrate`, and look at the samples below before trusting it."
+        )
+    known = {kind: auroc for kind in findings.visible if (auroc := findings.chosen.aurocs[kind]) is not None}
+    if not known:
+        return "On planted defects neither this score nor any other beats a coin: don't select by it."
+    best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+    seen = _seen_kinds(findings)
+    unseen = [f"“{name_kind(kind)}”" for kind in findings.kinds if kind not in seen]
+    return (
+        f"Calibration planted {count(len(findings.kinds), 'kind')} of defects in copies of {findings.n_originals:,} "
+        f"rows. The score finds “{name_kind(best)}” best (AUROC {known[best]:.2f}; 1 is always, 0.5 a coin toss) and "
+        f"“{name_kind(worst)}” worst ({known[worst]:.2f})"
+        + (f". It hardly sees, or not at all: {join_names(unseen)}." if unseen else ".")
+    )
+
+
+def _seen_kinds(findings: Findings) -> list[str]:
+    """The kinds that some score tells from good rows, and the chosen one too."""
+    return [kind for kind in findings.visible if (findings.chosen.aurocs[kind] or 0.0) >= _BLIND]
+
+
+def _say_defects(audit: Mapping[str, Any]) -> list[str]:
+    """What that means for the kept rows."""
+    expected = audit["defects"]["expected"] if audit["defects"] else {}
+    return [
+        "If the data's own defects are like the planted ones, and a fifth of all rows have one, then about "
+        f"{write_share(after)} of the kept rows do."
+        for before, after in expected.items()
+        if before == "20%"
+    ]
+
+
+def _say_costs(audit: Mapping[str, Any], share: float) -> list[str]:
+    costs = audit["costs"]
+    if costs is None:
+        return []
+    spent = costs["scoring_s"] + costs["calibration_s"]
+    text = f"Scoring took {write_seconds(spent)}"
+    if rate := costs["train_rate"]:
+        saved = audit["n_rows"] * costs["epochs"] / rate * (1 - share) - spent
+        outcome = f"{'saves' if saved >= 0 else 'loses'} {write_seconds(abs(saved))}"
+        return [f"{text}; where training gets through {write_rate(rate)} rows a second, that {outcome} in all."]
+    below = _pays_below(costs, share, audit["n_rows"])
+    condition = (
+        f", which pays where training gets through fewer than {write_rate(below)} rows a second" if below else ""
+    )
+    return [f"{text}{condition}."]
+
+
+def _pays_below(costs: Mapping[str, Any] | None, share: float, n_rows: int) -> float | None:
+    """Rows a second of training below which scoring pays; None where it isn't known."""
+    if costs is None:
+        return None
+    spent = costs["scoring_s"] + costs["calibration_s"]
+    return n_rows * (1 - share) * costs["epochs"] / spent if spent and share < 1 else None
+
+
+def _warn(findings: Findings | None, audit: Mapping[str, Any], failed: float) -> list[str]:
+    lines = [f"{text[:1].upper()}{text[1:]}." for text in findings.warnings] if findings else []
+    lines += _warn_of_kinship(findings) if findings else []
+    mix = audit["mix"]["source and answer_type"]
+    if mix["distortion"] - mix["distortion_by_chance"] > _MUCH_DISTORTION:
+        lines.append(
+            f"The selection changes the mix: {write_share(mix['distortion'])} of the kept rows would have to be of "
+            "another source or answer type to have the mix of all rows (by chance "
+            f"{write_share(mix['distortion_by_chance'])})."
+        )
+    if failed > 0.05:
+        lines.append(f"{write_share(failed)} of the rows could not be scored: see “Failed rows”.")
+    return lines
+
+
+def _warn_of_kinship(findings: Findings) -> list[str]:
+    """Where low loss alone would do."""
+    values, spearman = findings.low_loss.get("value", {}), findings.low_loss.get("spearman")
+    if not isinstance(spearman, int | float) or spearman < _KIN:
+        return []
+    ours, low = values.get("chosen"), values.get("low_loss")
+    better = isinstance(ours, int | float) and isinstance(low, int | float) and low >= ours
+    return [
+        f"The score orders rows almost as low loss alone does (rank correlation {spearman:.2f})"
+        + (
+            ", and low loss finds the planted defects no worse: `select --by low_loss` is the simpler choice."
+            if better
+            else "."
+        )
+    ]

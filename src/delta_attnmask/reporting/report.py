@@ -1,0 +1,256 @@
+"""One HTML page about a run and what is selected of it. No torch here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.auditing.audit import audit_run, candidates_of
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reporting.calibration import Findings, read_findings
+from delta_attnmask.reporting.calibration_charts import heat_map, kinds_chart, sources_table
+from delta_attnmask.reporting.costs_chart import costs
+from delta_attnmask.reporting.data_charts import failures, list_settings, mix, overlaps
+from delta_attnmask.reporting.drawing import Chart
+from delta_attnmask.reporting.evidence import Evidence, evidence_chart
+from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, Reader, make_cards, open_reader
+from delta_attnmask.reporting.headline import write_headline
+from delta_attnmask.reporting.page import render_page
+from delta_attnmask.reporting.score_charts import against_length, against_loss, distribution
+from delta_attnmask.reporting.standing import Standing, find_standing
+from delta_attnmask.reporting.words import to_prose, write_number
+from delta_attnmask.selection import Selection
+from delta_attnmask.storage import write_text_atomically
+
+_Facts = tuple[str, Sequence[tuple[str, object]]]  # a title, then names and values
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to report on.
+
+    selection: None if no row of the run can be kept. is_written: whether it was written to a file, or is only what
+        `select` would keep.
+    calibration: a folder or file; None for the run's own. data, images: None for those that were scored.
+    n_cards: samples in the gallery. inspect: gives what is shown below a row's card; styles: sheets that it needs.
+    """
+
+    run: RunFolder
+    selection: Selection | None
+    is_written: bool = False
+    calibration: Path | None = None
+    evidence: Evidence | None = None
+    data: Path | None = None
+    images: Path | None = None
+    train_rate: float | None = None
+    epochs: float = 1.0
+    n_cards: int = 120
+    inspect: Inspect | None = None
+    styles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. tables: title, columns and rows."""
+
+    anchor: str
+    title: str
+    lead: str
+    charts: Sequence[Chart]
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """html: the page. charts: its figures, to be written for papers."""
+
+    html: str
+    charts: tuple[Chart, ...]
+
+
+def make_report(request: Request) -> Report:
+    """Read the run, measure, draw and write the page.
+
+    Reads of the data only the rows of the gallery, after one pass that finds where they stand. Raises ArtifactError for
+    a run, calibration or selection that can't be read; data that is missing is said in the page.
+    """
+    run, selection = request.run, request.selection
+    scores = run.read_scores(encoded=True)
+    findings = read_findings(request.calibration or run.path)
+    standing = None if selection is None else find_standing(selection, candidates_of(selection, run, scores))
+    audit = (
+        None if selection is None else audit_run(run, selection, train_rate=request.train_rate, epochs=request.epochs)
+    )
+    n_failed = pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0
+    headline = write_headline(run, standing, findings, audit, n_failed, is_written=request.is_written)
+    reader = _open_data(request)
+    cards = make_cards(scores, standing, reader, request.n_cards, request.inspect)
+    sections = list(_sections(request, scores, standing, audit, findings))
+    html = render_page(
+        "report.html",
+        title=headline.question,
+        styles=("report.css", *request.styles),
+        scripts=("report.js",),
+        headline=headline,
+        sections=sections,
+        cards=cards,
+        groups=_count_groups(cards),
+        sources=sorted({card.source for card in cards}),
+        statuses=[status for status in ("kept", "left", "failed") if any(card.status == status for card in cards)],
+        data_problem=reader.problem,
+        facts=_facts(request),
+        number=write_number,
+        prose=to_prose,
+        is_number=_is_number,
+    )
+    return Report(html, tuple(chart for section in sections for chart in section.charts))
+
+
+def write_report(report: Report, out: Path, figures: Path | None = None) -> list[str]:
+    """Write the page, and the figures into a folder of their own; what was written, in words."""
+    write_text_atomically(out, report.html)
+    lines = [f"Wrote {out} ({len(report.html.encode()) / 1e6:.1f} MB)"]
+    if figures is not None:
+        for chart in report.charts:
+            chart.write(figures)
+        lines.append(f"Wrote {len(report.charts)} figures as SVG and PNG into {figures}")
+    return lines
+
+
+def _open_data(request: Request) -> Reader:
+    manifest = request.run.manifest
+    data, images = request.data or Path(manifest.data), request.images or (manifest.images or None)
+    if images is None or Path(images).is_dir():
+        return open_reader(lambda: Dataset(data, images, format=manifest.format))
+    problem = f"The image folder {images} is missing, so no image is shown; name it with --images."
+    return open_reader(lambda: Dataset(data, None, format=manifest.format), problem)
+
+
+def _sections(
+    request: Request,
+    scores: pa.Table,
+    standing: Standing | None,
+    audit: Mapping[str, Any] | None,
+    findings: Findings | None,
+) -> Iterator[Section]:
+    if standing is not None and audit is not None:
+        traits = audit["correlations"]
+        yield Section(
+            "score",
+            "Where the cut falls",
+            "What is kept is decided by the score and by the quotas. If the score goes along with something that has "
+            "nothing to do with quality, such as length, the selection does too.",
+            [
+                distribution(standing),
+                against_loss(standing, traits["loss"]),
+                against_length(standing, traits["answer length"]),
+            ],
+        )
+        yield _mix_section(standing, audit)
+    if findings is not None:
+        yield _calibration_section(findings)
+    if audit is not None and standing is not None:
+        yield from _overlap_section(audit)
+    if request.evidence is not None:
+        yield Section(
+            "evidence",
+            "What training says",
+            "A score is worth what a model trained on its picks is worth. These are the figures that were measured.",
+            [evidence_chart(request.evidence)],
+            [("All figures", request.evidence.columns, request.evidence.rows)],
+        )
+    yield from _failure_section(scores)
+    if audit is not None and audit["costs"] is not None:
+        yield Section("costs", "What it costs, and when it pays", "", [costs(audit["costs"], audit["n_rows"])])
+
+
+def _mix_section(standing: Standing, audit: Mapping[str, Any]) -> Section:
+    columns = ("mix", "values", "values lost", "distortion", "by chance")
+    rows = [
+        (name, one["n_strata"], one["n_strata_lost"], one["distortion"], one["distortion_by_chance"])
+        for name, one in audit["mix"].items()
+    ]
+    return Section(
+        "mix",
+        "What happens to the mix",
+        "A plain top by any score favours some sources and kinds of answers. A quota keeps their shares.",
+        [mix(standing, "source"), mix(standing, "answer_type")],
+        [("Distortion: the share of kept rows that would have to change places", columns, rows)],
+    )
+
+
+def _calibration_section(findings: Findings) -> Section:
+    low = findings.low_loss
+    names = (("chosen", "the chosen score"), ("low_loss", "low loss alone"), ("together", "the mean of both ranks"))
+    rows = [(title, low.get("value", {}).get(name), low.get("mean_auroc", {}).get(name)) for name, title in names]
+    return Section(
+        "calibration",
+        "What the score can and can't see",
+        "Defects were planted in copies of your own rows, and every score was asked which is the copy. The setting was "
+        "chosen on one half of the rows; the numbers come from the other half.",
+        [kinds_chart(findings), heat_map(findings)],
+        [
+            ("Against low loss", ("score", "value", "mean AUROC"), rows),
+            ("The chosen score in each source (AUROC)", *sources_table(findings)),
+        ],
+    )
+
+
+def _overlap_section(audit: Mapping[str, Any]) -> Iterator[Section]:
+    chart = overlaps(audit["overlap"], audit["column"])
+    if chart is not None:
+        yield Section(
+            "overlap",
+            "Would another score or setting keep the same?",
+            "Where two scores agree, the choice between them doesn't matter. Where they don't, calibration decides.",
+            [chart],
+        )
+
+
+def _failure_section(scores: pa.Table) -> Iterator[Section]:
+    if (chart := failures(scores)) is not None:
+        yield Section("failed", "Failed rows", "", [chart])
+
+
+def _count_groups(cards: Sequence[Card]) -> list[tuple[str, str, int]]:
+    """Name, title and number of cards of each group that has any."""
+    found = [(name, title, sum(name in card.groups for card in cards)) for name, title in GROUPS.items()]
+    return [line for line in found if line[2]]
+
+
+def _facts(request: Request) -> list[_Facts]:
+    """What it takes to make the run and the selection again, in groups of names and values."""
+    manifest, selection = request.run.manifest, request.selection
+    about = [
+        ("model", manifest.model),
+        ("model fingerprint", manifest.model_fingerprint),
+        ("data", manifest.data),
+        ("data SHA-256", manifest.input.sha256),
+        ("images", manifest.images or "none"),
+        ("format", manifest.format),
+        ("rows", manifest.n_rows),
+        ("scored", manifest.created),
+        ("command", " ".join(manifest.command) or "not recorded"),
+    ]
+    groups: list[tuple[str, Sequence[tuple[str, object]]]] = [
+        ("The run", about),
+        ("Settings", list_settings(manifest.settings)),
+    ]
+    if selection is not None:
+        chosen = [("rule", selection.rule), ("ranked by", selection.column), ("budget", str(selection.budget))]
+        options = [(name, _plain(value)) for name, value in selection.options.items()]
+        groups.append(("The selection", [*chosen, *options]))
+    return [*groups, ("Versions", list(manifest.versions.items()))]
+
+
+def _plain(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _is_number(value: object) -> bool:
+    """Whether a cell is set to the right: a number, a share or nothing."""
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and value.endswith(" %"))

@@ -1,0 +1,82 @@
+"""Where each row stands: its value, whether it is kept, and the cut of its stratum. No torch here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delta_attnmask.selecting.rules import Candidates, Positions, Values
+from delta_attnmask.selecting.strata import Strata, candidate_strata, encode
+from delta_attnmask.selection import Selection
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The candidates of a selection, in the order of the input. Arrays are [n_candidates] unless said otherwise.
+
+    table: their scores. values: what they are ranked by, higher is better.
+    strata: by the selection's quota; one stratum where it has none. cuts: lowest value kept; NaN where none is. [n]
+    """
+
+    selection: Selection
+    table: pa.Table
+    values: Values
+    is_kept: NDArray[np.bool_]
+    strata: Strata
+    cuts: Values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def margins(self) -> Values:
+        """How far each value is above the cut of its stratum; NaN where nothing of the stratum is kept."""
+        return self.values - self.cuts[self.strata.codes]
+
+    def column(self, name: str) -> Values:
+        """A stored column as float64, NaN where it is empty."""
+        return np.asarray(self.table[name].to_numpy(), dtype=np.float64)
+
+    def rank(self, position: int) -> int:
+        """Rank among all candidates, from 1; equals share the best."""
+        return int(np.count_nonzero(self.values > self.values[position])) + 1
+
+    def rank_in_stratum(self, position: int) -> tuple[int, int]:
+        """Rank in the stratum, from 1, and the rows of the stratum."""
+        is_same = self.strata.codes == self.strata.codes[position]
+        return int(np.count_nonzero(self.values[is_same] > self.values[position])) + 1, int(is_same.sum())
+
+
+def find_standing(selection: Selection, candidates: Candidates) -> Standing:
+    """The standing of the candidates that a selection chose from."""
+    table = candidates.table if candidates.positions is None else candidates.table.take(candidates.positions)
+    is_kept = np.isin(table["row"].to_numpy(), selection.rows)
+    strata = candidate_strata(candidates, selection.options.get("columns", ()))
+    cuts = np.full(strata.n, np.inf)
+    np.minimum.at(cuts, strata.codes[is_kept], candidates.values[is_kept])
+    cuts[np.isinf(cuts)] = np.nan
+    return Standing(selection, table, candidates.values, is_kept, strata, cuts)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates of one name, such as a source. positions: among the candidates."""
+
+    name: str
+    positions: Positions
+
+
+def group_by(standing: Standing, column: str, n_groups: int) -> list[Group]:
+    """The largest groups by a column, by size; what doesn't fit is joined as "n others", last."""
+    codes, names = encode(standing.table, column)
+    order = np.argsort(codes, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(codes) else []
+    groups = sorted((Group(names[codes[part[0]]], part) for part in parts), key=lambda one: -len(one.positions))
+    if len(groups) <= n_groups:
+        return groups
+    rest = groups[n_groups - 1 :]
+    return [
+        *groups[: n_groups - 1],
+        Group(f"{len(rest)} others", np.sort(np.concatenate([one.positions for one in rest]))),
+    ]
