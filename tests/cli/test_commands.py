@@ -10,7 +10,7 @@ import pytest
 from delta_attnmask import __version__, cli
 from delta_attnmask.cli.tables import print_table, printable
 from tests.reading.builders import make_row, write_images, write_list
-from tests.selecting.test_export import make_run
+from tests.exporting.test_native import make_run
 
 
 def call(*arguments: object) -> int:

@@ -2,11 +2,17 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.cli.export import print_converted
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.selecting.export import export_selection
+from delta_attnmask.exporting.export import Place, export_selection
+from delta_attnmask.exporting.targets import TargetName
+from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.selecting.note import Order, count_sources
 from delta_attnmask.selecting.plan import Options, RuleName, plan_selection
 from delta_attnmask.selection import Selection
@@ -28,9 +34,12 @@ def select(
     clusters: int | None = None,
     drop_duplicates: float | None = None,
     order: Order = "input",
+    to: TargetName | None = None,
     data: Path | None = None,
+    images: Path | None = None,
+    allow_outside: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write the best rows of a scored data set, in the input's own format.
+    """Write the best rows of a scored data set, in the input's own format or a trainer's.
 
     Failed rows are never kept. Beside FILE, FILE.selection.json says what was kept and why.
 
@@ -41,7 +50,7 @@ def select(
     keep
         How much: a share of the rows that have a score, such as 20%, or a number of rows, such as 500.
     out
-        File to write.
+        File to write; a folder if the data are several files and --to isn't given.
     by
         Column to rank by, stored or derived; higher is better. If not given, the form that the run was scored for.
     rule
@@ -67,8 +76,16 @@ def select(
         with nearly the same embedding too.
     order
         Order of the rows in the file: as in the input, or the best first.
+    to
+        Format to write, with what the trainer needs to find it; if not given, the input's own, unchanged. The file's
+        name ends in .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and parquet,
+        and .tar for webdataset.
     data
-        The input file, if it is no longer where it was scored.
+        The input, if it is no longer where it was scored.
+    images
+        The image folder, if it is no longer where it was; only --to needs it.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder.
     """
     columns = () if quota_by == "auto" else tuple(name.strip() for name in quota_by.split(","))
     options = Options(
@@ -76,9 +93,11 @@ def select(
     )
     folder = RunFolder.open(run)
     plan = plan_selection(folder, keep, by, options)
-    note = export_selection(plan.selection, folder, plan.scores, out, data=data, order=order)
+    place = Place(data, images, ImageLimits(allow_outside=allow_outside))
+    note, done = export_selection(plan.selection, folder, plan.scores, out, place=place, order=order, to=to)
     _print_outcome(plan.selection, count_sources(plan.selection, plan.scores), folder.manifest.n_rows)
     print(f"Wrote {out} and {note}")
+    print_converted(done)
 
 
 def parse_share(text: str) -> float:

@@ -124,6 +124,15 @@ class ParquetFile(Columns):
         with _told(self.path), self._file as file:
             return file.schema_arrow
 
+    @property
+    def compression(self) -> str:
+        """What its first column is packed with, as a writer calls it."""
+        with _told(self.path), self._file as file:
+            metadata = file.metadata
+            has_columns = metadata.num_row_groups and metadata.num_columns
+            name = str(metadata.row_group(0).column(0).compression) if has_columns else "ZSTD"
+        return "none" if name == "UNCOMPRESSED" else name.lower()
+
     def _count_groups(self) -> list[int]:
         with self._file as file:
             return [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]

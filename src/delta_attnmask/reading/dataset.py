@@ -1,6 +1,7 @@
 """A data set as records: counted, fingerprinted, and read from any row on, whatever files it lies in. No torch here."""
 
 import hashlib
+import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +59,7 @@ class Dataset:
     location: see `find_sources`.
     images_root: the folder below which image paths are looked up; None if no image will be loaded, or the data holds
         them, or a mixture names a folder for each source.
-    format: `NAME` or `NAME:OPTION`, see FORMATS; None to recognise it by the content.
+    format: `NAME` or `NAME:OPTION`, see FORMATS, or a JSON list of one for each file; None to recognise it.
     limit: read only that many rows from the start.
 
     Raises DataError or SettingsError at once for a file, a folder or a format that can't be used. Can be pickled.
@@ -79,7 +80,8 @@ class Dataset:
         self.limit = limit
         self.image_limits = image_limits
         self.location, sources = find_sources(location)
-        self.parts = [self._open(source, format) for source in sources]
+        formats = _split_formats(format, len(sources))
+        self.parts = [self._open(source, wanted) for source, wanted in zip(sources, formats, strict=True)]
         self._is_qualified = len(self.parts) > 1 and (
             len({part.images_root for part in self.parts}) > 1 or any(_embeds(part) for part in self.parts)
         )
@@ -100,8 +102,9 @@ class Dataset:
 
     @property
     def format_name(self) -> str:
-        """The formats of its parts with their options; what `format` takes if there is only one."""
-        return " + ".join(dict.fromkeys(part.format.spec for part in self.parts))
+        """The format with its options, or those of all parts as a JSON list; `format` takes either."""
+        specs = [part.format.spec for part in self.parts]
+        return specs[0] if len(set(specs)) == 1 else json.dumps(specs, ensure_ascii=False)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -175,6 +178,19 @@ class Dataset:
             return self.parts[0], reference
         number, _, rest = reference.partition(_PART_MARK)
         return self.parts[int(number)], rest
+
+
+def _split_formats(format: str | None, n_parts: int) -> list[str | None]:
+    """What is asked of each file."""
+    if format is None or not format.startswith("["):
+        return [format] * n_parts
+    try:
+        specs = json.loads(format)
+    except ValueError as error:
+        raise SettingsError(f"format={format!r:.80}: expected a name, or a JSON list of names") from error
+    if len(specs) != n_parts or not all(isinstance(spec, str) for spec in specs):
+        raise SettingsError(f"format={format!r:.80}: expected {n_parts} names, one for each file")
+    return list(specs)
 
 
 def _find_folder(path: Path) -> Path:

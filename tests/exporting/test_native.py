@@ -7,10 +7,10 @@ import pytest
 
 from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ArtifactError, DataError, SettingsError
+from delta_attnmask.exporting.export import Place, export_selection
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.rows import iter_rows
 from delta_attnmask.scores import SampleScore
-from delta_attnmask.selecting.export import export_selection
 from delta_attnmask.selecting.select import select_rows
 from delta_attnmask.selection import Budget
 
@@ -73,7 +73,7 @@ def run(tmp_path, data):
 
 def export(run, out, keep="3", **options):
     scores = run.read_scores()
-    return export_selection(select_rows(scores, Budget.parse(keep)), run, scores, out, **options)
+    return export_selection(select_rows(scores, Budget.parse(keep)), run, scores, out, **options)[0]
 
 
 @pytest.mark.parametrize(("order", "rows"), [("input", [1, 3, 4]), ("score", [4, 1, 3])])
@@ -117,7 +117,7 @@ def test_an_input_that_has_moved(run, data, tmp_path):
     moved = data.rename(tmp_path / "moved.json")
     with pytest.raises(DataError, match="doesn't exist"):
         export(run, tmp_path / "out.json")
-    export(run, tmp_path / "out.json", data=moved)
+    export(run, tmp_path / "out.json", place=Place(moved))
     assert (tmp_path / "out.json").exists()
 
 

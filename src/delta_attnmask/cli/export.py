@@ -1,0 +1,89 @@
+"""`delta-attnmask export`: write a scored data set for a trainer, or with its scores."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow.compute as pc
+from cyclopts import Parameter
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.cli.tables import printable
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.exporting.convert import Converted
+from delta_attnmask.exporting.export import Place, export_rows, open_scored
+from delta_attnmask.exporting.joined import export_scores
+from delta_attnmask.exporting.targets import TargetName
+from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.selecting.note import Order, read_note
+
+_N_TOLD = 5
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    selection: Path | None = None,
+    to: TargetName | None = None,
+    scores: Annotated[bool, Parameter(negative="")] = False,
+    order: Order = "input",
+    data: Path | None = None,
+    images: Path | None = None,
+    allow_outside: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Write a scored data set, or the part that was selected, for a trainer; or all of it with its scores.
+
+    Parameters
+    ----------
+    run
+        Folder that `delta-attnmask score --out` has made.
+    out
+        File to write: .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and
+        parquet, .tar for webdataset. Without --to the input's own kind, or a folder if the data are several files.
+        With --scores a .parquet file, or a folder for `datasets.load_from_disk`.
+    selection
+        File that `select --out` has written, or its note; if not given, every row that has a score.
+    to
+        Format to write; if not given, the input's own, unchanged. llama-factory is also entered in the
+        dataset_info.json beside the file.
+    scores
+        Write every row, failed ones too, with the columns of its scores.
+    order
+        Order of the rows: as in the input, or as in the selection, the best first.
+    data
+        The input, if it is no longer where it was scored.
+    images
+        The image folder, if it is no longer where it was.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder.
+    """
+    folder = RunFolder.open(run)
+    place = Place(data, images, ImageLimits(allow_outside=allow_outside))
+    if scores:
+        if selection is not None or to is not None or order != "input":
+            raise SettingsError("--scores writes every row in the input's order: leave out --selection, --to, --order")
+        n_rows = export_scores(open_scored(folder, place), folder, out)
+        print(printable(f"Wrote {n_rows:,} rows with their scores to {out}"))
+        return
+    if order == "score" and selection is None:
+        raise SettingsError("order='score': name the selection whose order is meant with --selection")
+    table = folder.read_scores(["row", "status", "n_turns"])
+    rows = table["row"].filter(pc.equal(table["status"], "ok")).to_numpy()
+    if selection is not None:
+        rows = read_note(selection, folder).rows
+    rows = rows if order == "score" else np.sort(rows)
+    done = export_rows(open_scored(folder, place, with_images=to is not None), rows, out, to=to, scores=table)
+    print(printable(f"Wrote {done.n_written:,} rows to {out}"))
+    print_converted(done)
+
+
+def print_converted(done: Converted) -> None:
+    """What was left out, and how the trainer is told of the file."""
+    if done.refused:
+        print(f"WARNING: {len(done.refused):,} rows can't be said in this format and were left out:")
+        for row, reason in list(done.refused.items())[:_N_TOLD]:
+            print(printable(f"  row {row}: {reason}"))
+    if done.hint:
+        print(printable(f"Train on it with: {done.hint}"))
