@@ -16,8 +16,9 @@ from delta_attnmask.evaluating.generating import Generator, Opening, plan_genera
 from delta_attnmask.evaluating.halving import run_halving
 from delta_attnmask.evaluating.normalising import normalise
 from delta_attnmask.evaluating.predictions import Prediction
+from delta_attnmask.evaluating.questions import Question, encode_questions
 from delta_attnmask.evaluating.swapping import Lender
-from delta_attnmask.evaluating.turns import Question, Turns, encode_questions
+from delta_attnmask.evaluating.turns import Turns
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from delta_attnmask.evaluating.drafting import cut_behind
-from delta_attnmask.evaluating.turns import Question
+from delta_attnmask.evaluating.questions import Question
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.encoding import EncodedSample
