@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,12 +11,10 @@ from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reviewing.begin import Wanted, begin_review
-from delta_attnmask.reviewing.labelstudio import export_label_studio
+from delta_attnmask.reviewing.labelstudio import export_label_studio, import_label_studio
 from delta_attnmask.reviewing.results import QuestionResult, ReviewResults, WinRate, read_results
 from delta_attnmask.reviewing.samples import SampleBook
-
-if TYPE_CHECKING:
-    from delta_attnmask.reviewing.store import ReviewStore
+from delta_attnmask.reviewing.store import ReviewStore
 
 
 def review(
@@ -41,6 +39,7 @@ def review(
     with_careless: Annotated[bool, Parameter(negative=())] = False,
     json_text: Annotated[bool, Parameter(name="--json", negative=())] = False,
     export: Literal["label-studio"] | None = None,
+    import_file: Annotated[Path | None, Parameter(name="--import")] = None,
 ) -> None:
     """Let people judge, without knowing which is which, whether selected samples are better than others.
 
@@ -88,9 +87,14 @@ def review(
         With --results: print JSON.
     export
         Write the pairs for Label Studio instead, beside the review's file.
+    import_file
+        JSON that Label Studio exported, to add to the review in --out.
     """
     if results is not None:
         _print_results(read_results(results, with_careless=with_careless), json_text)
+        return
+    if import_file is not None and out is not None:
+        _import(import_file, out)
         return
     if run is None or out is None:
         raise SettingsError("expected RUN and --out FILE, or --results FILE")
@@ -110,7 +114,13 @@ def review(
         print("Serve it with --serve; the results are printed by: delta-attnmask review --results FILE")
 
 
-def _describe(store: "ReviewStore", out: Path) -> None:
+def _import(file: Path, out: Path) -> None:
+    store = ReviewStore.open(out)
+    n_answers = import_label_studio(file, store)
+    print(f"{out}: holds the {n_answers:,} answers of {printable(str(file))}")
+
+
+def _describe(store: ReviewStore, out: Path) -> None:
     drawn, review = store.pairs(), store.review
     counts = {kind: sum(pair.kind == kind for pair in drawn) for kind in ("compare", "sheet")}
     n_checks = len(drawn) - sum(counts.values())
@@ -120,11 +130,13 @@ def _describe(store: "ReviewStore", out: Path) -> None:
             f"{counts['sheet']} pairs of sets, {n_checks} checks of the raters"
         )
     )
+    if not any(pair.kind == "shuffled" for pair in drawn):
+        print("WARNING: no instruction has enough words to shuffle, so repeated pairs alone tell careless raters")
     if counts["compare"] < review.n_pairs:
         print(f"WARNING: {review.n_pairs} pairs were asked for, but both sides share no more rows within sources")
 
 
-def _serve(store: "ReviewStore", book: SampleBook, host: str, port: int, *, with_token: bool, names: list[str]) -> None:
+def _serve(store: ReviewStore, book: SampleBook, host: str, port: int, *, with_token: bool, names: list[str]) -> None:
     try:
         from delta_attnmask.reviewing.guard import Access
         from delta_attnmask.reviewing.server import ReviewServer, listen, serve

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.errors import ArtifactError, DeltaAttnMaskError, SettingsError
 from delta_attnmask.reviewing.draw import draw_pairs
 from delta_attnmask.reviewing.pairs import Review
 from delta_attnmask.reviewing.pools import COLUMNS, Rows, choose_pools
@@ -39,11 +39,11 @@ def begin_review(run: RunFolder, out: Path, wanted: Wanted) -> ReviewStore:
 
     Raises ArtifactError, naming what differs, for the review of another run or of other choices.
     """
-    if out.exists():
-        store = ReviewStore.open(out)
+    store = ReviewStore.find(out)
+    if store is not None:
         try:
             _refuse_others(store.review, run, wanted, out)
-        except Exception:
+        except DeltaAttnMaskError:
             store.close()
             raise
         return store

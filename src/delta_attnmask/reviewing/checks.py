@@ -9,7 +9,7 @@ from delta_attnmask.reviewing.protocol import PAIR_QUESTIONS, SHUFFLED_QUESTIONS
 # Fixed before anybody judges; docs/review.md says how often they wrong a careful rater and let a careless one pass.
 MIN_SHUFFLED = 4
 MIN_PASSED = 0.75
-MIN_REPEATED = 6
+MIN_REPEATED = 8
 MAX_CONTRADICTED = 0.5
 
 Answers = Mapping[tuple[int, str], Answer]

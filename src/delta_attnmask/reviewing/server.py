@@ -140,7 +140,15 @@ class ReviewServer:
 
 def serve(server: ReviewServer, listening: socket.socket) -> None:
     """Answer requests on a socket until the process is told to stop."""
-    config = uvicorn.Config(server.app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+    config = uvicorn.Config(
+        server.app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=3,
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 

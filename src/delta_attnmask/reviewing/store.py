@@ -22,7 +22,7 @@ from delta_attnmask.reviewing.protocol import ANSWERS, Answer, questions_of
 _APPLICATION_ID = 0x64415256  # marks the file as a review
 _SCHEMA = 1
 _BUSY_S = 15.0
-_MAX_NAME_CHARS = 40
+MAX_NAME_CHARS = 40
 
 _TABLES = {
     "review": "only INTEGER PRIMARY KEY CHECK (only = 1), value TEXT NOT NULL, created TEXT NOT NULL",
@@ -111,15 +111,22 @@ class ReviewStore:
         return store
 
     @classmethod
+    def find(cls, path: Path) -> Self | None:
+        """Open a review; None if there is none, or its writing was cut off before it was whole."""
+        if not path.exists():
+            return None
+        store = cls(path)
+        if store._read("SELECT 1 FROM sqlite_master"):
+            return store
+        store.close()
+        return None
+
+    @classmethod
     def open(cls, path: Path) -> Self:
         """Open a review that exists."""
-        if not path.is_file():
-            raise ArtifactError(
-                f"{path} is missing; `delta-attnmask review RUN --selection FILE --out {path}` makes it"
-            )
-        store = cls(path)
-        if not store._read("SELECT 1 FROM sqlite_master"):
-            raise ArtifactError(f"{path} is empty, and no review; choose another file")
+        store = cls.find(path)
+        if store is None:
+            raise ArtifactError(f"{path} holds no review; `delta-attnmask review RUN --selection FILE --out` makes one")
         return store
 
     def close(self) -> None:
@@ -157,8 +164,8 @@ class ReviewStore:
         Raises SettingsError for what is no name.
         """
         shown = " ".join(unicodedata.normalize("NFC", name).split())
-        if not 0 < len(shown) <= _MAX_NAME_CHARS or not shown.isprintable():
-            raise SettingsError(f"name: expected 1 to {_MAX_NAME_CHARS} printable characters, got {len(shown)}")
+        if not 0 < len(shown) <= MAX_NAME_CHARS or not shown.isprintable():
+            raise SettingsError(f"name: expected 1 to {MAX_NAME_CHARS} printable characters, got {len(shown)}")
         folded = shown.casefold()
         with self._writing() as connection:
             if not connection.execute("SELECT 1 FROM rater WHERE folded = ?", [folded]).fetchone():

@@ -1,0 +1,95 @@
+"""A small scored data set, with texts that would do harm if they weren't escaped, and reviews of it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.exporting.export import export_selection
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reviewing.begin import Wanted, begin_review
+from delta_attnmask.reviewing.store import ReviewStore
+from delta_attnmask.selecting.plan import Options, plan_selection
+from delta_attnmask.selection import Selection
+from tests.selecting.tables import make_scores, write_run
+
+N_ROWS = 90
+SOURCES = ("charts", "scenes", "<b>signs</b>")
+HOSTILE = "<script>document.title = 'taken'</script>"
+FAILED = 7
+
+
+def write_rows(folder: Path) -> Path:
+    """Rows of three sources with an image each, a long question and a hostile answer."""
+    rows, note = [], PngInfo()
+    note.add_text("comment", "secret")
+    for row in range(N_ROWS):
+        name = f"secret-{row}.png"
+        colour = tuple(np.random.default_rng(row).integers(0, 256, 3).tolist())
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 16), colour).save(folder / "images" / name, pnginfo=note)
+        question = f"<image>\nWhich of the many colours is it, {row}? {HOSTILE}"
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": f'</dd>Colour {row}" onload=x'}]
+        rows.append({"id": f"secret-{row}", "source": SOURCES[row % 3], "image": name, "conversations": turns})
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder / "data.json"
+
+
+def make_run(folder: Path, name: str = "run", seed: int = 0) -> RunFolder:
+    data = folder / "data.json"
+    deltas = np.random.default_rng(seed).normal(size=N_ROWS).tolist()
+    questions = [f"which of the many colours is it, {row}?" for row in range(N_ROWS)]
+    scores = make_scores(
+        [None if row == FAILED else delta for row, delta in enumerate(deltas)],
+        [SOURCES[row % 3] for row in range(N_ROWS)],
+        questions=questions,
+    )
+    run = write_run(folder / name, scores)
+    dataset = Dataset(data)
+    manifest = replace(
+        run.manifest,
+        model_fingerprint=name,
+        data=str(data),
+        images=str(folder / "images"),
+        input=dataset.fingerprint,
+    )
+    (folder / name / "manifest.json").write_text(manifest.to_json())
+    return RunFolder.open(folder / name)
+
+
+def write_selection(run: RunFolder, out: Path, by: str = "delta") -> Selection:
+    plan = plan_selection(run, "30%", by, Options("top"))
+    export_selection(plan.selection, run, plan.scores, out)
+    return plan.selection
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data.json, images/, run/, another/ (a run of other scores), kept.json and rival.json."""
+    folder = tmp_path_factory.mktemp("scored")
+    write_rows(folder)
+    run = make_run(folder)
+    write_selection(run, folder / "kept.json")
+    write_selection(run, folder / "rival.json", by="n_answer_tokens")
+    write_selection(make_run(folder, "another", seed=1), folder / "another.json")
+    return folder
+
+
+@pytest.fixture
+def run(scored: Path) -> RunFolder:
+    return RunFolder.open(scored / "run")
+
+
+@pytest.fixture
+def store(scored: Path, run: RunFolder, tmp_path: Path) -> Iterator[ReviewStore]:
+    """A new review of 20 pairs and 2 pairs of sets."""
+    wanted = Wanted(selection=scored / "kept.json", n_pairs=20, n_sheets=2)
+    store = begin_review(run, tmp_path / "review.sqlite", wanted)
+    yield store
+    store.close()

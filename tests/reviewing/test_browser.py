@@ -1,0 +1,103 @@
+"""A rater judges by keyboard in Chromium while the server is killed and started again."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delta_attnmask.reviewing.protocol import KEYS, questions_of
+from delta_attnmask.reviewing.store import ReviewStore
+
+pytest.importorskip("starlette", reason="the extra `ui` isn't installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
+
+
+@contextmanager
+def serving(scored: Path, out: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The server as a process of its own, and the address that it prints."""
+    command = ["review", scored / "run", "--selection", scored / "kept.json", "--out", out, "--pairs", "12", "--serve"]
+    arguments = [sys.executable, "-m", "delta_attnmask", *map(str, command), "--port", str(port)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process, next((found[1] for line in process.stdout if (found := re.match(r"Open (\S+)", line))), "")
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        page = browser.new_page()
+        page.set_default_timeout(20_000)
+        yield page
+        browser.close()
+
+
+def answer(page: Any, key: str) -> None:
+    """Press a key and wait for the next question, which says that the answer is stored."""
+    before = page.get_attribute("#ask", "data-status")
+    page.keyboard.press(key)
+    page.wait_for_selector(f'#ask:not([data-status="{before}"])')
+
+
+def test_ten_pairs_a_killed_server_and_the_eleventh(scored, tmp_path, page):
+    out = tmp_path / "review.sqlite"
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    with serving(scored, out, 0) as (server, address):
+        page.goto(address)
+        page.keyboard.type("Ann")  # the field has the focus
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#pair")
+        with closing(ReviewStore.open(out)) as store:
+            pairs = store.pairs()
+        expected = {}
+        for pair in pairs[:10]:
+            assert page.get_attribute("#pair", "data-pair") == pair.token
+            for question in questions_of(pair.kind):
+                chosen = list(KEYS)[len(expected) % 4]
+                answer(page, KEYS[chosen])
+                expected[pair.position, question.name] = chosen
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_selector(f'#pair[data-pair="{pairs[9].token}"]')
+        answer(page, "2")
+        expected[9, questions_of(pairs[9].kind)[-1].name] = "second"
+
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        page.keyboard.press("1")
+        page.wait_for_selector("#trouble:not([hidden])")
+        assert "Not saved yet" in page.inner_text("#trouble")
+
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with serving(scored, out, port):
+        # The answer that the killed server never got comes through by itself, and only once.
+        page.wait_for_selector('#ask[data-question="correctness"]')
+        assert page.is_hidden("#trouble")
+        assert page.get_attribute("#pair", "data-pair") == pairs[10].token
+        expected[10, "clarity"] = "first"
+        page.reload()
+        assert page.get_attribute("#pair", "data-pair") == pairs[10].token
+        assert "Pair 11 of" in page.inner_text("#ask .count")
+        with closing(ReviewStore.open(out)) as store:
+            assert store.answers(store.enter("Ann")) == expected
+    assert page.title() != "taken"  # no script of the data set ever ran
+    assert all(url.startswith(address) for url in requests)

@@ -1,0 +1,123 @@
+"""Pairs are matched, balanced, shuffled and repeatable, and say nothing of which side was selected."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.reviewing.draw import BLOCK, draw_pairs
+from delta_attnmask.reviewing.pools import COLUMNS, choose_pools
+from delta_attnmask.reviewing.protocol import other_side
+from delta_attnmask.selecting.note import read_note
+from tests.reviewing.conftest import FAILED, SOURCES
+
+N_PAIRS = 24
+
+
+@pytest.fixture
+def scores(run):
+    return run.read_scores(list(COLUMNS))
+
+
+@pytest.fixture
+def kept(run, scored):
+    return read_note(scored / "kept.json", run).rows
+
+
+def draw(scores, kept, against="random", other=None, n_pairs=N_PAIRS, n_sheets=3, seed=0):
+    pools = choose_pools(scores, kept, against, other)
+    return draw_pairs(scores, pools, n_pairs=n_pairs, n_sheets=n_sheets, seed=seed)
+
+
+def of_kind(pairs, kind):
+    return [pair for pair in pairs if pair.kind == kind]
+
+
+def contents(pairs):
+    return [(pair.kind, pair.source, pair.first, pair.second, pair.target, pair.repeats) for pair in pairs]
+
+
+def test_the_seed_decides(scores, kept):
+    first, again, other = draw(scores, kept), draw(scores, kept), draw(scores, kept, seed=1)
+    assert contents(first) == contents(again) != contents(other)
+    tokens = {pair.token for pair in (*first, *again, *other)}
+    assert len(tokens) == len(first) + len(again) + len(other)  # never the same, so that they tell nothing
+
+
+@pytest.mark.parametrize("against", ["random", "left"])
+def test_selected_against_control_within_a_source(scores, kept, against):
+    pairs = of_kind(draw(scores, kept, against), "compare")
+    assert len(pairs) == N_PAIRS
+    for pair in pairs:
+        (selected,), (control,) = pair.side(pair.target), pair.side(other_side(pair.target))
+        assert selected in kept
+        assert selected != control != FAILED
+        assert against == "random" or control not in kept
+        assert {SOURCES[row % 3] for row in pair.rows} == {pair.source}
+    assert all(count == 1 for count in Counter(row for pair in pairs for row in pair.side(pair.target)).values())
+
+
+def test_another_selection_is_compared_where_the_two_differ(run, scored, scores, kept):
+    other = read_note(scored / "rival.json", run).rows
+    pairs = draw(scores, kept, "rival", other, n_pairs=12)
+    for pair in of_kind(pairs, "compare"):
+        (selected,), (control,) = pair.side(pair.target), pair.side(other_side(pair.target))
+        assert selected in set(kept) - set(other)
+        assert control in set(other) - set(kept)
+    for pair in of_kind(pairs, "sheet"):
+        assert set(pair.side(pair.target)) <= set(kept)
+        assert set(pair.side(other_side(pair.target))) <= set(other)
+
+
+def test_any_beginning_is_balanced_over_sources_until_one_is_used_up(scores, kept):
+    pairs = of_kind(draw(scores, kept), "compare")
+    n_least = min(Counter(row % 3 for row in kept).values())
+    for n in range(1, 3 * n_least + 1):
+        counts = Counter(pair.source for pair in pairs[:n])
+        assert max(counts.values()) - min(counts.get(source, 0) for source in SOURCES) <= 1
+    assert sum(counts.values()) == 3 * n_least < len(pairs)
+
+
+def test_each_side_holds_the_selected_one_equally_often(scores, kept):
+    for seed in range(5):
+        pairs = of_kind(draw(scores, kept, seed=seed), "compare")
+        assert Counter(pair.target for pair in pairs) == {"first": N_PAIRS / 2, "second": N_PAIRS / 2}
+
+
+def test_repetitions_are_swapped_and_come_late(scores, kept):
+    pairs = draw(scores, kept)
+    repeats = of_kind(pairs, "repeat")
+    assert len(repeats) == -(-N_PAIRS // BLOCK)
+    for pair in repeats:
+        before = pairs[pair.repeats]
+        assert before.kind == "compare"
+        assert (pair.first, pair.second) == (before.second, before.first)
+        assert pair.target == other_side(before.target)
+        assert pair.position - before.position >= 5
+
+
+def test_shuffled_samples_stand_against_themselves(scores, kept):
+    pairs = of_kind(draw(scores, kept), "shuffled")
+    assert len(pairs) == -(-N_PAIRS // BLOCK)
+    assert all(pair.first == pair.second for pair in pairs)
+
+
+def test_sets_have_twelve_rows_each(scores, kept):
+    sheets = of_kind(draw(scores, kept, "left"), "sheet")
+    assert len(sheets) == 3
+    for pair in sheets:
+        assert len(set(pair.first)) == len(set(pair.second)) == 12
+        assert np.isin(pair.side(pair.target), kept).all()
+        assert not np.isin(pair.side(other_side(pair.target)), kept).any()
+
+
+def test_no_more_pairs_than_rows(scores, kept):
+    assert len(of_kind(draw(scores, kept, n_pairs=500), "compare")) == len(kept)
+
+
+def test_nothing_to_compare(scores, kept):
+    with pytest.raises(SettingsError, match="nothing to compare"):
+        draw(scores, kept, "itself", other=kept)
+    with pytest.raises(SettingsError, match="nothing to compare"):
+        draw(scores, np.arange(len(scores)), "left")
