@@ -60,6 +60,8 @@ def make_run(folder: Path, name: str = "run", seed: int = 0) -> RunFolder:
         input=dataset.fingerprint,
     )
     (folder / name / "manifest.json").write_text(manifest.to_json())
+    counts = {"n_rows": N_ROWS, "n_units": run.n_units, "pace": {"n_rows": N_ROWS, "seconds": 9.0}}
+    (folder / name / "complete.json").write_text(json.dumps(counts))  # no real run takes no time at all
     return RunFolder.open(folder / name)
 
 

@@ -23,6 +23,7 @@ def report(
     by: str | None = None,
     calibration: Path | None = None,
     evidence: Path | None = None,
+    review: Path | None = None,
     data: Path | None = None,
     images: Path | None = None,
     train_rate: float | None = None,
@@ -50,6 +51,8 @@ def report(
         Folder that `calibrate` has made, if it is not the run's own.
     evidence
         CSV with a column method and one of exact_match or accuracy: one line for each model trained.
+    review
+        A review of the run, as `delta-attnmask review --out` has made it.
     data
         The input file, if it is no longer where it was scored.
     images
@@ -68,6 +71,8 @@ def report(
         raise SettingsError(f"cards={cards}: expected at least 1")
     from delta_attnmask.reporting.evidence import read_evidence
     from delta_attnmask.reporting.report import Request, make_report, write_report
+    from delta_attnmask.reviewing.results import read_results
+    from delta_attnmask.reviewing.section import review_section
 
     folder = RunFolder.open(run)
     request = Request(
@@ -80,6 +85,7 @@ def report(
         images=images,
         train_rate=train_rate,
         epochs=epochs,
+        sections=() if review is None else (review_section(read_results(review), folder),),
         n_cards=cards,
     )
     for line in write_report(make_report(request), out, figures):

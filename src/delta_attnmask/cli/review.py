@@ -12,7 +12,7 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reviewing.begin import Wanted, begin_review
 from delta_attnmask.reviewing.labelstudio import export_label_studio, import_label_studio
-from delta_attnmask.reviewing.results import QuestionResult, ReviewResults, WinRate, read_results
+from delta_attnmask.reviewing.results import QuestionResult, ReviewResults, WinRate, percent, read_results
 from delta_attnmask.reviewing.samples import SampleBook
 from delta_attnmask.reviewing.store import ReviewStore
 
@@ -160,11 +160,11 @@ def _print_results(results: ReviewResults, as_json: bool) -> None:
     rows = [(question.name, *_cells(question.overall), *_agreement(question)) for question in results.questions]
     columns = ["question", "pairs", "won", "tied", "lost", "win rate", "95 %", "can't tell", "alpha", "ordinal"]
     print_table(printable(f"{results.review.selection}, against {results.review.against}"), columns, rows)
-    for question in results.questions:
-        for group, rates in (("source", question.by_source), ("rater", question.by_rater)):
-            if len(rates) > 1:
-                lines = [(name or "(none)", *_cells(rate)) for name, rate in rates.items()]
-                print_table(f"{question.name} by {group}", [group, *columns[1:7]], lines)
+    overall = next(question for question in results.questions if question.name == "overall")
+    for group, rates in (("source", overall.by_source), ("rater", overall.by_rater)):
+        if len(rates) > 1:
+            lines = [(name or "(none)", *_cells(rate)) for name, rate in rates.items()]
+            print_table(f"overall by {group}; --json has the other questions", [group, *columns[1:7]], lines)
     _print_raters(results)
     for sentence in results.sentences:
         print(printable(sentence))
@@ -173,8 +173,8 @@ def _print_results(results: ReviewResults, as_json: bool) -> None:
 def _cells(rate: WinRate) -> tuple[object, ...]:
     if rate.rate is None:
         return (0, "-", "-", "-", "-", "-")
-    interval = f"{rate.low:.0%} to {rate.high:.0%}"
-    return (rate.n_pairs, rate.n_won, rate.n_tied, rate.n_lost, f"{rate.rate:.0%}", interval)
+    interval = f"{percent(rate.low)} to {percent(rate.high)}"
+    return (rate.n_pairs, rate.n_won, rate.n_tied, rate.n_lost, percent(rate.rate), interval)
 
 
 def _agreement(question: QuestionResult) -> tuple[object, ...]:
@@ -190,11 +190,11 @@ def _print_raters(results: ReviewResults) -> None:
             "-" if rater.seconds is None else f"{rater.seconds:g}",
             f"{rater.checks.n_passed} of {rater.checks.n_shuffled}",
             f"{rater.checks.n_contradicted} of {rater.checks.n_repeated}",
-            "not counted" if rater.excluded else "counted" if rater.is_checked else "counted, too few checks",
+            "no" if rater.excluded else "yes" if rater.is_checked else "yes, with too few checks",
         )
         for rater in results.raters
     ]
-    columns = ["rater", "pairs", "s an answer", "checks passed", "contradicted", ""]
+    columns = ["rater", "pairs", "s an answer", "checks passed", "contradicted", "counted"]
     print_table("Raters", columns, lines)
     for rater in results.raters:
         if rater.excluded:

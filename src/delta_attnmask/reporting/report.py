@@ -36,6 +36,7 @@ class Request:
     selection: None if no row of the run can be kept. is_written: whether it was written to a file, or is only what
         `select` would keep.
     calibration: a folder or file; None for the run's own. data, images: None for those that were scored.
+    sections: further parts, such as what a review found.
     n_cards: samples in the gallery. inspect: gives what is shown below a row's card; styles: sheets that it needs.
     """
 
@@ -48,6 +49,7 @@ class Request:
     images: Path | None = None
     train_rate: float | None = None
     epochs: float = 1.0
+    sections: tuple["Section", ...] = ()
     n_cards: int = 120
     inspect: Inspect | None = None
     styles: tuple[str, ...] = ()
@@ -163,6 +165,7 @@ def _sections(
             [evidence_chart(request.evidence)],
             [("All figures", request.evidence.columns, request.evidence.rows)],
         )
+    yield from request.sections
     yield from _failure_section(scores)
     if audit is not None and audit["costs"] is not None:
         yield Section("costs", "What it costs, and when it pays", "", [costs(audit["costs"], audit["n_rows"])])

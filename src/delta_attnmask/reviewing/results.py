@@ -182,13 +182,17 @@ def _describe_rater(name: str, pairs: Sequence[Pair], judgements: Sequence[Judge
 
 def _say(question: QuestionResult, review: Review) -> str:
     rate = question.overall
-    control = {"random": "random rows", "left": "rows left out"}.get(review.against, "the other selection")
+    control = {"random": "random rows", "left": "rows that were left"}.get(review.against, "the other selection")
     conclusion = {
-        "better": "more often for the selected side than chance would have it",
-        "worse": "less often for the selected side than chance would have it",
-        "open": "which chance explains as well",
+        "better": "more often than chance explains",
+        "worse": "less often than chance explains",
+        "open": "chance alone explains that",
     }[rate.verdict]
     return (
-        f"{question.text} The selected one, against {control}, in {rate.rate:.0%} of {rate.n_pairs} pairs "
-        f"(95 % interval {rate.low:.0%} to {rate.high:.0%}): {conclusion}."
+        f"{question.text} The selected one in {percent(rate.rate)} of {rate.n_pairs} pairs with {control} "
+        f"(95 % interval {percent(rate.low)} to {percent(rate.high)}): {conclusion}."
     )
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"

@@ -1,0 +1,42 @@
+"""The report says what people judged, and only of its own run."""
+
+import pytest
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.reporting.report import Request, make_report
+from delta_attnmask.reviewing.protocol import questions_of
+from delta_attnmask.reviewing.results import read_results
+from delta_attnmask.reviewing.section import review_section
+
+
+def judge_everything(store, name):
+    rater = store.enter(name)
+    for pair in store.pairs():
+        for question in questions_of(pair.kind):
+            store.judge(rater, pair, question.name, pair.target, f"{name}/{pair.position}/{question.name}")
+
+
+def test_the_report_shows_the_results(run, store):
+    judge_everything(store, "<i>Ann</i>")
+    results = read_results(store.path)
+    section = review_section(results, run)
+    (chart,) = section.charts
+    assert [row[5] for row in chart.rows] == ["100 %"] * 5
+    assert "Clear instruction 100 % of 20 pairs" in chart.alt
+    html = make_report(Request(run=run, selection=None, sections=(section,))).html
+    assert "What people say" in html
+    assert "more often than chance explains" in html
+    assert "&lt;i&gt;Ann" in html
+    assert "<i>Ann" not in html
+
+
+def test_before_anybody_has_judged(run, store):
+    section = review_section(read_results(store.path), run)
+    assert "Nobody has judged yet." in section.lead
+    assert (section.charts, section.tables) == ([], [])
+
+
+def test_a_review_of_another_run(scored, store):
+    with pytest.raises(ArtifactError, match="of another run"):
+        review_section(read_results(store.path), RunFolder.open(scored / "another"))
