@@ -11,11 +11,16 @@ from delta_attnmask.cli.tables import print_table
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.survey import Survey, survey
+from delta_attnmask.records import Turn
+
+_N_PARTS = 20
+_N_LOOKED_AT = 8
+_N_CHARS = 300
 
 
 def check(
     *,
-    data: Path,
+    data: Annotated[list[Path], Parameter(consume_multiple=True)],
     images: Path | None = None,
     format: str | None = None,
     limit: int | None = None,
@@ -30,11 +35,15 @@ def check(
     Parameters
     ----------
     data
-        JSON list or JSONL file of conversations.
+        Files (JSON, JSONL, parquet, arrow, WebDataset tars), a pattern such as 'shards/*.tar', a folder, or a mixture
+        file in JSON or YAML.
     images
         Folder below which the image paths are looked up.
     format
-        Name of the format; recognised by the content if not given.
+        How a row says its conversation: llava (also qwen-vl, sharegpt), messages (also openai), prompt-completion,
+        query-response, alpaca, cauldron, minigpt4 or minigpt4:QUESTION, llama-factory or llama-factory:ENTRY; ms-swift
+        and trl recognise among what these trainers read. Recognised by the content if not given, and shown with the
+        first row, as it was understood.
     limit
         Look at that many rows from the start.
     no_images
@@ -56,9 +65,60 @@ def check(
     return 1 if strict and found.n_failed else 0
 
 
+def _print_parts(dataset: Dataset) -> None:
+    """Every file, and what it was taken for."""
+    print_table(
+        f"{len(dataset.parts):,} file{'s' if len(dataset.parts) > 1 else ''}",
+        ["file", "rows", "is", "format", "images", "source", "weight"],
+        [
+            (
+                part.path,
+                n_rows,
+                part.container.kind,
+                part.format.spec,
+                part.images_root or "-",
+                part.name or "-",
+                part.weight,
+            )
+            for part, n_rows in zip(dataset.parts[:_N_PARTS], dataset.count_rows(), strict=False)
+        ],
+    )
+    if len(dataset.parts) > _N_PARTS:
+        print(f"  and {len(dataset.parts) - _N_PARTS:,} more files")
+
+
+def _print_first(dataset: Dataset) -> None:
+    """The first good row of each format, so that a wrong guess is seen at once."""
+    shown = set()
+    for number, part in enumerate(dataset.parts):
+        start = dataset.starts[number]
+        if part.format.spec in shown or start >= dataset.n_rows:
+            continue
+        shown.add(part.format.spec)
+        records = list(dataset.records(start, start + _N_LOOKED_AT))
+        record = next((record for record in records if not record.reason), records[0])
+        lines = [
+            ("source", record.source or "(none)"),
+            ("images", ", ".join(_shorten(dataset.resolve(image)[1]) for image in record.images) or "none"),
+        ]
+        lines += [(str(turn.role), _shorten(show_text(turn))) for turn in record.turns]
+        lines += [("failed", record.reason)] if record.reason else []
+        print_table(f"Row {record.row} as {part.format.spec}", ["who", "says"], lines)
+
+
+def show_text(turn: Turn) -> str:
+    """A turn's text with a mark where an image stands."""
+    return "".join("[image]" if part is None else part for part in turn.parts)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _N_CHARS else f"{text[:_N_CHARS]}…"
+
+
 def _print_survey(found: Survey, dataset: Dataset) -> None:
+    _print_parts(dataset)
+    _print_first(dataset)
     overview = {
-        "format": dataset.format_name,
         "rows": found.n_rows,
         "ok": found.n_ok,
         "failed": found.n_failed,

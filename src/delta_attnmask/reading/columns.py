@@ -50,7 +50,10 @@ class Columns(ABC):
     def starts(self) -> list[int]:
         """The first row of each group, and the number of all rows."""
         with _told(self.path):
-            return [0, *accumulate(self._count_groups())]
+            counts = self._count_groups()
+        if any(n_rows < 0 for n_rows in counts):
+            raise DataError(f"{self.path} is broken: a group of {min(counts)} rows")
+        return [0, *accumulate(counts)]
 
     @property
     def n_rows(self) -> int:
@@ -67,7 +70,7 @@ class Columns(ABC):
 
     @abstractmethod
     def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
-        """The rows of a group, in batches that fit into memory."""
+        """The rows of a group, in batches that fit into memory and were found to be whole."""
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches that hold the rows from `start` to `stop`, each with its first row; the outer ones are cut."""
@@ -75,7 +78,7 @@ class Columns(ABC):
         at, group = start, bisect_right(self.starts, start) - 1
         while at < stop:
             first = self.starts[group]
-            for batch in self._checked(group):
+            for batch in self._read_told(group):
                 low, high = max(at - first, 0), min(stop - first, batch.num_rows)
                 if low < high:
                     yield first + low, batch.slice(low, high - low)
@@ -84,13 +87,12 @@ class Columns(ABC):
                 if at >= stop:
                     return
             group += 1
+            if first != self.starts[group]:
+                raise DataError(f"{self.path} is broken: {first} rows before group {group}, not {self.starts[group]}")
 
-    def _checked(self, group: int) -> Iterator[pa.RecordBatch]:
-        """A group's batches, found to be whole: offsets that lead astray would crash the process."""
+    def _read_told(self, group: int) -> Iterator[pa.RecordBatch]:
         with _told(self.path):
-            for batch in self._read_group(group):
-                batch.validate(full=True)
-                yield batch
+            yield from self._read_group(group)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         for first, batch in self.batches(start, stop):
@@ -141,7 +143,9 @@ class ParquetFile(Columns):
         with self._file as file:
             size = file.metadata.row_group(group)
             n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * size.num_rows // max(size.total_byte_size, 1)))
-            yield from file.iter_batches(batch_size=n_rows, row_groups=[group], use_threads=False)
+            for batch in file.iter_batches(batch_size=n_rows, row_groups=[group], use_threads=False):
+                batch.validate(full=True)
+                yield batch
 
 
 class ArrowFile(Columns):
@@ -205,7 +209,8 @@ class ArrowStream(Columns):
 
 
 def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Slices of a batch that is mapped or in memory already."""
+    """Slices of a batch that is mapped."""
+    batch.validate(full=True)  # before anything is asked of it: offsets that lead astray would end the process
     n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
     for start in range(0, batch.num_rows, n_rows):
         yield batch.slice(start, n_rows)

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +119,11 @@ class Dataset:
     def starts(self) -> list[int]:
         """The first row of each part, and the number of rows behind the last one, `limit` left aside."""
         return [0, *accumulate(part.container.n_rows for part in self.parts)]
+
+    def count_rows(self) -> list[int]:
+        """How many rows each part gives, `limit` applied."""
+        ends = [min(end, self.n_rows) for end in self.starts]
+        return [behind - first for first, behind in pairwise(ends)]
 
     @property
     def n_rows(self) -> int:

@@ -68,11 +68,12 @@ def _expand(location: str) -> list[Source]:
 
     path = Path(location)
     if not path.exists() and has_magic(location):
-        found = sorted(glob(location, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        matches = sorted(map(Path, glob(location, recursive=True)))  # noqa: PTH207 - the pattern may be absolute
+        found = [path for path in matches if not _is_about(path)]
         if not found and ("*" in location or "?" in location):
             raise DataError(f"no file matches {location}")
         if found:
-            return [source for match in found for source in _expand(match)]
+            return [source for match in found for source in _expand(str(match))]
     if path.is_dir():
         return [Source(file) for file in find_files(path)]
     return read_mixture(path) or [Source(path)]
@@ -112,8 +113,11 @@ def _search(folder: Path) -> list[Path]:
 
 def _is_data(path: Path) -> bool:
     hidden = any(part.startswith((".", "_")) for part in path.parts)
-    about = path.name in _ABOUT or path.name.endswith(".selection.json")
-    return not hidden and not about and path.suffix.lower() in _FAMILIES
+    return not hidden and not _is_about(path) and path.suffix.lower() in _FAMILIES
+
+
+def _is_about(path: Path) -> bool:
+    return path.name in _ABOUT or path.name.endswith(".selection.json")
 
 
 def _find_split(path: Path) -> str:

@@ -6,6 +6,7 @@ r"""LLaMA-Factory's files as its `dataset_info.json` describes them: columns, an
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +18,13 @@ from delta_attnmask.reading.exchanges import Exchanges
 from delta_attnmask.reading.fields import find_images
 from delta_attnmask.reading.messages import read_typed
 from delta_attnmask.reading.turns import Conversation, MessageKeys, check_messages, check_text, split_at_tags
-from delta_attnmask.records import Turn
+from delta_attnmask.records import Role, Turn
 
 INFO_FILE = "dataset_info.json"
 _MAX_INFO_BYTES = 16 << 20
-_COLUMNS = {"messages": "conversations", "images": "", "system": "", "videos": "", "audios": ""}
-_ALPACA_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output", "history": ""}
+_MEDIA = ("images", "videos", "audios")
+# What holds where an entry says nothing. Like LLaMA-Factory, an entry that gives `columns` or `tags` gives all of them.
+_COLUMNS = {"messages": "conversations", "prompt": "instruction", "query": "input", "response": "output"}
 _TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -30,6 +32,7 @@ _TAGS = {
     "assistant_tag": "gpt",
     "system_tag": "system",
 }
+_ROLES: dict[str, Role] = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
 
 
 @dataclass(frozen=True)
@@ -63,17 +66,14 @@ class LlamaFactory:
 
     @cached_property
     def _columns(self) -> dict[str, str]:
-        given: dict[str, str] = self._info.get("columns", {})
-        return _COLUMNS | _ALPACA_COLUMNS | given
+        given: dict[str, str] = self._info.get("columns") or _COLUMNS
+        return defaultdict(str, given)
 
     @cached_property
     def _keys(self) -> MessageKeys:
-        given = self._info.get("tags", {})
-        openai = self._info.get("formatting") == "openai"
-        defaults = _TAGS | ({"role_tag": "role", "content_tag": "content"} if openai else {})
-        tags = defaults | ({"user_tag": "user", "assistant_tag": "assistant"} if openai else {}) | given
-        roles = {tags["user_tag"]: "user", tags["assistant_tag"]: "assistant", tags["system_tag"]: "system"}
-        return MessageKeys(tags["role_tag"], tags["content_tag"], roles)  # type: ignore[arg-type]
+        tags: dict[str, str] = self._info.get("tags") or _TAGS
+        roles = {tags[tag]: role for tag, role in _ROLES.items() if tag in tags}
+        return MessageKeys(tags.get("role_tag", ""), tags.get("content_tag", ""), roles)
 
     def recognises(self, fields: Mapping[str, Any]) -> bool:
         return self._columns["prompt" if self._is_alpaca else "messages"] in fields
@@ -84,7 +84,7 @@ class LlamaFactory:
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
         columns = self._columns
-        media = {name: fields.get(columns[name]) for name in ("images", "videos", "audios") if columns[name]}
+        media = {name: fields.get(columns[name]) for name in _MEDIA if columns[name]}
         if self._is_alpaca:
             names = {name: columns[name] for name in ("prompt", "query", "response", "history", "system")}
             rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}

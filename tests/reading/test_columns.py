@@ -1,0 +1,170 @@
+"""Tables are read by their groups; whatever is wrong with a file is one message, and with a row its reason."""
+
+import random
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from delta_attnmask.errors import DataError, RowError
+from delta_attnmask.reading import columns
+from delta_attnmask.reading.containers import open_container
+from delta_attnmask.reading.dataset import Dataset
+from tests.reading.samples import PICTURES, TALK, column_rows, encode_image
+
+N_ROWS = 40
+SCHEMA = pa.schema({"n": pa.int64(), "images": PICTURES, "conversations": TALK})
+
+
+def make_table(n_rows: int = N_ROWS) -> pa.Table:
+    """Each image has as many bytes of its own as there are rows before it."""
+    talk = [{"from": "human", "value": "<image>\n<image>\nQ"}, {"from": "gpt", "value": "A"}]
+    rows = [
+        {"n": n, "images": [{"bytes": bytes([n, k]) * n, "path": None} for k in range(2)], "conversations": talk}
+        for n in range(n_rows)
+    ]
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def write_stream(path: Path, table: pa.Table, rows: int = 7) -> Path:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+def write_file(path: Path, table: pa.Table, rows: int = 7) -> Path:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+def write_parquet(path: Path, table: pa.Table, rows: int = 7) -> Path:
+    pq.write_table(table, path, row_group_size=rows)
+    return path
+
+
+@pytest.fixture(params=[write_parquet, write_stream, write_file])
+def write(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(columns, "_BATCH_BYTES", 200)
+    monkeypatch.setattr(columns, "_CACHE_BYTES", 500)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 1), (6, 8), (7, 14), (13, 40), (39, 99), (40, 50), (5, 5)])
+def test_rows_from_anywhere(tmp_path, write, start, stop):
+    container = open_container(write(tmp_path / "x", make_table()))
+    assert container.n_rows == N_ROWS
+    rows = list(container.rows(start, stop))
+    assert [row.row for row in rows] == [row.value["n"] for row in rows] == list(range(N_ROWS))[start:stop]
+
+
+def test_embedded_images_in_any_order(tmp_path, write):
+    dataset = Dataset(write(tmp_path / "x", make_table()))
+    wanted = [(n, k) for n in range(1, N_ROWS) for k in range(2)]
+    records = list(dataset)
+    random.Random(0).shuffle(wanted)
+    for n, k in wanted[:30] + sorted(wanted)[:30]:
+        assert dataset.read_image_bytes(records[n].images[k]) == bytes([n, k]) * n
+
+
+@pytest.mark.parametrize("reference", ["embedded:40:0", "embedded:3:2", "embedded:999999999999:0"])
+def test_references_that_lead_nowhere(tmp_path, write, reference):
+    container = open_container(write(tmp_path / "x", make_table()))
+    with pytest.raises(RowError, match=r"no such row|has 2 images"):
+        container.read_embedded(reference)
+
+
+def test_a_reference_in_a_file_that_holds_no_images_is_a_path(tmp_path):
+    (tmp_path / "x.json").write_text('[{"conversations": []}]')
+    with pytest.raises(RowError, match="No such file"):
+        Dataset(tmp_path / "x.json", tmp_path).load_image("embedded:0:0")
+
+
+def test_keys_depend_on_content_alone(tmp_path):
+    table = make_table(4)
+    keys = [row.key for row in open_container(write_parquet(tmp_path / "a", table)).rows()]
+    moved = pa.concat_tables([table.slice(2), table.slice(0, 2)])
+    assert [row.key for row in open_container(write_stream(tmp_path / "b", moved, 1)).rows()] == keys[2:] + keys[:2]
+    other = table.set_column(0, "n", pa.array([9, 1, 2, 3]))
+    assert [row.key for row in open_container(write_file(tmp_path / "c", other)).rows()][1:] == keys[1:]
+
+
+def test_values_that_json_lacks(tmp_path):
+    table = pa.table({"a": [date(2020, 1, 1)], "b": [Decimal("1.10")], "c": [[float("nan")]], "d": [{"e": None}]})
+    row = next(open_container(write_parquet(tmp_path / "x", table)).rows())
+    assert row.reason == ""
+    assert len(row.key) == 64
+
+
+def test_a_value_that_python_cannot_hold_fails_its_row_alone(tmp_path):
+    table = pa.table({"t": pa.array([1, 2**62], pa.timestamp("s"))})
+    first, second = open_container(write_stream(tmp_path / "x", table)).rows()
+    assert first.reason == ""
+    assert "a value that Python can't hold" in second.reason
+
+
+def test_a_row_that_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(columns, "MAX_ROW_BYTES", 1000)
+    rows = list(open_container(write_parquet(tmp_path / "x", pa.table({"a": ["x", "y" * 2000]}))).rows())
+    assert [row.reason for row in rows] == ["", "longer than 1000 bytes"]
+
+
+def test_no_rows(tmp_path, write):
+    with pytest.raises(DataError, match="no rows"):
+        Dataset(write(tmp_path / "x", make_table(0)))
+
+
+def read_all(path: Path) -> list[Any]:
+    dataset = Dataset(path)
+    return [(record, [dataset.read_image_bytes(image) for image in record.images]) for record in dataset]
+
+
+@pytest.mark.parametrize("keep", [5, 100, 1000, -1])
+def test_truncated_files_are_refused(tmp_path, write, keep):
+    path = write(tmp_path / "x", make_table())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match="x"):
+        read_all(path)
+
+
+def test_files_with_changed_bytes_never_crash(tmp_path, write):
+    """Flipped bits are found, or change what the rows say; the process lives."""
+    path = write(tmp_path / "x", column_rows())
+    whole, rng, n_refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(150):
+        changed = bytearray(whole)
+        for _ in range(rng.choice((1, 8))):
+            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            read_all(path)
+        except DataError:
+            n_refused += 1
+    assert n_refused > 10
+
+
+def test_a_dictionary_in_a_stream_is_told(tmp_path):
+    table = pa.table({"conversations": pa.array(["a", "b"]).dictionary_encode()})
+    with pytest.raises(DataError, match="dictionary"):
+        Dataset(write_stream(tmp_path / "x", table))
+
+
+def test_packed_files_are_told(tmp_path):
+    (tmp_path / "x.json.gz").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DataError, match=r"gzip.*unpack"):
+        Dataset(tmp_path / "x.json.gz")
+
+
+def test_real_images_decode(tmp_path):
+    table = column_rows()
+    assert table["images"][0][0]["bytes"].as_py() == encode_image()
+    dataset = Dataset(write_parquet(tmp_path / "x", table))
+    assert dataset.load_image(next(iter(dataset)).images[0]).size == (8, 6)
