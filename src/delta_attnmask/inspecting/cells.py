@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from delta_attnmask.errors import RowError, UnsupportedModelError
 from delta_attnmask.inspecting.inspection import Box
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
@@ -39,6 +40,33 @@ class Place:
 
     picture: int
     box: Box
+
+
+@dataclass(frozen=True)
+class Places:
+    """The place of each image token of a row in reading order; or none, and why not."""
+
+    found: tuple[Place | None, ...] = ()
+    fault: str = ""
+
+
+class PlaceFinder:
+    """Finds where image tokens lie, once for each size of picture."""
+
+    def __init__(self, loaded: LoadedModel, encoder: Encoder):
+        self._loaded = loaded
+        self._encoder = encoder
+        self._known: dict[tuple[tuple[int, int], ...], Places] = {}
+
+    def find(self, record: Record, images: Sequence[Any]) -> Places:
+        """The places of a row's image tokens; a model whose layout can't be told has a fault instead."""
+        sizes = tuple(image.size for image in images)
+        if sizes not in self._known:
+            try:
+                self._known[sizes] = Places(tuple(token_places(self._loaded, self._encoder, record, images)))
+            except (UnsupportedModelError, RowError) as error:
+                self._known[sizes] = Places(fault=str(error))
+        return self._known[sizes]
 
 
 def token_places(loaded: LoadedModel, encoder: Encoder, record: Record, images: Sequence[Any]) -> list[Place | None]:

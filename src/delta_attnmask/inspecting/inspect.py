@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from delta_attnmask.batches import EncodedBatch, TokenRoles
-from delta_attnmask.errors import DataError, RowError, SettingsError, UnsupportedModelError
-from delta_attnmask.inspecting.cells import Place, token_places
+from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.inspecting.cells import Place, PlaceFinder, Places
 from delta_attnmask.inspecting.inspection import ImageToken, Picture, RowInspection
 from delta_attnmask.inspecting.pieces import TokenFacts, read_pieces, token_roles
+from delta_attnmask.inspecting.refusals import refusals
 from delta_attnmask.inspecting.token_losses import token_losses
 from delta_attnmask.inspecting.views import split_views
 from delta_attnmask.modeling.anatomy import examine
@@ -23,10 +24,7 @@ from delta_attnmask.settings import MaskSettings
 
 
 class Inspector:
-    """Inspects rows of one data set with one model and one setting.
-
-    Where image tokens lie is found once for each size of picture.
-    """
+    """Inspects rows of one data set with one model and one setting."""
 
     def __init__(self, loaded: LoadedModel, dataset: Dataset, settings: MaskSettings):
         self.loaded = loaded
@@ -36,7 +34,7 @@ class Inspector:
         self._anatomy = examine(loaded.model)
         self._anatomy.resolve_block(settings.block)  # a block that the model lacks is no row's fault
         self._tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
-        self._places: dict[tuple[Any, ...], tuple[list[Place | None], str]] = {}
+        self._finder = PlaceFinder(loaded, self.encoder)
 
     def inspect_rows(self, rows: Iterable[int]) -> list[RowInspection]:
         """The rows in the order given; SettingsError for one that the data doesn't have."""
@@ -62,10 +60,9 @@ class Inspector:
 
     def _inspect(self, record: Record, images: Sequence[Any]) -> RowInspection:
         batch = self._encode(record, images)
-        n_image = int((batch.inputs["input_ids"] == self._anatomy.image_token_id).sum())
-        places, fault = self._find_places(record, images) if n_image else ([], "")
+        places = self._finder.find(record, images) if images else Places()
         score = self._score(batch)
-        facts = self._gather(batch, score, places)
+        facts = self._gather(batch, score, places.found)
         tokens = _image_tokens(facts)
         return RowInspection(
             row=record.row,
@@ -77,11 +74,11 @@ class Inspector:
             saliency_total=float(score.saliency.sum()),
             pieces=read_pieces(self._tokenizer, facts),
             pictures=tuple(
-                Picture(reference, image, split_views(places, tokens, number))
+                Picture(reference, image, split_views(places.found, tokens, number))
                 for number, (reference, image) in enumerate(zip(record.images, images, strict=True))
             ),
             image_tokens=tokens,
-            layout_fault=fault,
+            layout_fault=places.fault,
         )
 
     def _encode(self, record: Record, images: Sequence[Any]) -> EncodedBatch:
@@ -91,7 +88,8 @@ class Inspector:
 
     def _score(self, batch: EncodedBatch) -> BatchScore:
         special = self.encoder.special_ids
-        return score_batch(self.loaded.model, batch.inputs, batch.labels, self.settings, special_ids=special)
+        with refusals():
+            return score_batch(self.loaded.model, batch.inputs, batch.labels, self.settings, special_ids=special)
 
     def _gather(self, batch: EncodedBatch, score: BatchScore, places: Sequence[Place | None]) -> TokenFacts:
         roles = TokenRoles.of(batch.inputs, batch.labels, self._anatomy.image_token_id, self.encoder.special_ids)
@@ -110,16 +108,6 @@ class Inspector:
                 position: number for position, number in zip(images, shown, strict=bool(places)) if number is not None
             },
         )
-
-    def _find_places(self, record: Record, images: Sequence[Any]) -> tuple[list[Place | None], str]:
-        """The place of each image token, or why there is none."""
-        sizes = tuple(image.size for image in images)
-        if sizes not in self._places:
-            try:
-                self._places[sizes] = token_places(self.loaded, self.encoder, record, images), ""
-            except (UnsupportedModelError, RowError) as error:
-                self._places[sizes] = [], str(error)
-        return self._places[sizes]
 
 
 def _image_tokens(facts: TokenFacts) -> tuple[ImageToken, ...]:

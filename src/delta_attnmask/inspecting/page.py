@@ -6,17 +6,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from delta_attnmask.inspecting.inspection import Box, Cell, Picture, Piece, RowInspection
+from delta_attnmask.inspecting.inspection import Piece, RowInspection
+from delta_attnmask.inspecting.overlays import Heat, show_picture, title_views
 from delta_attnmask.inspecting.words import describe_settings
 from delta_attnmask.reporting.inspection import Inspection
-from delta_attnmask.reporting.page import embed_image, make_environment, render_page
+from delta_attnmask.reporting.page import make_environment, render_page
 
 STYLE = "inspection.css"
-_WIDTH = 1000  # of a picture, in the units of its overlay
-_HEAT_EDGES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)  # times the average image token: the same on every page
 _DELTA_EDGES = (0.05, 0.5, 2.0, 5.0)  # nats
 _MOST_ATTENDED = 20
-_IMAGE_SIDE, _IMAGE_BYTES = 512, 40_000
 
 
 def render_inspections(inspections: Sequence[RowInspection], *, model: str, data: str, title: str = "") -> str:
@@ -84,57 +82,11 @@ def _label(inspection: RowInspection) -> str:
 
 def _show_picture(inspection: RowInspection, number: int) -> dict[str, Any]:
     picture = inspection.pictures[number]
-    small = embed_image(picture.image, max_side=_IMAGE_SIDE, max_bytes=_IMAGE_BYTES)
-    height = _WIDTH * picture.image.height / picture.image.width
-    many = len(inspection.pictures) > 1
-    return {
-        "key": f"picture-{inspection.row}-{number}",
-        "name": f"Picture {number + 1}" if many else "Picture",
-        "uri": small.uri,
-        "width": _WIDTH,
-        "height": round(height, 1),
-        "views": [_show_view(inspection, picture, index, height) for index in range(len(picture.views))],
-    }
-
-
-def _show_view(inspection: RowInspection, picture: Picture, index: int, height: float) -> dict[str, Any]:
-    cells = picture.views[index]
-    average = sum(token.saliency for token in inspection.image_tokens) / len(inspection.image_tokens)
-    total = inspection.saliency_total or 1.0
-    n_masked = sum(cell.is_masked for cell in cells)
-    share = sum(cell.saliency for cell in cells) / total
-    return {
-        "title": _view_title(picture, index),
-        "caption": f"{share:.0%} of all attention; {n_masked} of {len(cells)} tokens masked",
-        "cells": [_show_cell(cell, average, height) for cell in cells],
-    }
-
-
-def _view_title(picture: Picture, index: int) -> str:
-    """Models that cut a picture into tiles see it more than once: closely, and as a whole."""
-    if len(picture.views) == 1:
-        return "Attention"
-    sizes = [sum(cell.box.area for cell in cells) / len(cells) for cells in picture.views]
-    if sizes[index] == max(sizes):
-        return "Attention, whole picture"
-    return "Attention, close-up tiles" if len(sizes) == 2 else f"Attention, view {index + 1}"
-
-
-def _show_cell(cell: Cell, average: float, height: float) -> dict[str, Any]:
-    times = cell.saliency / (average or 1.0)
-    box = _scaled(cell.box, height)
-    masked = ", masked" if cell.is_masked else ""
-    return box | {
-        "level": sum(times >= edge for edge in _HEAT_EDGES),
-        "is_masked": cell.is_masked,
-        "tip": f"image token {cell.number}: {times:.2f} times the average{masked}",
-    }
-
-
-def _scaled(box: Box, height: float) -> dict[str, float]:
-    left, right = round(box.left * _WIDTH, 1), round(box.right * _WIDTH, 1)
-    top, bottom = round(box.top * height, 1), round(box.bottom * height, 1)
-    return {"x": left, "y": top, "width": round(right - left, 1), "height": round(bottom - top, 1)}
+    name = f"Picture {number + 1}" if len(inspection.pictures) > 1 else "Picture"
+    heat = Heat.of(inspection.image_tokens, inspection.saliency_total)
+    titles = title_views(picture.views)
+    views = [heat.show(cells, title, picture) for cells, title in zip(picture.views, titles, strict=True)]
+    return show_picture(picture, f"picture-{inspection.row}-{number}", name) | {"views": views}
 
 
 def _show_pieces(inspection: RowInspection) -> list[_ShownPiece]:

@@ -7,7 +7,7 @@ that digit off at every pixel value at once.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.attention.plain import match_heads
 from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK
+from delta_attnmask.modeling.stopping import run_up_to
 
 _BASE, _ROUNDED_BASE = 16, 2  # of the digits: in half precision only 0 and 1 are told apart safely
 _DIGIT_TOLERANCE = 0.25
@@ -98,32 +99,15 @@ def _is_pixels(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-class _ReachedBlocks(Exception):
-    def __init__(self, states: Tensor):
-        super().__init__()
-        self.states = states
-
-
 def states_before_blocks(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
     """What the first decoder block is given while each position of the vision tower attends to itself alone.
 
     `[..., batch, seq, hidden]`, with gradients; the blocks themselves don't run.
     """
-
-    def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _ReachedBlocks(args[0] if args else kwargs["hidden_states"])
-
-    with ExitStack() as stack:
-        stack.enter_context(REGISTRY_LOCK)
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(_attending_to_itself(anatomy))
-        hook = anatomy.blocks[0].register_forward_pre_hook(stop, with_kwargs=True)
-        stack.callback(hook.remove)
-        try:
-            anatomy.model(**inputs)
-        except _ReachedBlocks as reached:
-            return reached.states
-    raise UnsupportedModelError(f"{type(anatomy.model).__name__}: its forward doesn't run its first decoder block")
+    with REGISTRY_LOCK, torch.enable_grad(), _attending_to_itself(anatomy):
+        args, kwargs = run_up_to(anatomy.model, inputs, anatomy.blocks[0])
+    states: Tensor = args[0] if args else kwargs["hidden_states"]
+    return states
 
 
 @contextmanager

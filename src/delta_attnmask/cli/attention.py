@@ -1,0 +1,108 @@
+"""`delta-attnmask attention`: where two models' attention goes over the same rows, and what changed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from delta_attnmask.artifacts import write_text_atomically
+from delta_attnmask.cli.chosen import choose_settings
+from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.settings import Preset
+
+if TYPE_CHECKING:
+    from delta_attnmask.inspecting.attention import ModelAttention
+    from delta_attnmask.modeling.load import LoadedModel
+
+
+def attention(
+    *,
+    model: list[str],
+    data: Path,
+    images: Path | None = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("attention.html"),
+    rows: int = 200,
+    samples: int = 6,
+    settings: str = "relative",
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+    device: str = "auto",
+    format: str | None = None,
+    allow_outside: bool = False,
+) -> int:
+    """Compare where two models' attention goes over the same rows, and write a page that says what changed.
+
+    Parameters
+    ----------
+    model
+        Given twice: the base model first, then the tuned one. Folders, or names on the hub.
+    data
+        Conversations, as for `score`.
+    images
+        Folder below which the rows' image paths lie.
+    out
+        HTML file to write; it needs no network.
+    rows
+        How many rows to measure, evenly spread over the data.
+    samples
+        How many of them to show side by side.
+    settings
+        paper, relative, or a folder that `calibrate` made: what the mask would hide, and what rows are picked by.
+    json_
+        Print the figures as JSON too.
+    dtype
+        auto: bfloat16 on a GPU, float32 on a CPU.
+    device
+        auto, cpu, cuda, cuda:1, mps or balanced.
+    format
+        Name of the data's format; recognised by content if not given.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder.
+    """
+    if len(model) != 2:
+        raise SettingsError(f"model: got {len(model)}, expected two: --model BASE --model TUNED")
+    if rows < 2 or samples < 0:
+        raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
+    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
+
+    from delta_attnmask.inspecting.attention import spread_rows
+    from delta_attnmask.inspecting.attention_page import render_comparison
+    from delta_attnmask.inspecting.comparison import compare
+    from delta_attnmask.inspecting.side_by_side import pair_rows, place_rows
+    from delta_attnmask.modeling.load import load_model
+
+    wanted = spread_rows(dataset.n_rows, rows)
+    loaded = load_model(model[0], dtype=dtype, device=device)
+    preset = choose_settings(settings, {}, loaded, dataset, None, batch_tokens=8192)
+    base = _measure(loaded, dataset, wanted, preset)
+    placed = place_rows(loaded, dataset, base, samples)
+    del loaded  # two large models don't fit side by side
+    tuned = _measure(load_model(model[1], dtype=dtype, device=device), dataset, wanted, preset)
+    comparison = compare(base, tuned, preset.form)
+    html = render_comparison(comparison, pair_rows(placed, base, tuned), settings=preset.mask, data=str(data))
+    write_text_atomically(out, html)
+    if json_:
+        print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(comparison)))
+    print(f"Wrote {out}", file=sys.stderr)
+    return 0
+
+
+def _measure(loaded: "LoadedModel", dataset: Dataset, rows: list[int], preset: Preset) -> "ModelAttention":
+    from delta_attnmask.inspecting.attention import measure_attention
+
+    with show_progress(loaded.name) as advance:
+        return measure_attention(loaded, dataset, rows, preset.mask, lambda n_done: advance(n_done, len(rows), 0))
+
+
+def _lines(comparison: Any) -> list[str]:
+    from delta_attnmask.inspecting.attention_words import describe, describe_picks, headline
+
+    told = [describe(measure, comparison.n_blocks) for measure in comparison.measures]
+    return [f"{headline(comparison)}.", *told, *describe_picks(comparison.picks)]

@@ -1,0 +1,177 @@
+"""Two models' attention over the same rows: differences with intervals, and how far their picks agree. No torch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delta_attnmask.auditing.correlations import spearman
+from delta_attnmask.derived import derive
+from delta_attnmask.errors import DataError
+from delta_attnmask.evaluating.intervals import Estimate, resampled_sums
+
+if TYPE_CHECKING:
+    from delta_attnmask.inspecting.attention import ModelAttention, RowAttention
+
+Values = NDArray[np.float64]
+
+MEASURES = ("entropy", "image", "question", "sink", "answer_to_image")
+ABOUT_IMAGES = ("image", "answer_to_image")
+_LEVELS = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure in one block or over all: its mean in each model, and the mean difference tuned − base by row."""
+
+    base: Estimate
+    tuned: Estimate
+    difference: Estimate
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the interval of the difference leaves out zero."""
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+@dataclass(frozen=True)
+class MeasureChange:
+    """One measure. n_rows: rows that it is defined for. overall: mean over blocks."""
+
+    name: str
+    n_rows: int
+    overall: Change
+    blocks: tuple[Change, ...]
+
+    @property
+    def n_blocks_told(self) -> int:
+        return sum(change.is_told for change in self.blocks)
+
+
+@dataclass(frozen=True)
+class PickOverlap:
+    """How far the two models pick alike.
+
+    tokens: mean over rows of the share of masked tokens that both mask. tokens_by_chance: what random picks would give.
+    n_rows: rows in all. rows_kept: how many the picked share of them is.
+    rows_shared: of these, how many both models keep by the score `form`.
+    score_rank_correlation, saliency_rank_correlation: Spearman's, of the score over rows; of image tokens' saliency,
+        mean over rows (None where no row has an image).
+    """
+
+    tokens: Estimate
+    tokens_by_chance: float
+    form: str
+    n_rows: int
+    rows_kept: int
+    rows_shared: int
+    score_rank_correlation: float | None
+    saliency_rank_correlation: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Base against tuned. n_rows: rows that both could be given. n_failed: rows that either could not."""
+
+    base: str
+    tuned: str
+    n_rows: int
+    n_failed: int
+    n_blocks: int
+    measures: tuple[MeasureChange, ...]
+    picks: PickOverlap
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compare(base: "ModelAttention", tuned: "ModelAttention", form: str, keep: float = 0.2) -> Comparison:
+    """Compare row by row; only rows that both models were given count.
+
+    form: the column that orders rows, as `select` knows it. keep: share of the rows that is picked.
+    Raises DataError where the models don't have the same blocks, or cut a row into other tokens.
+    """
+    if base.n_blocks != tuned.n_blocks:
+        raise DataError(
+            f"{base.name} has {base.n_blocks} blocks with attention, {tuned.name} has {tuned.n_blocks}; "
+            "expected a model and a finetuned copy of it"
+        )
+    rows = sorted(base.rows.keys() & tuned.rows.keys())
+    pairs = [(base.rows[row], tuned.rows[row]) for row in rows]
+    _require_same_tokens(pairs, base.name, tuned.name)
+    return Comparison(
+        base=base.name,
+        tuned=tuned.name,
+        n_rows=len(rows),
+        n_failed=len(base.failures.keys() | tuned.failures.keys()),
+        n_blocks=base.n_blocks,
+        measures=tuple(_compare_measure(pairs, name) for name in MEASURES if _rows_for(pairs, name)),
+        picks=_compare_picks(pairs, form, keep),
+    )
+
+
+Pairs = Sequence[tuple["RowAttention", "RowAttention"]]
+
+
+def _require_same_tokens(pairs: Pairs, base: str, tuned: str) -> None:
+    if not pairs:
+        raise DataError(f"no row can be given to both {base} and {tuned}")
+    for one, other in pairs:
+        if not np.array_equal(one.ids, other.ids):
+            raise DataError(
+                f"row {one.row}: {base} and {tuned} cut it into other tokens ({len(one.ids)} and {len(other.ids)}), so "
+                "their attention can't be compared token by token; expected a model and a finetuned copy of it"
+            )
+
+
+def _rows_for(pairs: Pairs, measure: str) -> list[int]:
+    """Positions of the rows that a measure is defined for: some need an image."""
+    return [n for n, (one, _) in enumerate(pairs) if measure not in ABOUT_IMAGES or one.is_image.any()]
+
+
+def _compare_measure(pairs: Pairs, name: str) -> MeasureChange:
+    wanted, index = _rows_for(pairs, name), MEASURES.index(name)
+    models = [np.stack([pairs[n][side].shares[:, index] for n in wanted]) for side in (0, 1)]
+    # The mean over blocks comes first, then each block; `[row, 1 + block]`.
+    base, tuned = (np.concatenate([values.mean(1, keepdims=True), values], axis=1) for values in models)
+    overall, *blocks = map(Change, estimate_means(base), estimate_means(tuned), estimate_means(tuned - base))
+    return MeasureChange(name, len(wanted), overall, tuple(blocks))
+
+
+def estimate_means(values: Values) -> list[Estimate]:
+    """The mean of each column of `[row, column]`, with a 95 % interval by bootstrap over rows."""
+    drawn = resampled_sums(values, (0,)) / len(values)
+    low, high = np.quantile(drawn, _LEVELS, axis=0)
+    return [Estimate(*map(float, column)) for column in zip(values.mean(0), low, high, strict=True)]
+
+
+def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
+    masked = [(one, other) for one, other in pairs if one.is_masked.any()]
+    shared = np.array([[(one.is_masked & other.is_masked).sum() / one.is_masked.sum()] for one, other in masked])
+    scores = [_scores([pair[side] for pair in pairs], form) for side in (0, 1)]
+    n_kept = max(1, round(keep * len(pairs)))
+    kept = [set(np.argsort(-values, kind="stable")[:n_kept].tolist()) for values in scores]
+    images = [(one.saliency[one.is_image], other.saliency[one.is_image]) for one, other in pairs if one.is_image.any()]
+    agreements = [agreement for one, other in images if (agreement := spearman(one, other)) is not None]
+    return PickOverlap(
+        tokens=estimate_means(shared)[0] if masked else Estimate(1.0, 1.0, 1.0),
+        tokens_by_chance=float(np.mean([one.is_masked.mean() for one, _ in pairs])),
+        form=form,
+        n_rows=len(pairs),
+        rows_kept=n_kept,
+        rows_shared=len(kept[0] & kept[1]),
+        score_rank_correlation=spearman(*scores),
+        saliency_rank_correlation=float(np.mean(agreements)) if agreements else None,
+    )
+
+
+def _scores(rows: Sequence["RowAttention"], form: str) -> Values:
+    columns = {
+        "loss": np.array([row.loss for row in rows]),
+        "masked_loss": np.array([row.masked_loss for row in rows]),
+    }
+    columns["delta"] = columns["masked_loss"] - columns["loss"]
+    stored: Callable[[str], Values] = columns.__getitem__
+    return columns[form] if form in columns else derive(form, stored)

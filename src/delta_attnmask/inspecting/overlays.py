@@ -1,0 +1,73 @@
+"""Attention as rectangles over a picture, for the templates. No torch here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from delta_attnmask.inspecting.inspection import Box, Cell, ImageToken, Picture
+from delta_attnmask.reporting.page import embed_image
+
+_WIDTH = 1000  # of a picture, in the units of its overlay
+_EDGES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)  # times the average image token: the same colours on every page
+_SIDE, _BYTES = 512, 40_000  # of a picture in the page
+
+View = tuple[Cell, ...]
+
+
+def show_picture(picture: Picture, key: str, name: str) -> dict[str, Any]:
+    """The picture itself. key: an id that no other picture of the page has."""
+    uri = embed_image(picture.image, max_side=_SIDE, max_bytes=_BYTES).uri
+    return {"key": key, "name": name, "uri": uri, "width": _WIDTH, "height": round(_height(picture), 1)}
+
+
+def title_views(views: Sequence[View]) -> list[str]:
+    """What each view shows: models that cut a picture into tiles see it closely, and as a whole."""
+    if len(views) == 1:
+        return ["Attention"]
+    sizes = [sum(cell.box.area for cell in cells) / len(cells) for cells in views]
+    names = {max(sizes): "whole picture"} | ({min(sizes): "close-up tiles"} if len(sizes) == 2 else {})
+    return [f"Attention, {names.get(size, f'view {index}')}" for index, size in enumerate(sizes, start=1)]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """What a token's colour is measured against.
+
+    average: attention that the row's average image token receives. total: that all its tokens receive.
+    """
+
+    average: float
+    total: float
+
+    @classmethod
+    def of(cls, tokens: Sequence[ImageToken], total: float) -> Self:
+        return cls(sum(token.saliency for token in tokens) / max(1, len(tokens)) or 1.0, total or 1.0)
+
+    def show(self, cells: View, title: str, picture: Picture) -> dict[str, Any]:
+        """One view over its picture."""
+        share = sum(cell.saliency for cell in cells) / self.total
+        n_masked = sum(cell.is_masked for cell in cells)
+        return {
+            "title": title,
+            "caption": f"{share:.0%} of all attention; {n_masked} of {len(cells)} tokens masked",
+            "cells": [self._show_cell(cell, _height(picture)) for cell in cells],
+        }
+
+    def _show_cell(self, cell: Cell, height: float) -> dict[str, Any]:
+        times = cell.saliency / self.average
+        masked = ", masked" if cell.is_masked else ""
+        return _scaled(cell.box, height) | {
+            "level": sum(times >= edge for edge in _EDGES),
+            "is_masked": cell.is_masked,
+            "tip": f"image token {cell.number}: {times:.2f} times the average{masked}",
+        }
+
+
+def _height(picture: Picture) -> float:
+    return float(_WIDTH * picture.image.height / picture.image.width)
+
+
+def _scaled(box: Box, height: float) -> dict[str, float]:
+    left, right = round(box.left * _WIDTH, 1), round(box.right * _WIDTH, 1)
+    top, bottom = round(box.top * height, 1), round(box.bottom * height, 1)
+    return {"x": left, "y": top, "width": round(right - left, 1), "height": round(bottom - top, 1)}
