@@ -30,9 +30,25 @@ def copy_columns(container: Columns, rows: NDArray[np.int64], out: Path) -> None
     if not np.array_equal(rows, np.sort(rows)):
         table = pa.Table.from_batches(kept, container.schema)
         kept = table.take(np.argsort(np.argsort(rows))).to_batches()
-    compression = container.compression if isinstance(container, ParquetFile) else "none"
-    with open_table(out, container.schema, is_file=isinstance(container, ArrowFile), compression=compression) as writer:
+    with _open_alike(container, out) as writer:
         write_batches(writer, kept, container.schema)
+
+
+@contextmanager
+def _open_alike(container: Columns, out: Path) -> Iterator[BatchWriter]:
+    """A writer of the same kind of file, packed in the same way."""
+    with write_atomically(out) as file:
+        if isinstance(container, ParquetFile):
+            options = {
+                "compression": container.compression,
+                "use_compliant_nested_type": not container.names_items,
+            }
+            with pq.ParquetWriter(file, container.schema, **options) as writer:
+                yield writer
+        else:
+            new = pa.ipc.new_file if isinstance(container, ArrowFile) else pa.ipc.new_stream
+            with new(file, container.schema) as writer:
+                yield writer
 
 
 def _pick(container: Columns, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
@@ -46,16 +62,14 @@ def _pick(container: Columns, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatc
 
 
 @contextmanager
-def open_table(
-    out: Path, schema: pa.Schema, *, is_file: bool = False, compression: str = "zstd"
-) -> Iterator[BatchWriter]:
-    """A writer of parquet if `out` ends so, else of an arrow stream, or of arrow's file format."""
+def open_table(out: Path, schema: pa.Schema) -> Iterator[BatchWriter]:
+    """A writer of parquet if `out` ends so, else of an arrow stream."""
     with write_atomically(out) as file:
         if out.suffix == ".parquet":
-            with pq.ParquetWriter(file, schema, compression=compression) as writer:
+            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
                 yield writer
         else:
-            with (pa.ipc.new_file if is_file else pa.ipc.new_stream)(file, schema) as writer:
+            with pa.ipc.new_stream(file, schema) as writer:
                 yield writer
 
 

@@ -135,6 +135,12 @@ class ParquetFile(Columns):
             name = str(metadata.row_group(0).column(0).compression) if has_columns else "ZSTD"
         return "none" if name == "UNCOMPRESSED" else name.lower()
 
+    @property
+    def names_items(self) -> bool:
+        """Whether the items of its lists are called `item`, as older writers did, and not `element`."""
+        with _told(self.path), self._file as file:
+            return any(".list.item" in file.schema.column(n).path for n in range(file.metadata.num_columns))
+
     def _count_groups(self) -> list[int]:
         with self._file as file:
             return [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
