@@ -1,5 +1,6 @@
 """Load a model and its processor by the conventions of Hugging Face: a folder, or a name on the hub."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ class LoadedModel:
 def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revision: str | None = None) -> LoadedModel:
     """Load `name` (a folder or a hub name) without running code of its repository.
 
+    A folder that holds a PEFT adapter is loaded together with the base model that the adapter names.
     dtype: "auto" is bfloat16 on a GPU and float32 on a CPU. device: "auto" takes the GPU if there is one;
     "balanced" and the other names of accelerate's device_map spread the model over several.
 
@@ -52,9 +54,10 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     wanted = choose_dtype(dtype, chosen)
     placement = {"device_map": device} if device in _PLACEMENTS else {}
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        base = _base_of_adapter(name)
+        config = AutoConfig.from_pretrained(base or name, revision=None if base else revision)
         kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
-        with _bars_on_terminals_only():
+        with bars_on_terminals_only():
             model = kind.from_pretrained(name, dtype=wanted, revision=revision, **placement)
         processor = _load_processor(name, revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -65,8 +68,8 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
 
 
 @contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
-    """Keep transformers' progress bars out of logs, for the time of loading."""
+def bars_on_terminals_only() -> Iterator[None]:
+    """Keep transformers' progress bars out of logs."""
     if sys.stderr.isatty() or not hf_logging.is_progress_bar_enabled():
         yield
         return
@@ -93,6 +96,14 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     chosen: torch.dtype = getattr(torch, dtype)
     return chosen
+
+
+def _base_of_adapter(name: str) -> str | None:
+    """The model that an adapter's folder names as its base; None for the folder of a whole model."""
+    path = Path(name) / "adapter_config.json"
+    if not path.exists() or (Path(name) / "config.json").exists():
+        return None
+    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def _takes_images(config: Any) -> bool:

@@ -1,0 +1,283 @@
+"""`train_dataset` on the embedded model: what it writes, how it goes on, adapters, augmentation."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.load import LoadedModel, load_model
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring.delta import loss_batch
+from delta_attnmask.scoring.run import make_encoder, score_dataset
+from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.training.examples import ExampleCollator, GroupedBatches, choose_examples
+from delta_attnmask.training.plan import LoraSettings, TrainingPlan
+from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
+from delta_attnmask.training.run import Outcome, train_dataset
+
+PLAN = TrainingPlan(batch_size=4, learning_rate=1e-3, warmup=0.0, log_steps=1, save_steps=1, max_steps=3)
+MASK = MaskSettings(block=-3)
+
+
+@pytest.fixture(scope="module")
+def dataset(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Nine good rows, one of them without an image, and two bad ones."""
+    rows = json.loads((embedded / "pool.json").read_text(encoding="utf-8"))
+    good = [row for row in rows if "image" in row][:8] + [row for row in rows if "image" not in row][:1]
+    lost = {**good[0], "id": "lost", "image": "no/such.png"}
+    path = tmp_path_factory.mktemp("data") / "subset.json"
+    path.write_text(json.dumps([*good, lost, {"id": "empty", "conversations": []}]), encoding="utf-8")
+    return Dataset(path, embedded / "images")
+
+
+@pytest.fixture(scope="module")
+def model_folder(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's processor with a much smaller model, of random weights."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    shutil.copytree(embedded / "model", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = LlavaConfig.from_pretrained(folder)
+    for part in (config.text_config, config.vision_config):
+        part.update({"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2})
+    config.text_config.update({"num_key_value_heads": 2, "head_dim": 16})
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def load(model_folder: Path) -> Callable[[], LoadedModel]:
+    return lambda: load_model(str(model_folder), dtype="float32", device="cpu")
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return dict(load_model(str(path), dtype="float32", device="cpu").model.state_dict())
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 0.0) -> bool:
+    assert one.keys() == other.keys()
+    return all(bool((one[name] - other[name]).abs().max() <= tolerance) for name in one)
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(path: Path) -> list[float]:
+    return [line["loss"] for line in metrics(path) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def plain(model_folder: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A training without augmentation."""
+    loaded = load_model(str(model_folder), dtype="float32", device="cpu")
+    return train_dataset(loaded, dataset, tmp_path_factory.mktemp("plain") / "out", PLAN)
+
+
+def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
+    about = json.loads((plain.path / "train.json").read_text())
+    assert (about["n_rows"], about["n_skipped"], about["n_steps"], about["seed"]) == (9, 2, 3, 0)
+    assert about["augment"] == "none"
+    assert about["seconds"] > 0
+    assert about["versions"]["trl"]
+    assert sum(about["skipped"].values()) == 2
+    skipped = [json.loads(line) for line in (plain.path / "skipped.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in skipped] == ["lost", "empty"]
+    assert "no/such.png" in skipped[0]["reason"]
+    table = read_rows(plain.path)
+    assert table is not None
+    assert table.schema == ROWS_SCHEMA
+    assert table["status"].to_pylist() == ["ok"] * 9 + ["skipped"] * 2
+    assert [line["step"] for line in metrics(plain.path) if "loss" in line] == [1, 2, 3]
+    assert not (plain.path / "checkpoints").exists()
+    assert not same(weights(plain.path), weights(model_folder))
+
+
+def test_the_same_call_has_nothing_to_do(plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel]) -> None:
+    again = train_dataset(load(), dataset, plain.path, PLAN)
+    assert not again.is_new
+    assert again.about == plain.about
+
+
+def test_a_folder_of_another_training_is_refused(
+    plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=r"plan\.seed: 0 there, 1 now"):
+        train_dataset(load(), dataset, plain.path, replace(PLAN, seed=1))
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"thesis\.txt"):
+        train_dataset(load(), dataset, tmp_path, PLAN)
+
+
+def test_the_loss_is_that_of_the_tokens_that_scoring_counts(
+    plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel]
+) -> None:
+    """The first step's loss is that of the untrained model: scoring's losses, weighted by their answer tokens."""
+    loaded = load()
+    table = read_rows(plain.path)
+    assert table is not None
+    examples = choose_examples(table, PLAN)
+    first = next(iter(GroupedBatches(examples.kinds, PLAN.batch_size, PLAN.seed)))
+    collator = ExampleCollator(dataset, make_encoder(loaded), torch.float32, marks=False)
+    batch = collator([{"row": int(examples.rows[index])} for index in first])
+    labels = batch.pop("labels")
+    n_tokens = (labels[:, 1:] != -100).sum(-1)
+    expected = (loss_batch(loaded.model, batch, labels) * n_tokens).sum() / n_tokens.sum()
+    assert losses(plain.path)[0] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_labels_are_those_of_trl_but_for_what_follows_the_end_of_turn(
+    dataset: Dataset, load: Callable[[], LoadedModel]
+) -> None:
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    loaded = load()
+    (record,) = dataset.records(0, 1)
+    assert len(record.turns) == 2
+    image = dataset.load_image(record.images[0])
+    ours = ExampleCollator(dataset, make_encoder(loaded), torch.float32, marks=False)([{"row": 0}])
+    question = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in record.turns[0].parts]
+    row = {
+        "images": [image],
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": [{"type": "text", "text": record.turns[1].text}]}],
+    }
+    trl = DataCollatorForVisionLanguageModeling(loaded.processor, max_length=None, completion_only_loss=True)([row])
+    assert torch.equal(ours["input_ids"], trl["input_ids"])
+    assert torch.equal(ours["pixel_values"], trl["pixel_values"])
+    is_ours, is_trl = ours["labels"][0] != -100, trl["labels"][0] != -100
+    assert torch.equal(ours["labels"][0, is_ours], trl["labels"][0, is_ours])
+    extra = loaded.processor.tokenizer.decode(trl["labels"][0, is_trl & ~is_ours])
+    assert extra.strip() == ""
+    assert bool((is_trl | ~is_ours).all())
+
+
+class Killed(BaseException):
+    """As if the process ended."""
+
+
+@pytest.mark.parametrize("augment", ["none", "random"])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(
+    augment: Any, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+) -> None:
+    plan = replace(PLAN, augment=augment, max_steps=4, save_steps=2, epochs=2)
+    whole = train_dataset(load(), dataset, tmp_path / "whole", plan)
+
+    def kill(n_done: int, n_rows: int) -> None:
+        if n_done >= n_rows * 3 // 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_dataset(load(), dataset, tmp_path / "cut", plan, on_step=kill)
+    assert not (tmp_path / "cut/model.safetensors").exists()
+    half_written = tmp_path / "cut/checkpoints/checkpoint-3"
+    half_written.mkdir()
+    (half_written / "model.safetensors").write_bytes(b"half")
+    read: list[int] = []
+    rest = train_dataset(load(), dataset, tmp_path / "cut", plan, on_row=lambda n_done, *_: read.append(n_done))
+    assert read == []  # rows aren't read twice to see whether they can be used
+    assert same(weights(whole.path), weights(rest.path))
+    assert losses(rest.path) == pytest.approx(losses(whole.path))
+    assert rest.about["n_steps"] == 4
+    steps = [line["step"] for line in metrics(rest.path)]
+    assert steps == sorted(steps)
+
+
+def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path) -> None:
+    plan = replace(PLAN, lora=LoraSettings(rank=4, alpha=8), max_steps=2, augment="masked", probability=1.0)
+    alone = train_dataset(load(), dataset, tmp_path / "alone", plan)
+    merged = train_dataset(load(), dataset, tmp_path / "merged", plan, merge=True)
+    assert (alone.path / "adapter_config.json").exists()
+    assert not (alone.path / "model.safetensors").exists()
+    adapter = json.loads((alone.path / "adapter_config.json").read_text())
+    assert Path(adapter["base_model_name_or_path"]).is_absolute()
+    assert alone.about["n_changed"] == 8
+
+    encoder = make_encoder(load())
+    batch = ExampleCollator(dataset, encoder, torch.float32, marks=False)([{"row": 0}, {"row": 1}])
+    labels = batch.pop("labels")
+    scores = [
+        loss_batch(load_model(str(path), dtype="float32", device="cpu").model, batch, labels)
+        for path in (alone.path, merged.path)
+    ]
+    assert torch.allclose(scores[0], scores[1], atol=1e-4)
+    assert not torch.allclose(scores[0], loss_batch(load().model, batch, labels), atol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4, alpha=8)], ids=["full", "lora"])
+def test_checkpointing_and_accumulation_give_the_same_losses(
+    lora: LoraSettings | None, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+) -> None:
+    plan = replace(
+        PLAN, lora=lora, augment="masked", probability=0.5, mask=MASK, accumulate=2, batch_size=2, max_steps=2
+    )
+    expected = train_dataset(load(), dataset, tmp_path / "plain", plan)
+    loaded = load()
+    found = train_dataset(loaded, dataset, tmp_path / "saved", replace(plan, gradient_checkpointing=True))
+    assert losses(found.path) == pytest.approx(losses(expected.path), rel=1e-4)
+    assert found.about["n_changed"] == expected.about["n_changed"] > 0
+    assert load_model(str(found.path), device="cpu").model.config.get_text_config().use_cache
+
+
+def test_only_the_language_model_is_trained(
+    dataset: Dataset, load: Callable[[], LoadedModel], model_folder: Path, tmp_path: Path
+) -> None:
+    done = train_dataset(load(), dataset, tmp_path / "out", replace(PLAN, only_language=True, max_steps=2))
+    before, after = weights(model_folder), weights(done.path)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    path = examine(load().model).decoder_path
+    assert changed
+    assert all(name.startswith((path, "lm_head")) for name in changed), changed
+
+
+@pytest.mark.parametrize("augment", ["masked", "random", "dropout", "neftune"])
+def test_each_augmentation_changes_the_training(
+    augment: Any, plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+) -> None:
+    plan = replace(PLAN, augment=augment, probability=1.0, mask=MASK)
+    loaded = load()
+    done = train_dataset(loaded, dataset, tmp_path / "out", plan)
+    assert losses(done.path)[0] != pytest.approx(losses(plain.path)[0], abs=1e-5)
+    assert done.about["augment"] == augment
+    if augment != "neftune":
+        shares = [line["masked_share"] for line in metrics(done.path) if "loss" in line]
+        assert shares == [1.0, 1.0, 1.0]
+    assert not loaded.model._forward_pre_hooks
+    assert not examine(loaded.model).blocks[-3]._forward_hooks
+
+
+def test_top_rows_come_twice_plain_and_masked(
+    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+) -> None:
+    run = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK, form="low_loss"))
+    plan = replace(PLAN, augment="twice", mask=MASK, from_scores=run.path, top_share=0.5, max_steps=None)
+    done = train_dataset(load(), dataset, tmp_path / "twice", plan)
+    assert (done.about["n_rows"], done.about["n_examples"], done.about["n_changed"]) == (9, 13, 4)
+    table = read_rows(done.path)
+    assert table is not None
+    examples = choose_examples(table, plan)
+    losses_of = run.read_scores(["loss"])["loss"].to_pylist()
+    lowest = sorted(range(9), key=lambda row: losses_of[row])[:4]
+    assert examples.rows.tolist() == [*range(9), *sorted(lowest)]
+    assert examples.is_allowed.tolist() == [False] * 9 + [True] * 4
+    once = choose_examples(table, replace(plan, augment="masked"))
+    assert once.is_allowed.tolist() == [row in lowest for row in range(9)]
+    assert replace(plan, augment="twice-plain").augmentation is None
+    assert len(choose_examples(table, replace(plan, augment="twice-plain"))) == 13
+
+
+def test_what_cannot_be_trained_on(load: Callable[[], LoadedModel], dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no row can be trained on"):
+        train_dataset(load(), dataset, tmp_path / "a", replace(PLAN, max_tokens=5))
+    with pytest.raises(SettingsError, match="top_share"):
+        replace(PLAN, top_share=0.5)
+    with pytest.raises(SettingsError, match=r"epochs=0.*learning_rate=-1"):
+        replace(PLAN, epochs=0, learning_rate=-1)
