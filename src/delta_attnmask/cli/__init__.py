@@ -32,6 +32,7 @@ app.command("delta_attnmask.cli.export_eval:export_eval", help="Write a test set
 app.command("delta_attnmask.cli.audit:audit", help="Say what a score and a selection do to the data.")
 app.command("delta_attnmask.cli.report:report", help="Write one HTML page that shows a run and what is selected of it.")
 app.command("delta_attnmask.cli.inspect:inspect", help="Show where the model looked in single rows.")
+app.command("delta_attnmask.cli.attention:attention", help="Show where two models' attention goes, and what changed.")
 app.command("delta_attnmask.cli.review:review", help="Let people judge blindly whether the selected rows are better.")
 
 

@@ -22,8 +22,8 @@ def show_picture(picture: Picture, key: str, name: str) -> dict[str, Any]:
 
 def title_views(views: Sequence[View]) -> list[str]:
     """What each view shows: models that cut a picture into tiles see it closely, and as a whole."""
-    if len(views) == 1:
-        return ["Attention"]
+    if len(views) < 2:
+        return ["Attention"] * len(views)
     sizes = [sum(cell.box.area for cell in cells) / len(cells) for cells in views]
     names = {max(sizes): "whole picture"} | ({min(sizes): "close-up tiles"} if len(sizes) == 2 else {})
     return [f"Attention, {names.get(size, f'view {index}')}" for index, size in enumerate(sizes, start=1)]
