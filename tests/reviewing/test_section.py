@@ -26,7 +26,7 @@ def test_the_report_shows_the_results(run, store):
     assert "Clear instruction 100 % of 20 pairs" in chart.alt
     html = make_report(Request(run=run, selection=None, sections=(section,))).html
     assert "What people say" in html
-    assert "more often than chance explains" in html
+    assert "won more often than chance explains: clear instruction, correct answer" in html
     assert "&lt;i&gt;Ann" in html
     assert "<i>Ann" not in html
 

@@ -127,7 +127,7 @@ def _describe(store: ReviewStore, out: Path) -> None:
     print(
         printable(
             f"{out}: {counts['compare']} pairs ({review.selection}, against {review.against}), "
-            f"{counts['sheet']} pairs of sets, {n_checks} checks of the raters"
+            f"{counts['sheet']} of sets, and {n_checks} checks of the raters"
         )
     )
     if not any(pair.kind == "shuffled" for pair in drawn):

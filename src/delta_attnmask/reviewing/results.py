@@ -182,16 +182,20 @@ def _describe_rater(name: str, pairs: Sequence[Pair], judgements: Sequence[Judge
 
 def _say(question: QuestionResult, review: Review) -> str:
     rate = question.overall
-    control = {"random": "random rows", "left": "rows that were left"}.get(review.against, "the other selection")
     conclusion = {
         "better": "more often than chance explains",
         "worse": "less often than chance explains",
         "open": "chance alone explains that",
     }[rate.verdict]
     return (
-        f"{question.text} The selected one in {percent(rate.rate)} of {rate.n_pairs} pairs with {control} "
+        f"{question.text} The selected one in {percent(rate.rate)} of {rate.n_pairs} pairs with {name_control(review)} "
         f"(95 % interval {percent(rate.low)} to {percent(rate.high)}): {conclusion}."
     )
+
+
+def name_control(review: Review) -> str:
+    """What the selected samples were compared with, in words."""
+    return {"random": "random rows", "left": "rows that were left"}.get(review.against, "the other selection")
 
 
 def percent(share: float | None) -> str:

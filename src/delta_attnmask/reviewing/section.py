@@ -7,10 +7,15 @@ from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.drawing import FAILED, KEPT, MUTED, Chart, drawing, rule_out
 from delta_attnmask.reporting.report import Section
 from delta_attnmask.reviewing.protocol import ALL_QUESTIONS
-from delta_attnmask.reviewing.results import QuestionResult, ReviewResults, WinRate, percent
+from delta_attnmask.reviewing.results import QuestionResult, RaterResult, ReviewResults, WinRate, name_control, percent
 
 _COLUMNS = ("pairs", "won", "tied", "lost", "win rate", "95 % interval")
 _COLOURS = {"better": KEPT, "worse": FAILED, "open": MUTED}
+_CONCLUSIONS = {
+    "better": "The selected side won more often than chance explains: {}.",
+    "worse": "It won less often than chance explains: {}.",
+    "open": "No difference can be told from these pairs: {}.",
+}
 _TITLES = {question.name: question.title for question in ALL_QUESTIONS}
 
 
@@ -19,13 +24,28 @@ def review_section(results: ReviewResults, run: RunFolder) -> Section:
     if results.review.manifest_sha256 != run.manifest_sha256:
         raise ArtifactError(f"the review is of another run than {run.path}; name that run, or its own review")
     answered = [question for question in results.questions if question.overall.rate is not None]
-    lead = "People judged pairs of samples and didn't know which one was selected. "
     return Section(
         "review",
         "What people say",
-        lead + (" ".join(results.sentences) or "Nobody has judged yet."),
+        _lead(results, answered),
         [_chart(answered)] if answered else [],
         list(_tables(results, answered)) if answered else [],
+    )
+
+
+def _lead(results: ReviewResults, answered: Sequence[QuestionResult]) -> str:
+    """Who compared what, and what follows from it."""
+    if not answered:
+        return "Nobody has judged yet."
+    n_raters = sum(not rater.excluded for rater in results.raters)
+    people = "One person" if n_raters == 1 else f"{n_raters} people"
+    verdicts = {
+        verdict: ", ".join(_TITLES[one.name].lower() for one in answered if one.overall.verdict == verdict)
+        for verdict in _CONCLUSIONS
+    }
+    return (
+        f"{people} compared selected samples with {name_control(results.review)}, not knowing which was which. "
+        + " ".join(text.format(titles) for (verdict, text) in _CONCLUSIONS.items() if (titles := verdicts[verdict]))
     )
 
 
@@ -61,15 +81,18 @@ def _tables(
         (_TITLES[one.name], one.n_answers, one.n_unknown, _round(one.alpha_nominal), _round(one.alpha_ordinal))
         for one in answered
     ]
-    raters = [
-        (rater.name, rater.n_pairs, rater.seconds, rater.excluded or ("" if rater.is_checked else "too few checks"))
-        for rater in results.raters
-    ]
+    raters = [(rater.name, rater.n_pairs, rater.seconds, _say_checks(rater)) for rater in results.raters]
     return [
         ("Better to learn from, by source", ("source", *_COLUMNS), sources),
         ("Agreement of the raters", ("question", "answers", "can't tell", "alpha", "ordinal alpha"), agreement),
-        ("Raters, and who isn't counted", ("rater", "pairs", "seconds an answer", "why not counted"), raters),
+        ("Raters, and who isn't counted", ("rater", "pairs", "seconds an answer", "checks"), raters),
     ]
+
+
+def _say_checks(rater: RaterResult) -> str:
+    if rater.excluded:
+        return f"not counted: {rater.excluded}"
+    return "passed" if rater.is_checked else "counted, with too few checks to judge by"
 
 
 def _cells(rate: WinRate) -> tuple[object, ...]:
