@@ -85,10 +85,15 @@ def run_until(moment: Moment | None, arguments: list[str]) -> None:
 
 
 def begin(arguments: list[str], moment: Moment | None = None) -> ForkServerProcess:
-    """Run the command line in a process of its own, forked from one that has imported everything."""
+    """Run the command line in a process of its own."""
+    return begin_call(run_until, moment, arguments)
+
+
+def begin_call(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Call a function in a process of its own, forked from one that has imported everything."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["delta_attnmask.cli.score", "delta_attnmask.scoring.run", "transformers"])
-    child = context.Process(target=run_until, args=(moment, arguments))
+    child = context.Process(target=function, args=arguments)
     child.start()
     return child
 
@@ -156,7 +161,7 @@ def test_killed_and_stopped_from_outside(embedded: Path, whole: dict[str, pa.Tab
 
 
 def wait_for_units(out: Path, n_units: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while len(list((out / "scores").glob("unit-*"))) < n_units:
         assert time.monotonic() < deadline
         time.sleep(0.005)

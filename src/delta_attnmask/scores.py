@@ -55,6 +55,16 @@ class SampleScore:
     extra: dict[str, float | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class UnitReport:
+    """A unit whose scores are in place. check: what the self-check found in the model, if it was this unit's turn."""
+
+    unit: int
+    n_rows: int
+    n_failed: int
+    check: str = ""
+
+
 def score_schema(extra_columns: Sequence[str] = ()) -> pa.Schema:
     """The schema of a run that also holds these rival scores."""
     return pa.schema([*SCORE_SCHEMA, *(pa.field(name, pa.float32()) for name in extra_columns)])

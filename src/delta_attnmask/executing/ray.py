@@ -6,6 +6,8 @@ nothing here: with its own retries a unit that kills its worker would be tried f
 
 import logging
 import os
+import secrets
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -60,10 +62,10 @@ def ray_pool(
 
     Raises SettingsError where Ray is missing or the cluster is too small.
     """
-    ray = _import_ray()
+    ray = import_ray(has_own_cluster=cluster.address is None)
     is_ours = not ray.is_initialized()
     if is_ours:
-        _connect(ray, cluster)
+        connect(ray, cluster)
     pool: RayPool[WorkerT, Any] | None = None
     try:
         n_workers, n_gpus = _fit(ray.cluster_resources(), cluster)
@@ -76,8 +78,11 @@ def ray_pool(
             ray.shutdown()
 
 
-def _import_ray() -> Any:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray starts; nothing is reported to anybody
+def import_ray(*, has_own_cluster: bool) -> Any:
+    """Ray, told to report nothing to anybody, and to let nobody else into a cluster of our own."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if has_own_cluster and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
     try:
         import ray
     except ImportError as error:
@@ -85,20 +90,19 @@ def _import_ray() -> Any:
     return ray
 
 
-def _connect(ray: Any, cluster: Cluster) -> None:
+def connect(ray: Any, cluster: Cluster) -> None:
+    """Connect to a running cluster, or start one on this machine."""
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if cluster.address is not None:
             ray.init(address=cluster.address, **quiet)
             return
         n_cpus = max(os.cpu_count() or 1, cluster.n_workers or 1)
-        # the loopback address: nobody else can reach this cluster, and none is looked up
         ray.init(
             address="local",
             num_cpus=n_cpus,
             include_dashboard=False,
             object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
             **quiet,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import UnitsFailedError
@@ -12,9 +13,10 @@ from delta_attnmask.executing.ray import Cluster, ray_pool
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scores import UnitReport
 from delta_attnmask.scoring.setup import make_encoder, make_manifest, make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitReport, UnitWorker, sweep_table
+from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitWorker, sweep_table
 
 __all__ = [
     "UNIT_ROWS",
@@ -26,6 +28,7 @@ __all__ = [
     "score_dataset",
     "score_on_cluster",
     "score_task",
+    "score_units",
     "sweep_table",
 ]
 
@@ -82,7 +85,7 @@ def score_task(
 ) -> RunFolder:
     """`score_dataset` for a task that is put together already."""
     pool: LocalPool[UnitWorker, UnitReport] = LocalPool(UnitWorker(loaded, task), FAULTS)
-    return _score_units(pool, task, on_check, on_progress)
+    return score_units(pool, task.out, task.shard, on_check=on_check, on_progress=on_progress)
 
 
 def score_on_cluster(
@@ -94,7 +97,7 @@ def score_on_cluster(
 ) -> RunFolder:
     """Like `score_task`, by the workers of a Ray cluster, which write into the folder themselves."""
     with ray_pool(recipe, cluster, FAULTS) as pool:
-        return _score_units(pool, recipe.task, on_check, on_progress)
+        return score_units(pool, recipe.task.out, on_check=on_check, on_progress=on_progress)
 
 
 def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> str:
@@ -109,10 +112,23 @@ def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> st
     )
 
 
-def _score_units(
-    pool: Pool[UnitWorker, UnitReport], task: Task, on_check: OnCheck, on_progress: OnProgress
+class RunWorker(Protocol):
+    """A worker that knows what run it works for."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+def score_units(
+    pool: Pool[RunWorker, UnitReport],
+    out: str | Path,
+    shard: Shard = WHOLE,
+    *,
+    on_check: OnCheck = lambda line: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> RunFolder:
-    with RunFolder.start(task.out, pool.ask(_manifest_of), task.shard) as run:
+    """Let the workers of a pool score what is missing in the folder `out`; they write there themselves."""
+    with RunFolder.start(out, pool.ask(_manifest_of), shard) as run:
         tally = _Tally.of(run)
         try:
             for outcome in pool.run(run.units_to_do()):
@@ -134,7 +150,7 @@ def _score_units(
         return run
 
 
-def _manifest_of(worker: UnitWorker) -> Manifest:
+def _manifest_of(worker: RunWorker) -> Manifest:
     return worker.manifest
 
 

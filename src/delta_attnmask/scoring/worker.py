@@ -19,6 +19,7 @@ from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.modeling.compiling import compile_blocks
 from delta_attnmask.modeling.load import Dtype, LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scores import UnitReport
 from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.scoring.setup import make_manifest, make_scorer
 from delta_attnmask.scoring.units import PreparedUnit, ScoredUnit, ScoringPlan
@@ -46,16 +47,6 @@ class Task:
     def __post_init__(self) -> None:
         if self.unit_rows < 1:
             raise SettingsError(f"unit_rows={self.unit_rows}: expected at least 1")
-
-
-@dataclass(frozen=True)
-class UnitReport:
-    """A unit that is in place. check: what the self-check found in the model, if it was this unit's turn."""
-
-    unit: int
-    n_rows: int
-    n_failed: int
-    check: str = ""
 
 
 class UnitWorker:

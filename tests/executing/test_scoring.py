@@ -1,0 +1,214 @@
+"""Scoring on a Ray cluster and in shards gives what one process gives, also when workers and drivers are killed."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from delta_attnmask import cli
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.errors import ArtifactError, UnitsFailedError
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring import units
+from delta_attnmask.scoring.run import score_dataset, score_task
+from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.worker import Task, UnitWorker
+from delta_attnmask.settings import MaskSettings
+from tests.test_kill import begin, finish, wait_for_units
+
+N_ROWS, UNIT_ROWS = 24, 2
+
+
+def command(home: Path, out: Path, *options: str) -> list[str]:
+    files = ["--model", home / "model", "--data", home / "pool.json", "--images", home / "images", "--out", out]
+    settings = [] if "--settings" in options else ["--settings", "paper"]
+    fixed = [*settings, "--dtype", "float32", "--device", "cpu", "--embeddings"]
+    return ["score", *map(str, files), *fixed, "--limit", str(N_ROWS), "--unit-rows", str(UNIT_ROWS), *options]
+
+
+def call(arguments: list[str]) -> int | str | None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    return caught.value.code
+
+
+def tables(out: Path) -> tuple[pa.Table, pa.Table | None]:
+    run = RunFolder.open(out)
+    return run.read_scores(), run.read_side("embeddings")
+
+
+@pytest.fixture(scope="module")
+def task(embedded: Path) -> Task:
+    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=N_ROWS)
+    return Task(dataset, "", ScoringPlan(MaskSettings(), embed=True), UNIT_ROWS)
+
+
+@pytest.fixture(scope="module")
+def alone(
+    embedded_model: LoadedModel, task: Task, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[pa.Table, pa.Table | None]:
+    """The tables of one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    score_task(embedded_model, replace(task, out=str(out)))
+    return tables(out)
+
+
+def in_the_middle(out: Path, n_units: int, action: Callable[[], None]) -> threading.Thread:
+    """Do something once so many units are in place."""
+
+    def wait_and_act() -> None:
+        deadline = time.monotonic() + 300
+        while len(list((out / "scores").glob("unit-*"))) < n_units and time.monotonic() < deadline:
+            time.sleep(0.005)
+        action()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
+
+
+def kill_a_worker() -> None:
+    processes = psutil.Process().children(recursive=True)
+    workers = [process for process in processes if process.name().startswith("ray::_Actor")]
+    workers[0].kill()
+
+
+@pytest.mark.timeout(400)
+def test_ray_gives_the_table_of_one_process_whoever_is_killed(
+    cluster: str, embedded: Path, alone: tuple[pa.Table, pa.Table], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    driver = begin(command(embedded, out, "--engine", "ray", "--workers", "1", "--address", cluster))
+    wait_for_units(out, 2)
+    driver.kill()
+    finish(driver)
+    in_place = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
+    assert 2 <= len(in_place) < N_ROWS // UNIT_ROWS
+
+    killer = in_the_middle(out, len(in_place) + 2, kill_a_worker)
+    assert call(command(embedded, out, "--engine", "ray", "--workers", "2")) == 0
+    killer.join()
+    assert tables(out) == alone  # bit for bit: the same code on one kind of machine
+    assert {path: path.stat().st_mtime_ns for path in in_place} == in_place
+    assert RunFolder.open(out).is_complete
+    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_shards_give_the_table_of_one_process(
+    embedded: Path, alone: tuple[pa.Table, pa.Table], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shards = [begin(command(embedded, out, "--shard", f"{index}/2")) for index in range(2)]
+    assert [finish(shard) for shard in shards] == [0, 0]
+    assert not RunFolder.open(out).is_complete
+    assert tables(out) == alone
+    assert call(["merge", str(out)]) is None
+    assert "24 rows, each once, in 1 file; next: delta-attnmask select" in capsys.readouterr().out
+    assert tables(out) == alone
+    assert call(["select", str(out), "--keep", "20%", "--out", str(tmp_path / "best.json")]) is None
+    assert call(command(embedded, out)) == 0  # nothing is left to do
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "2"], "--workers: only for --engine ray"),
+        (["--address", "auto", "--gpus-per-worker", "1"], "--gpus-per-worker, --address: only for --engine ray"),
+        (["--engine", "ray", "--shard", "0/2"], "--engine ray shares the units out by itself"),
+        (["--engine", "ray", "--dry-run"], "leave out --engine ray"),
+        (["--engine", "ray", "--settings", "auto"], "calibrate … --out CAL"),
+        (["--shard", "2/2"], "expected I/N with I from 0 to N-1"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert call(command(embedded, tmp_path / "run", *options)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# Units that fail, and workers that aren't alike
+
+
+def test_a_unit_that_keeps_failing_is_listed_and_tried_again_at_the_next_start(
+    embedded_model: LoadedModel,
+    task: Task,
+    alone: tuple[pa.Table, pa.Table],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = replace(task, out=str(tmp_path / "run"))
+    prepare, calls = UnitWorker.prepare, []
+
+    def fail_at_3(self: UnitWorker, unit: int) -> units.PreparedUnit:
+        calls.append(unit)
+        if unit == 3:
+            raise MemoryError("planned")
+        return prepare(self, unit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UnitWorker, "prepare", fail_at_3)
+        with pytest.raises(UnitsFailedError, match=r"unit 3 \(rows 6 to 7\): MemoryError: planned"):
+            score_task(embedded_model, task)
+    assert calls.count(3) == 3
+    run = RunFolder.open(task.out)
+    assert run.finished_units() == {*range(12)} - {3}
+    assert '"unit": 3,' in run.failed_path.read_text()
+    score_task(embedded_model, task)
+    assert tables(run.path) == alone
+    assert not run.failed_path.exists()
+
+
+def test_a_run_in_which_nothing_succeeds_ends_early(
+    embedded_model: LoadedModel, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def fail(self: UnitWorker, unit: int) -> units.PreparedUnit:
+        calls.append(unit)
+        raise MemoryError("planned")
+
+    monkeypatch.setattr(UnitWorker, "prepare", fail)
+    task = replace(task, out=str(tmp_path / "run"), unit_rows=1)
+    with pytest.raises(UnitsFailedError, match="3 units failed 3 times each, all that were tried; unit 0"):
+        score_task(embedded_model, task)
+    assert set(calls) == {*range(24)}
+
+
+def test_a_worker_with_another_model_is_refused(embedded_model: LoadedModel, task: Task, tmp_path: Path) -> None:
+    task = replace(task, out=str(tmp_path / "run"))
+    worker = UnitWorker(embedded_model, task)
+    prepared = worker.prepare(0)
+    with pytest.raises(ArtifactError, match=r"has no manifest\.json.*All workers need the same model, data and run"):
+        worker.compute(prepared)
+    other = replace(worker.manifest, model_fingerprint="e")
+    with (
+        RunFolder.start(task.out, other),
+        pytest.raises(ArtifactError, match=r"^on .*holds another run.*model_fingerprint"),
+    ):
+        worker.compute(prepared)
+
+
+def test_shards_of_the_python_interface(embedded_model: LoadedModel, task: Task, tmp_path: Path) -> None:
+    from delta_attnmask.manifest import Shard
+
+    seen: list[tuple[int, int]] = []
+    run = score_dataset(
+        embedded_model,
+        task.dataset,
+        tmp_path / "run",
+        task.plan,
+        unit_rows=8,
+        shard=Shard(1, 2),
+        on_progress=lambda progress: seen.append((progress.n_done, progress.n_rows)),
+    )
+    assert run.finished_units() == {1}
+    assert seen == [(8, 8)]
+    assert not run.is_complete

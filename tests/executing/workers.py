@@ -1,0 +1,108 @@
+"""Workers that fail in planned ways; importable, so that they can be made in other processes."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from delta_attnmask.errors import DeviceError, SettingsError
+from delta_attnmask.executing.contract import Faults
+
+FAULTS = Faults(ends_run=(SettingsError,), ends_worker=(DeviceError,))
+
+
+@dataclass(frozen=True)
+class Done:
+    unit: int
+    pid: int
+    n_before: int  # units that this worker has done before
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@dataclass
+class Plan:
+    """Makes workers that do something else at some units: always, or `times` times over all workers.
+
+    folder: where they count, since a worker that is killed forgets. flaky: units that fail twice.
+    """
+
+    folder: Path
+    action: Callable[[], None] | None = None
+    at: tuple[int, ...] = ()
+    times: int = 1000
+    in_prepare: bool = False
+    flaky: tuple[int, ...] = ()
+
+    def __call__(self) -> "PlannedWorker":
+        return PlannedWorker(self)
+
+    def strike(self, unit: int) -> None:
+        marks = self.folder / f"unit-{unit}"
+        n_tries = len(self.pids(unit))
+        with marks.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if self.action is not None and unit in self.at and n_tries < self.times:
+            self.action()
+        if unit in self.flaky and n_tries < 2:
+            raise OSError("busy")
+
+    def pids(self, unit: int) -> list[int]:
+        """The processes that tried a unit, in order."""
+        marks = self.folder / f"unit-{unit}"
+        return [int(line) for line in marks.read_text().splitlines()] if marks.exists() else []
+
+    def tries(self, unit: int) -> int:
+        return len(self.pids(unit))
+
+
+@dataclass
+class PlannedWorker:
+    plan: Plan
+    n_done: int = 0
+    is_computing: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepare(self, unit: int) -> int:
+        if self.plan.in_prepare:
+            self.plan.strike(unit)
+        return unit
+
+    def compute(self, unit: int) -> Done:
+        assert self.is_computing.acquire(blocking=False)  # never two at a time
+        try:
+            if not self.plan.in_prepare:
+                self.plan.strike(unit)
+            self.n_done += 1
+            return Done(unit, os.getpid(), self.n_done - 1)
+        finally:
+            self.is_computing.release()
+
+
+class WaitingWorker:
+    """Computes a unit only when another one has been prepared."""
+
+    def __init__(self) -> None:
+        self._n_prepared = 0
+        self._changed = threading.Condition()
+
+    def prepare(self, unit: int) -> int:
+        with self._changed:
+            self._n_prepared += 1
+            self._changed.notify_all()
+        return unit
+
+    def compute(self, unit: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._n_prepared >= 2, timeout=20)
+
+
+def refuse_to_start() -> PlannedWorker:
+    raise OSError("no model here")
