@@ -18,6 +18,7 @@ def export_eval(
     name: str = "delta_attnmask_test",
     turns: Literal["all", "last"] = "all",
     max_new_tokens: int = 512,
+    with_images_only: bool = False,
     limit: int | None = None,
     format: str | None = None,
     allow_outside: bool = False,
@@ -41,6 +42,8 @@ def export_eval(
         For lmms-eval: every answer of a conversation, or the last one alone.
     max_new_tokens
         For lmms-eval: longest answer.
+    with_images_only
+        For lmms-eval: leave out rows without an image, on which some of its models fail.
     limit
         Only the first rows.
     format
@@ -52,7 +55,7 @@ def export_eval(
     if to == "lmms-eval":
         from delta_attnmask.evaluating.exporting.lmms_eval import export_lmms_eval
 
-        found = export_lmms_eval(dataset, out, name, turns, max_new_tokens)
+        found = export_lmms_eval(dataset, out, name, turns, max_new_tokens, with_images_only=with_images_only)
         print(f"Wrote {found.n_items:,} questions; next: lmms-eval --include_path {out} --tasks {name} --model ...")
     else:
         from delta_attnmask.evaluating.exporting.vlmevalkit import export_vlmevalkit

@@ -41,11 +41,13 @@ class Export:
     left_out: dict[int, str]
 
 
-def iter_items(dataset: Dataset, turns: Turns, left_out: dict[int, str]) -> Iterator[Item]:
+def iter_items(
+    dataset: Dataset, turns: Turns, left_out: dict[int, str], *, with_images_only: bool = False
+) -> Iterator[Item]:
     """Every question of the data; rows that can't be used are put into `left_out` with the reason."""
     for record in dataset:
-        if record.reason:
-            left_out[record.row] = record.reason
+        if record.reason or (with_images_only and not record.images):
+            left_out[record.row] = record.reason or "the row has no image"
             continue
         try:
             images = [_encoded(dataset, reference) for reference in record.images]

@@ -31,7 +31,15 @@ _IMPORT = "from delta_attnmask.evaluating.normalising import normalise\n"
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
-def export_lmms_eval(dataset: Dataset, out: Path, name: str, turns: Turns = "all", max_new_tokens: int = 512) -> Export:
+def export_lmms_eval(
+    dataset: Dataset,
+    out: Path,
+    name: str,
+    turns: Turns = "all",
+    max_new_tokens: int = 512,
+    *,
+    with_images_only: bool = False,
+) -> Export:
     """Write the three files. Raises SettingsError for a name that is no word, DataError where no row can be used."""
     check_name(name)
     left_out: dict[int, str] = {}
@@ -41,7 +49,7 @@ def export_lmms_eval(dataset: Dataset, out: Path, name: str, turns: Turns = "all
         pq.ParquetWriter(file, _SCHEMA, compression="none") as writer,  # PNG is compressed already
     ):
         group: list[Item] = []
-        for item in iter_items(dataset, turns, left_out):
+        for item in iter_items(dataset, turns, left_out, with_images_only=with_images_only):
             group.append(item)
             n_items += 1
             if len(group) == _LINES_PER_GROUP:

@@ -27,14 +27,10 @@ def export_vlmevalkit(dataset: Dataset, out: Path, name: str) -> Export:
         text = TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, delimiter="\t", lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for item in iter_items(dataset, "all", left_out):
-            if item.asked.turn:
-                continue
-            if not item.images:
-                left_out[item.record.row] = "the row has no image"
-                continue
-            writer.writerow(_to_line(item))
-            n_items += 1
+        for item in iter_items(dataset, "all", left_out, with_images_only=True):
+            if item.asked.turn == 0:
+                writer.writerow(_to_line(item))
+                n_items += 1
         require_items(n_items, left_out)
         text.flush()
         text.detach()

@@ -1,0 +1,169 @@
+"""Comparisons of evaluations whose answers are known, against numbers worked out by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask import ArtifactError, SettingsError
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.cli.compare import compare
+from delta_attnmask.evaluating.comparing import compare_contenders
+from delta_attnmask.evaluating.contenders import gather_contenders
+from delta_attnmask.manifest import Manifest
+from delta_attnmask.records import Fingerprint
+from delta_attnmask.scores import SampleScore
+from tests.evaluating.folders import write_evaluation
+
+YES, NO = (True,), (False,)
+
+
+def test_accuracies_differences_and_the_sign_test_by_hand(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "one", [YES, YES, NO, NO, YES, NO], "aaaabb")
+    two = write_evaluation(tmp_path / "two", [YES, NO, YES, YES, YES, YES], "aaaabb")
+    found = compare_contenders(gather_contenders([("one", one), ("two", two)]))
+    assert found["baseline"] == "one"
+    assert (found["n_answers"], found["n_rows"], found["n_left_out"]) == (6, 6, 0)
+    figures = found["methods"]["two"]
+    assert figures["sources"]["a"]["value"] == 0.75
+    assert figures["sources"]["b"]["value"] == 1.0
+    assert figures["mean_over_sources"]["value"] == 0.875
+    assert figures["pooled"]["value"] == pytest.approx(5 / 6)
+    against = figures["against_baseline"]
+    assert (against["rows_better"], against["rows_worse"]) == (3, 1)
+    assert against["p"] == pytest.approx(2 * (1 + 4) / 16)  # McNemar: four rows differ, one of them for the worse
+    assert against["mean_over_sources"]["value"] == pytest.approx((0.25 + 0.5) / 2)
+    assert against["pooled"]["value"] == pytest.approx(2 / 6)
+    assert "against_baseline" not in found["methods"]["one"]
+
+
+def test_pairing_narrows_the_interval_of_the_difference(tmp_path: Path) -> None:
+    right = [YES if row % 2 else NO for row in range(40)]
+    one = write_evaluation(tmp_path / "one", right, "a" * 40)
+    two = write_evaluation(tmp_path / "two", [YES, *right[1:]], "a" * 40)
+    found = compare_contenders(gather_contenders([("one", one), ("two", two)]))["methods"]["two"]
+    difference, accuracy = found["against_baseline"]["pooled"], found["pooled"]
+    assert difference["value"] == pytest.approx(1 / 40)
+    assert difference["high"] - difference["low"] < 0.5 * (accuracy["high"] - accuracy["low"])
+    assert difference["low"] == 0.0
+
+
+def test_only_answers_that_all_gave_are_compared(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "one", [YES, None, (True, False)], "aaa")
+    two = write_evaluation(tmp_path / "two", [NO, YES, (True, True)], "aaa")
+    found = compare_contenders(gather_contenders([("one", one), ("two", two)]))
+    assert (found["n_answers"], found["n_rows"], found["n_left_out"]) == (3, 2, 1)
+    assert found["methods"]["one"]["pooled"]["value"] == pytest.approx(2 / 3)
+    # Rows are what is paired: the row of two answers is better by one of them.
+    assert found["methods"]["two"]["against_baseline"]["rows_better"] == 1
+    assert found["methods"]["two"]["against_baseline"]["rows_worse"] == 1
+
+
+def test_seeds_are_paired_by_number_and_their_spread_is_told(tmp_path: Path) -> None:
+    def evaluation(name: str, right: list[tuple[bool, ...]], seed: int) -> tuple[str, Path]:
+        path = write_evaluation(tmp_path / f"{name}{seed}", right, "aaaa", note={"seed": seed, "seconds": 10.0 + seed})
+        return name, path
+
+    runs = [
+        evaluation("base", [YES, YES, NO, NO], 1),
+        evaluation("base", [NO, NO, NO, NO], 2),
+        evaluation("new", [YES, NO, NO, NO], 2),
+        evaluation("new", [YES, YES, YES, NO], 1),
+    ]
+    found = compare_contenders(gather_contenders(runs))["methods"]
+    assert found["base"]["over_seeds"]["values"] == [0.5, 0.0]
+    assert found["base"]["over_seeds"]["sd"] == pytest.approx(0.5 / 2**0.5)
+    assert found["base"]["pooled"]["value"] == 0.25
+    against = found["new"]["against_baseline"]
+    assert against["paired_seeds"] == 2
+    assert sorted(against["by_seed"]["values"]) == [0.25, 0.25]  # 0.25 − 0 and 0.75 − 0.5
+    assert against["by_seed"]["sd"] == 0.0
+    assert (against["rows_better"], against["rows_worse"]) == (2, 0)
+    assert found["new"]["seconds"]["training_s"] == 11.5
+
+
+def test_seconds_count_scoring_and_its_calibration(tmp_path: Path) -> None:
+    full = write_evaluation(tmp_path / "full", [YES, NO], "aa", note={"seconds": 100.0, "seed": 0})
+    fifth = write_evaluation(tmp_path / "fifth", [YES, NO], "aa", note={"seconds": 20.0, "seed": 0})
+    unknown = write_evaluation(tmp_path / "unknown", [YES, NO], "aa")
+    run = write_scoring(tmp_path / "run", seconds=3.0, calibration_s=2.0)
+    contenders = gather_contenders([("full", full), ("fifth", fifth), ("unknown", unknown)], {"fifth": run})
+    methods = compare_contenders(contenders)["methods"]
+    assert methods["fifth"]["seconds"] == {"training_s": 20.0, "scoring_s": 5.0, "total_s": 25.0, "speedup": 4.0}
+    assert methods["full"]["seconds"]["speedup"] == 1.0
+    assert methods["unknown"]["seconds"]["total_s"] is None
+    assert methods["unknown"]["seconds"]["speedup"] is None
+
+
+def write_scoring(path: Path, seconds: float, calibration_s: float) -> Path:
+    manifest = Manifest(
+        model="m",
+        model_fingerprint="f",
+        settings={},
+        data="d",
+        images="",
+        input=Fingerprint("b" * 64, 1),
+        format="llava",
+        n_rows=1,
+        unit_rows=1,
+        versions={},
+    )
+    with RunFolder.start(path, manifest) as run:
+        run.write_unit(0, [SampleScore(row=0, id="", key="", source="", status="failed", reason="bad")])
+        run.mark_complete()
+    complete = json.loads((path / "complete.json").read_text())
+    complete["pace"] = {"n_rows": 1, "seconds": seconds}
+    (path / "complete.json").write_text(json.dumps(complete))
+    (path / "calibration.json").write_text(json.dumps({"seconds": calibration_s}))
+    return path
+
+
+def test_other_test_files_and_other_questions_are_refused(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "one", [YES], "a")
+    other = write_evaluation(tmp_path / "other", [YES], "a", sha256="b" * 64)
+    last = write_evaluation(tmp_path / "last", [YES], "a", turns="last")
+    with pytest.raises(ArtifactError, match=r"test file \(SHA-256\): aaaaaaaaaaaaaaaa and bbbbbbbbbbbbbbbb"):
+        gather_contenders([("one", one), ("other", other)])
+    with pytest.raises(ArtifactError, match="turns: all and last"):
+        gather_contenders([("one", one), ("last", last)])
+    with pytest.raises(SettingsError, match="at least two"):
+        gather_contenders([("one", one)])
+    with pytest.raises(ArtifactError, match="holds no evaluation"):
+        gather_contenders([("one", one), ("none", tmp_path)])
+    with pytest.raises(SettingsError, match="no such name"):
+        gather_contenders([("one", one), ("two", one)], {"three": one})
+    with pytest.raises(SettingsError, match="baseline='x'"):
+        compare_contenders(gather_contenders([("one", one), ("two", one)]), "x")
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "one", [YES, None], "aa")
+    two = write_evaluation(tmp_path / "two", [None, YES], "aa")
+    with pytest.raises(ArtifactError, match="no answer in common"):
+        compare_contenders(gather_contenders([("one", one), ("two", two)]))
+
+
+def test_a_broken_training_note_is_told(tmp_path: Path) -> None:
+    one = write_evaluation(tmp_path / "one", [YES], "a")
+    (tmp_path / "one-model" / "train.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"train\.json can't be read"):
+        compare_contenders(gather_contenders([("one", one), ("two", one)]))
+
+
+def test_the_command_writes_the_same_figures_as_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write_evaluation(tmp_path / "one", [YES, NO, NO], "aab")
+    two = write_evaluation(tmp_path / "two", [YES, YES, NO], "aab")
+    written, markdown = tmp_path / "out.json", tmp_path / "out.md"
+    code = compare(
+        one, two, name=[f"old={one}", f"new|er={two}"], baseline=str(one), json_file=written, markdown=markdown
+    )
+    assert code == 0
+    found = json.loads(written.read_text())
+    assert list(found["methods"]) == ["old", "new|er"]
+    assert found["baseline"] == "old"
+    assert "method: new|er" in capsys.readouterr().out
+    text = markdown.read_text()
+    assert "new\\|er" in text
+    assert "+0.250" in text  # a rises by a half, b by nothing
+    with pytest.raises(SettingsError, match="NAME=FOLDER"):
+        compare(one, two, name=["old"])

@@ -1,0 +1,360 @@
+"""Evaluations of the embedded model: whole, resumed, over bad rows, and with a model that fails."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
+from delta_attnmask.evaluating import answering
+from delta_attnmask.evaluating.answering import EvaluationPlan
+from delta_attnmask.evaluating.generating import Generator, Opening, _plain_generation
+from delta_attnmask.evaluating.predictions import EvaluationFolder
+from delta_attnmask.evaluating.questions import encode_questions
+from delta_attnmask.evaluating.run import evaluate_dataset
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.collate import collate
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring.delta import loss_batch
+from delta_attnmask.scoring.run import Progress, make_encoder
+
+Line = dict[str, Any]
+OWN = EvaluationPlan(image_swap=False)
+
+
+@pytest.fixture(scope="module")
+def rows(embedded: Path) -> list[Line]:
+    """Few rows of the test set: of all sources, some with several turns, one with two images."""
+    test = json.loads((embedded / "test.json").read_text())
+    two = next(row for row in test if isinstance(row.get("image"), list))
+    text = [row for row in test if row["source"] == "text"][:1]
+    return [*test[:7], two, *text]
+
+
+@pytest.fixture(scope="module")
+def dataset(embedded: Path, rows: list[Line], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return dataset_of(tmp_path_factory.mktemp("data"), embedded, rows)
+
+
+@pytest.fixture(scope="module")
+def whole(embedded_model: LoadedModel, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
+    """All rows, right and swapped, in one unit."""
+    return evaluate_dataset(embedded_model, dataset, tmp_path_factory.mktemp("whole"))
+
+
+def dataset_of(folder: Path, embedded: Path, rows: list[Any]) -> Dataset:
+    (folder / "test.json").write_text(json.dumps(rows))
+    return Dataset(folder / "test.json", embedded / "images")
+
+
+def answers(folder: EvaluationFolder) -> list[Line]:
+    lines: list[Line] = folder.read().to_pylist()
+    return lines
+
+
+def own_answers(folder: EvaluationFolder) -> list[Line]:
+    return [line for line in answers(folder) if line["swapped_row"] is None]
+
+
+def texts(folder: EvaluationFolder) -> list[Any]:
+    return [(line["row"], line["turn"], line["swapped_row"], line["prediction"]) for line in answers(folder)]
+
+
+def report_of(folder: EvaluationFolder) -> Line:
+    found: Line = json.loads((folder.path / "evaluation.json").read_text())
+    return found
+
+
+def test_every_turn_is_answered_as_generate_does_and_measured(
+    embedded_model: LoadedModel, dataset: Dataset, rows: list[Line], whole: EvaluationFolder
+) -> None:
+    lines = own_answers(whole)
+    expected = [(row, turn) for row, line in enumerate(rows) for turn in range(len(line["conversations"]) // 2)]
+    assert [(line["row"], line["turn"]) for line in lines] == expected
+    assert [line["prediction"] for line in lines] == [
+        by_chat_template(embedded_model, dataset, row, turn) for row, turn in expected
+    ]
+    for line, (row, turn) in zip(lines, expected, strict=True):
+        reference = rows[row]["conversations"][2 * turn + 1]["value"]
+        assert line["reference"] == reference
+        assert line["exact"] == (line["prediction"] == reference)
+        assert line["ended"]
+        assert line["status"] == "ok"
+    report = report_of(whole)
+    assert report["pooled"]["exact"]["value"] == sum(line["exact"] for line in lines) / len(lines)
+    assert 0 < report["pooled"]["exact"]["value"] < 1  # else the test would prove little
+
+
+def by_chat_template(loaded: LoadedModel, dataset: Dataset, row: int, turn: int) -> str:
+    """The answer that transformers alone gives to the prompt that the chat template writes."""
+    record = next(iter(dataset.records(row, row + 1)))
+    messages = [
+        {
+            "role": one.role,
+            "content": [{"type": "image"} if part is None else {"type": "text", "text": part} for part in one.parts],
+        }
+        for one in record.turns[: 2 * turn + 1]
+    ]
+    prompt = loaded.processor.apply_chat_template(messages, add_generation_prompt=True)
+    images = [dataset.load_image(reference) for reference in record.images]
+    inputs = loaded.processor(text=[prompt], images=images or None, return_tensors="pt")
+    given = loaded.model.generate(**inputs, do_sample=False, max_new_tokens=40)  # type: ignore[operator]
+    text = loaded.processor.decode(given[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return str(text).strip()
+
+
+def test_drafts_batches_and_units_change_nothing(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
+    whole = evaluate_dataset(embedded_model, dataset, tmp_path / "whole")
+    others = {
+        "plain": (EvaluationPlan(draft=False), 256),
+        "single": (EvaluationPlan(batch_tokens=1), 256),
+        "units": (EvaluationPlan(), 4),
+    }
+    for name, (plan, unit_rows) in others.items():
+        other = evaluate_dataset(embedded_model, dataset, tmp_path / name, plan, unit_rows=unit_rows)
+        assert texts(other) == texts(whole), name
+        losses = [line["loss"] for line in answers(other)]
+        assert losses == pytest.approx([line["loss"] for line in answers(whole)], abs=1e-5), name
+        assert report_of(other)["pooled"]["exact"] == report_of(whole)["pooled"]["exact"]
+
+
+def test_losses_are_those_of_loss_batch(embedded_model: LoadedModel, dataset: Dataset, whole: EvaluationFolder) -> None:
+    lines = own_answers(whole)
+    encoder = make_encoder(embedded_model)
+    for record in dataset.records(0, dataset.n_rows):
+        images = [dataset.load_image(reference) for reference in record.images]
+        batch = collate([encoder.encode(record, images)], encoder.pad_token_id)
+        expected = float(loss_batch(embedded_model.model, batch.inputs, batch.labels)[0])
+        mine = [line for line in lines if line["row"] == record.row]
+        n_tokens = sum(line["n_reference_tokens"] for line in mine)
+        assert sum(line["loss"] * line["n_reference_tokens"] for line in mine) / n_tokens == pytest.approx(
+            expected, abs=1e-5
+        )
+
+
+def test_swapped_images_are_those_of_another_row_of_the_source(
+    embedded_model: LoadedModel,
+    dataset: Dataset,
+    rows: list[Line],
+    embedded: Path,
+    whole: EvaluationFolder,
+    tmp_path: Path,
+) -> None:
+    swapped = [line for line in answers(whole) if line["swapped_row"] is not None]
+    assert swapped
+    for line in swapped:
+        own, other = rows[line["row"]], rows[line["swapped_row"]]
+        assert own["source"] == other["source"]
+        assert own["image"] != other["image"]
+    first = swapped[0]
+    moved = rows[first["row"]] | {"image": rows[first["swapped_row"]]["image"]}
+    shown = evaluate_dataset(embedded_model, dataset_of(tmp_path, embedded, [moved]), tmp_path / "moved", OWN)
+    assert answers(shown)[first["turn"]]["prediction"] == first["prediction"]
+    assert report_of(shown)["pooled"]["swapped"] is None
+    gain = report_of(whole)["pooled"]["swapped"]["exact_gain"]
+    by_place = {(line["row"], line["turn"]): line for line in own_answers(whole)}
+    pairs = [(by_place[line["row"], line["turn"]]["exact"], line["exact"]) for line in swapped]
+    assert gain["value"] == pytest.approx(sum(own - other for own, other in pairs) / len(pairs))
+
+
+def test_the_last_turn_alone(
+    embedded_model: LoadedModel, dataset: Dataset, rows: list[Line], whole: EvaluationFolder, tmp_path: Path
+) -> None:
+    all_turns = own_answers(whole)
+    last = answers(evaluate_dataset(embedded_model, dataset, tmp_path / "last", replace(OWN, turns="last")))
+    final = [line for line in all_turns if line["turn"] == len(rows[line["row"]]["conversations"]) // 2 - 1]
+    names = ("row", "turn", "prediction")
+    assert [[line[name] for name in names] for line in last] == [[line[name] for name in names] for line in final]
+
+
+def test_images_of_later_turns_are_not_shown_before(
+    embedded_model: LoadedModel, dataset: Dataset, rows: list[Line], tmp_path: Path
+) -> None:
+    paths = [row["image"] for row in rows if isinstance(row.get("image"), str)][:2]
+    turns = [("human", "<image>\nWhat is it?"), ("gpt", "x"), ("human", "<image>\nAnd this?"), ("gpt", "y")]
+    row = {"image": paths, "conversations": [{"from": who, "value": text} for who, text in turns]}
+    data = dataset_of(tmp_path, Path(str(dataset.images_root)).parent, [row])
+    record = next(iter(data.records(0, 1)))
+    images = [data.load_image(reference) for reference in record.images]
+    first, second = encode_questions(make_encoder(embedded_model), record, images, "all")
+    assert len(first.sample.inputs["pixel_values"]) == 1
+    assert len(second.sample.inputs["pixel_values"]) == 2
+    assert second.reference_ids == [*make_ids(embedded_model, "y"), make_ids(embedded_model, "<|end|>")[0]]
+    lines = answers(evaluate_dataset(embedded_model, data, tmp_path / "eval", OWN))
+    assert [line["prediction"] for line in lines] == [
+        by_chat_template_of(embedded_model, data, turn) for turn in (0, 1)
+    ]
+
+
+def make_ids(loaded: LoadedModel, text: str) -> list[int]:
+    ids: list[int] = loaded.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def by_chat_template_of(loaded: LoadedModel, data: Dataset, turn: int) -> str:
+    record = next(iter(data.records(0, 1)))
+    shown = data_with_images(data, turn + 1)
+    assert len(record.images) == 2
+    return by_chat_template(loaded, shown, 0, turn)
+
+
+def data_with_images(data: Dataset, n_images: int) -> Dataset:
+    """The same conversation, cut behind its turn of that number, with only so many images."""
+    row = json.loads(data.path.read_text())[0]
+    cut = row | {"image": row["image"][:n_images], "conversations": row["conversations"][: 2 * n_images]}
+    path = data.path.with_name(f"cut-{n_images}.json")
+    path.write_text(json.dumps([cut]))
+    return Dataset(path, data.images_root)
+
+
+def test_bad_rows_have_a_line_with_the_reason(
+    embedded_model: LoadedModel, embedded: Path, rows: list[Line], tmp_path: Path
+) -> None:
+    bad = [{"id": "no turns"}, rows[0] | {"image": "none.png"}, 5, rows[1]]
+    folder = evaluate_dataset(embedded_model, dataset_of(tmp_path, embedded, [rows[0], *bad]), tmp_path / "eval", OWN)
+    lines = answers(folder)
+    failed = {line["row"]: line["reason"] for line in lines if line["status"] == "failed"}
+    assert sorted(failed) == [1, 2, 3]
+    assert "No such file" in failed[2]
+    assert all(line["prediction"] is None for line in lines if line["status"] == "failed")
+    report = report_of(folder)
+    assert report["n_failed_rows"] == 3
+    assert sum(report["reasons"].values()) == 3
+    assert report["pooled"]["n_rows"] == 2
+
+
+def test_goes_on_where_it_stopped_and_gives_the_same(
+    embedded_model: LoadedModel,
+    dataset: Dataset,
+    whole: EvaluationFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    progress: list[Progress] = []
+
+    def stop(done: Progress) -> None:
+        progress.append(done)
+        if len(progress) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=stop)
+    assert not (tmp_path / "eval" / "evaluation.json").exists()
+    with pytest.raises(ArtifactError, match="incomplete"):
+        EvaluationFolder.open(tmp_path / "eval").read()
+    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=progress.append)
+    assert [done.n_done for done in progress] == [4, 8, 9]
+    assert texts(folder) == texts(whole)
+    monkeypatch.setattr(answering.UnitAnswerer, "compute", None)  # nothing is left to compute
+    assert texts(evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4)) == texts(whole)
+
+
+def test_another_evaluation_is_refused_and_what_differs_is_named(
+    embedded_model: LoadedModel, embedded: Path, rows: list[Line], tmp_path: Path
+) -> None:
+    data = dataset_of(tmp_path, embedded, rows[:2])
+    evaluate_dataset(embedded_model, data, tmp_path / "eval", OWN)
+    for plan, difference in [
+        (replace(OWN, turns="last"), "settings.turns: 'all' there, 'last' now"),
+        (replace(OWN, image_swap=True), "settings.image_swap"),
+        (replace(OWN, max_new_tokens=7), "settings.max_new_tokens"),
+    ]:
+        with pytest.raises(ArtifactError, match=difference):
+            evaluate_dataset(embedded_model, data, tmp_path / "eval", plan)
+    with pytest.raises(ArtifactError, match=r"input\.sha256"):
+        evaluate_dataset(embedded_model, dataset_of(tmp_path, embedded, rows[1:3]), tmp_path / "eval", OWN)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    with pytest.raises(ArtifactError, match=r"letter\.txt"):
+        evaluate_dataset(embedded_model, data, tmp_path / "full", OWN)
+
+
+def test_numbers_out_of_range_are_all_told(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"max_new_tokens=0.*temperature=-1"):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", EvaluationPlan(max_new_tokens=0, temperature=-1))
+
+
+def test_answers_that_run_into_the_limit_have_not_ended(
+    embedded_model: LoadedModel, dataset: Dataset, whole: EvaluationFolder, tmp_path: Path
+) -> None:
+    limited = answers(evaluate_dataset(embedded_model, dataset, tmp_path / "two", replace(OWN, max_new_tokens=2)))
+    free = own_answers(whole)
+    assert all(line["n_new_tokens"] <= 2 for line in limited)
+    assert [line["ended"] for line in limited] == [line["n_new_tokens"] <= 2 for line in free]
+    assert not all(line["ended"] for line in limited)
+
+
+def test_sampling_is_repeatable_and_is_no_greedy_decoding(
+    embedded_model: LoadedModel, dataset: Dataset, whole: EvaluationFolder, tmp_path: Path
+) -> None:
+    warm = replace(OWN, temperature=1.5, seed=3, max_new_tokens=12)
+    first = evaluate_dataset(embedded_model, dataset, tmp_path / "first", warm)
+    again = evaluate_dataset(embedded_model, dataset, tmp_path / "again", warm)
+    assert texts(first) == texts(again)
+    assert texts(first) != [place for place in texts(whole) if place[2] is None]
+
+
+Finish = Callable[[Generator, list[Opening]], list[tuple[int, ...]]]
+
+
+def failing(error: Exception, when: Callable[[list[Opening]], bool], sizes: list[int]) -> Finish:
+    original = Generator.finish
+
+    def finish(self: Generator, openings: list[Opening]) -> list[tuple[int, ...]]:
+        sizes.append(len(openings))
+        if when(openings):
+            raise error
+        return original(self, openings)
+
+    return finish
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    embedded_model: LoadedModel,
+    dataset: Dataset,
+    whole: EvaluationFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = replace(OWN, draft=False)
+    expected = [place for place in texts(whole) if place[2] is None]
+    sizes: list[int] = []
+    out_of_memory = torch.OutOfMemoryError("no more")
+    monkeypatch.setattr(Generator, "finish", failing(out_of_memory, lambda openings: len(openings) > 2, sizes))
+    assert texts(evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan)) == expected
+    assert max(sizes) > 2 >= min(sizes)
+
+
+def test_a_row_that_the_model_refuses_takes_no_other_with_it(
+    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_third(openings: list[Opening]) -> bool:
+        return any(opening.question.row == 2 for opening in openings)
+
+    monkeypatch.setattr(Generator, "finish", failing(RuntimeError("too odd\nmore"), is_third, []))
+    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
+    failed = [line for line in answers(folder) if line["status"] == "failed"]
+    assert {line["row"] for line in failed} == {2}
+    assert {line["reason"] for line in failed} == {"the model refuses the row: too odd"}
+
+
+def test_a_model_that_refuses_every_row_ends_the_evaluation(
+    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Generator, "finish", failing(RuntimeError("never"), lambda openings: True, []))
+    with pytest.raises(UnsupportedModelError, match="no row of the first unit"):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
+    assert not list((tmp_path / "eval").glob("*.parquet"))
+
+
+def test_the_model_keeps_its_own_generation_config(embedded_model: LoadedModel) -> None:
+    model: Any = embedded_model.model
+    before = model.generation_config
+    with pytest.raises(ValueError, match="odd"), _plain_generation(model, GenerationConfig(max_new_tokens=1)):
+        raise ValueError("odd")
+    assert model.generation_config is before
