@@ -26,12 +26,15 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_public_names() -> None:
     assert delta_attnmask.__all__ == [
         "ArtifactError",
+        "AugmentationSettings",
         "BatchScore",
         "DataError",
         "DeltaAttnMaskError",
         "MaskSettings",
+        "MaskedStateAugmentation",
         "SettingsError",
         "UnsupportedModelError",
+        "masked_states",
         "score_batch",
     ]
     for name in delta_attnmask.__all__:

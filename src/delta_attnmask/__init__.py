@@ -13,28 +13,37 @@ if TYPE_CHECKING:
     )
     from delta_attnmask.scoring.delta import BatchScore, score_batch
     from delta_attnmask.settings import MaskSettings
+    from delta_attnmask.training.augmentation import MaskedStateAugmentation
+    from delta_attnmask.training.masked_states import masked_states
+    from delta_attnmask.training.settings import AugmentationSettings
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ArtifactError": "delta_attnmask.errors",
+    "AugmentationSettings": "delta_attnmask.training.settings",
     "BatchScore": "delta_attnmask.scoring.delta",
     "DataError": "delta_attnmask.errors",
     "DeltaAttnMaskError": "delta_attnmask.errors",
     "MaskSettings": "delta_attnmask.settings",
+    "MaskedStateAugmentation": "delta_attnmask.training.augmentation",
     "SettingsError": "delta_attnmask.errors",
     "UnsupportedModelError": "delta_attnmask.errors",
+    "masked_states": "delta_attnmask.training.masked_states",
     "score_batch": "delta_attnmask.scoring.delta",
 }
 
 __all__ = [
     "ArtifactError",
+    "AugmentationSettings",
     "BatchScore",
     "DataError",
     "DeltaAttnMaskError",
     "MaskSettings",
+    "MaskedStateAugmentation",
     "SettingsError",
     "UnsupportedModelError",
+    "masked_states",
     "score_batch",
 ]
 

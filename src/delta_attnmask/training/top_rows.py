@@ -28,7 +28,7 @@ def scored_rows(run: str | Path, by: str | None = None) -> tuple[Numbers, Values
     Raises ArtifactError for what is no complete run, SettingsError for an unknown column.
     """
     folder = RunFolder.open(run)
-    column = by or folder.manifest.settings["form"]
+    column = by or folder.manifest.settings.get("form", "delta")
     scores = folder.read_scores(["key", *sorted(stored_columns(column, folder.schema))])
     keys = np.array([key_number(key) for key in scores["key"].to_pylist()], dtype=np.int64)
     return keys, ranking_values(scores, column)

@@ -1,0 +1,190 @@
+"""`MaskedStateAugmentation` in the plain Trainer and in TRL's, with adapters, and what it leaves."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AttentionInterface, Trainer, TrainerCallback, TrainingArguments
+
+from delta_attnmask import MaskedStateAugmentation, MaskSettings, SettingsError
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.changing import innermost
+from delta_attnmask.training.augmentation import with_keys
+from delta_attnmask.training.top_rows import key_number, top_keys
+from tests.families import FAMILIES
+from tests.selecting.tables import make_scores, write_run
+
+MASK = MaskSettings(block=-3)
+
+
+def build() -> nn.Module:
+    return FAMILIES["Llama"].build()
+
+
+def hexadecimal(row: int) -> str:
+    return f"{row + 1:02x}" * 32
+
+
+def rows(n_rows: int = 8) -> list[dict[str, Any]]:
+    """Rows of the same length, each with its key."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(16, 128, (n_rows, 12), generator=generator)
+    return [{"input_ids": row.tolist(), "labels": row.tolist(), "key": hexadecimal(n)} for n, row in enumerate(ids)]
+
+
+def stack(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    columns = ("input_ids", "labels")
+    return {name: torch.tensor([example[name] for example in examples]) for name in columns}
+
+
+class Losses(TrainerCallback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.shares: list[float] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if "loss" in kwargs["logs"]:
+            self.values.append(kwargs["logs"]["loss"])
+            self.shares.append(kwargs["logs"].get("masked_share", 0.0))
+
+
+def make_trainer(tmp_path: Path, model: nn.Module, callbacks: list[TrainerCallback], **options: Any) -> Trainer:
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=2,
+        max_steps=4,
+        learning_rate=1e-3,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+        **options,
+    )
+    data: Any = rows()
+    return Trainer(model, arguments, with_keys(stack), data, eval_dataset=data, callbacks=callbacks)
+
+
+def train(tmp_path: Path, augmentation: MaskedStateAugmentation | None, model: nn.Module, **options: Any) -> Losses:
+    losses = Losses()
+    callbacks: list[TrainerCallback] = [*([augmentation] if augmentation else []), losses]
+    trainer = make_trainer(tmp_path, model, callbacks, **options)
+    if augmentation is None:
+        trainer.data_collator = stack
+    trainer.train()
+    return losses
+
+
+def left_on(model: nn.Module) -> list[str]:
+    """The modules that masking hooks, and whatever hooks they have."""
+    anatomy = examine(innermost(model))
+    hooked = {"model": model, "decoder": anatomy.decoder, **dict(anatomy.blocks.named_children())}
+    return [
+        f"{name}: {hooks}"
+        for name, module in hooked.items()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._forward_hooks_always_called)
+        if hooks
+    ]
+
+
+def test_the_trainer_trains_masked_and_keeps_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, table = build(), dict(AttentionInterface._global_mapping)
+    plain = train(tmp_path, None, build())
+    masked = train(tmp_path, MaskedStateAugmentation(MASK, probability=1.0), model)
+    assert masked.shares == [1.0] * 4
+    assert all(abs(a - b) > 1e-4 for a, b in zip(plain.values, masked.values, strict=True))
+    assert left_on(model) == []
+    assert AttentionInterface._global_mapping == table
+
+
+def test_evaluation_within_a_training_is_untouched(tmp_path: Path) -> None:
+    class Evaluating(TrainerCallback):
+        seen: tuple[float, float] | None = None
+        trainer: Trainer
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                assert left_on(kwargs["model"])
+                found = self.trainer.evaluate()["eval_loss"]
+                model = kwargs["model"].eval()
+                with torch.no_grad():
+                    losses = [float(model(**stack([row])).loss) for row in rows()]
+                self.seen = found, sum(losses) / len(losses)
+
+    evaluating = Evaluating()
+    trainer = make_trainer(tmp_path, build(), [MaskedStateAugmentation(MASK, probability=1.0), evaluating])
+    evaluating.trainer = trainer
+    trainer.train()
+    assert evaluating.seen is not None
+    assert evaluating.seen[0] == pytest.approx(evaluating.seen[1], abs=1e-4)
+
+
+class Broken(Exception):
+    pass
+
+
+def test_an_exception_leaves_nothing_in_the_context_manager(tmp_path: Path) -> None:
+    class Breaking(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise Broken
+
+    model = build()
+    augmentation = MaskedStateAugmentation(MASK)
+    trainer = make_trainer(tmp_path, model, [augmentation, Breaking()])
+    with pytest.raises(Broken), augmentation:
+        trainer.train()
+    assert left_on(model) == []
+    with pytest.raises(Broken):
+        trainer.train()
+    assert left_on(model)  # without it the hooks stay, until the next training or `detach`
+    augmentation.detach()
+    assert left_on(model) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks for it
+@pytest.mark.parametrize("is_lora", [False, True], ids=["full", "lora"])
+def test_adapters_checkpointing_and_accumulation(is_lora: bool, tmp_path: Path) -> None:
+    losses = []
+    for reentrant in (None, False, True):
+        options: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
+        if reentrant is not None:
+            kind = {"use_reentrant": reentrant}
+            options |= {"activation_checkpointing": True, "activation_checkpointing_kwargs": kind}
+        torch.manual_seed(0)
+        model: Any = build()
+        if is_lora:
+            model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        found = train(tmp_path, MaskedStateAugmentation(MASK, probability=0.5), model, **options)
+        assert 0 < sum(found.shares) < len(found.shares)
+        assert left_on(model) == []
+        losses.append(found.values)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_only_the_top_rows_of_a_run_are_masked(tmp_path: Path) -> None:
+    deltas = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
+    write_run(tmp_path / "run", make_scores(deltas, keys=[hexadecimal(n) for n in range(8)]))
+    assert sorted(top_keys(tmp_path / "run", 0.25, "delta").tolist()) == sorted(
+        key_number(hexadecimal(n)) for n in (1, 3)
+    )
+    augmentation = MaskedStateAugmentation(
+        MASK, probability=1.0, from_scores=tmp_path / "run", top_share=0.25, by="delta"
+    )
+    losses = train(tmp_path, augmentation, build())
+    assert sum(losses.shares) * 2 == 2
+
+
+def test_rows_without_keys_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", make_scores([1.0], keys=["a" * 64]))
+    augmentation = MaskedStateAugmentation(MASK, from_scores=tmp_path / "run", top_share=1.0, by="delta")
+    trainer = make_trainer(tmp_path, build(), [augmentation])
+    trainer.data_collator = stack
+    with pytest.raises(SettingsError, match="with_keys"), augmentation:
+        trainer.train()
+    with pytest.raises(SettingsError, match="have no 'key'"):
+        with_keys(stack)([{"input_ids": [1], "labels": [1]}])
