@@ -17,6 +17,7 @@ from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.cli.tables import print_table
+from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.selecting.columns import ranking_values
 from delta_attnmask.selecting.mix import MIX_COLUMNS, distortion
@@ -67,9 +68,22 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
     ways = _ways(run, scores)
     _print_ways(scores, ways, is_planted)
     _print_sources(scores, ways[-1], is_planted)
+    _write_report(run, out / "report.html")
     print(f"\n{time.monotonic() - started:.0f} s in all. Scoring and calibration never saw which rows have defects.")
     print(f"Next: delta-attnmask select {run.path} --keep 20% --out kept.json")
     return 0
+
+
+def _write_report(run: RunFolder, out: Path) -> None:
+    """The page about the run; without it the run is as good, so a failure is only told."""
+    from delta_attnmask.reporting.report import Request, make_report, write_report
+
+    try:
+        request = Request(run=run, selection=plan_selection(run, str(_KEEP)).selection)
+        lines = write_report(make_report(request), out)
+    except DeltaAttnMaskError as error:
+        lines = [f"No report could be written: {error}"]
+    print("", *lines, sep="\n")
 
 
 def _score(home: Path, out: Path, limit: int | None) -> RunFolder:

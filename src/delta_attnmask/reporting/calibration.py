@@ -52,15 +52,17 @@ class Findings:
     warnings: tuple[str, ...]
 
 
-def read_findings(path: Path) -> Findings | None:
+def read_findings(path: Path, *, is_required: bool = False) -> Findings | None:
     """The findings of CAL/calibration.json, CAL being a folder or the file; None where there is none.
 
-    Raises ArtifactError for what is no calibration.
+    Raises ArtifactError for what is no calibration, and where there must be one.
     """
-    path = path / _FILE if path.is_dir() else path
+    path = path if path.is_file() else path / _FILE
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if is_required:
+            raise ArtifactError(f"{path} is missing; `delta-attnmask calibrate --out` makes one") from error
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(

@@ -8,10 +8,10 @@ from matplotlib.colors import TwoSlopeNorm
 from numpy.typing import NDArray
 
 from delta_attnmask.reporting.calibration import Findings, Tried
-from delta_attnmask.reporting.drawing import KEPT, LEFT, LINE, MUTED, Chart, drawing, label, rule_out
+from delta_attnmask.reporting.drawing import KEPT, LEFT, LINE, MUTED, Chart, drawing, fold, rule_out
 from delta_attnmask.reporting.words import name_kind
 
-_N_ROWS = 26
+_N_ROWS = 22
 _N_SOURCES = 12
 _COLOURS = "PuOr"  # told apart by readers who don't see red and green alike
 _DARK_CELL = 0.27  # distance from chance from which white text is read better
@@ -21,13 +21,13 @@ def heat_map(findings: Findings) -> Chart:
     """Settings × kinds of defects: the AUROC of each."""
     shown, names = _candidates_to_show(findings), [name_kind(kind) for kind in findings.kinds]
     aurocs = np.array([[_or_nan(one.aurocs[kind]) for kind in findings.kinds] for one in shown])
-    with drawing(0.235 * len(shown) + 1.75, width=8.2) as figure:
+    with drawing(0.33 * len(shown) + 1.2, width=6.2) as figure:
         axes = figure.subplots()
         axes.pcolormesh(np.ma.masked_invalid(aurocs), cmap=_COLOURS, norm=TwoSlopeNorm(0.5, 0.0, 1.0), edgecolor="none")
         _write_cells(axes, aurocs)
         axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=32, ha="left", rotation_mode="anchor")
         axes.xaxis.tick_top()
-        axes.set_yticks(np.arange(len(shown)) + 0.5, [label(str(one), 64) for one in shown])
+        axes.set_yticks(np.arange(len(shown)) + 0.5, [fold(str(one), 30) for one in shown])
         axes.get_yticklabels()[0].set_fontweight("bold")
         axes.get_yticklabels()[0].set_color(KEPT)
         axes.invert_yaxis()
@@ -66,7 +66,7 @@ def kinds_chart(findings: Findings) -> Chart:
         axes.set_yticks(range(len(kinds)), [name_kind(kind) for kind in kinds])
         axes.set_ylim(len(kinds) - 0.4, -0.6)
         axes.set_xlim(min(0.35, 0.9 * min(_or_low(findings.chosen.aurocs[kind]) for kind in kinds)), 1.02)
-        axes.set_xlabel("AUROC of the chosen score, with its 95 % interval")
+        axes.set_xlabel("AUROC, with its 95 % interval")
         axes.grid(axis="x", color=LINE, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
         rule_out(axes, "left")

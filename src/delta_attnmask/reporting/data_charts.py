@@ -1,7 +1,7 @@
 """Charts of the data: the mix before and after, what other scores would keep, and failed rows. No torch here."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -132,14 +132,26 @@ def count_reasons(scores: pa.Table) -> list[tuple[str, int, str]]:
 
 def _overlap_lines(found: Mapping[str, Any], column: str) -> list[tuple[str, float, float | None]]:
     """Name, overlap and rank correlation of every other score, the most alike first."""
-    prefixes = {"columns": "", "settings": f"{name_form(column)} with ", "runs": "run "}
+    namings: dict[str, Callable[[str], str]] = {
+        "columns": name_form,
+        "settings": lambda name: f"{name_form(column)}: {_name_setting(name)}",
+        "runs": lambda name: f"run {name}",
+    }
     lines = [
-        (f"{prefix}{name_form(name)}", one["overlap"], one["spearman"])
-        for group, prefix in prefixes.items()
+        (naming(name), one["overlap"], one["spearman"])
+        for group, naming in namings.items()
         for name, one in found[group].items()
         if one is not None
     ]
     return sorted(lines, key=lambda line: -line[1])
+
+
+def _name_setting(fields: str) -> str:
+    """A setting that the audit calls "fraction 0.2, block -2, …", in fewer words if it is told in full."""
+    values: dict[str, Any] = dict(part.split(" ", 1) for part in fields.split(", "))
+    if not {"queries", "tokens", "fraction", "block"} <= values.keys():
+        return fields
+    return name_settings(values | {"fraction": float(values["fraction"])})
 
 
 def list_settings(settings: Mapping[str, Any]) -> Sequence[tuple[str, object]]:

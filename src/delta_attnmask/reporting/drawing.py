@@ -127,7 +127,7 @@ def drawing(height: float, *, width: float = WIDTH) -> Iterator[Figure]:
 
 def label(text: str, longest: int = _MAX_LABEL) -> str:
     """A name from the data as a label: printable and of bounded length."""
-    shown = "".join(char if char.isprintable() else "�" for char in text) or "(none)"
+    shown = "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text) or "(none)"
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 

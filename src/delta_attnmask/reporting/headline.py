@@ -155,7 +155,7 @@ def _say_costs(audit: Mapping[str, Any], share: float) -> list[str]:
     if costs is None:
         return []
     spent = costs["scoring_s"] + costs["calibration_s"]
-    text = f"Scoring took {write_seconds(spent)}"
+    text = f"{'Calibrating and scoring' if costs['calibration_s'] else 'Scoring'} took {write_seconds(spent)}"
     if rate := costs["train_rate"]:
         saved = audit["n_rows"] * costs["epochs"] / rate * (1 - share) - spent
         outcome = f"{'saves' if saved >= 0 else 'loses'} {write_seconds(abs(saved))}"

@@ -82,14 +82,14 @@ def make_report(request: Request) -> Report:
     """
     run, selection = request.run, request.selection
     scores = run.read_scores(encoded=True)
-    findings = read_findings(request.calibration or run.path)
+    findings = read_findings(request.calibration or run.path, is_required=request.calibration is not None)
     standing = None if selection is None else find_standing(selection, candidates_of(selection, run, scores))
     audit = (
         None if selection is None else audit_run(run, selection, train_rate=request.train_rate, epochs=request.epochs)
     )
     n_failed = pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0
     headline = write_headline(run, standing, findings, audit, n_failed, is_written=request.is_written)
-    reader = _open_data(request)
+    reader = open_data(request)
     cards = make_cards(scores, standing, reader, request.n_cards, request.inspect)
     sections = list(_sections(request, scores, standing, audit, findings))
     html = render_page(
@@ -123,7 +123,8 @@ def write_report(report: Report, out: Path, figures: Path | None = None) -> list
     return lines
 
 
-def _open_data(request: Request) -> Reader:
+def open_data(request: Request) -> Reader:
+    """The input as the gallery reads it; where it or its images are missing, the reader says so."""
     manifest = request.run.manifest
     data, images = request.data or Path(manifest.data), request.images or (manifest.images or None)
     if images is None or Path(images).is_dir():

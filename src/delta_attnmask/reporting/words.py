@@ -21,7 +21,7 @@ FORMS = {
     "delta": "Δ",
     "relative_delta": "Δ\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}(loss\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}0.05)",
     "delta_minus_loss": "Δ\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}loss",
-    "delta_probability": "fall of the answer's probability",
+    "delta_probability": "Δ\N{NO-BREAK SPACE}probability",
     "low_loss": "low loss",
 }
 COLUMNS = {"answer_type": "answer type", "question": "question", "source": "source", "cluster": "cluster"}

@@ -5,7 +5,8 @@
   const form = document.getElementById("filters");
   if (!form) return;
   const pageSize = 24;
-  const [group, status, source, text] = ["group", "status", "source", "text"].map((name) =>
+  const group = form.elements.namedItem("group");
+  const [status, source, text] = ["status", "source", "text"].map((name) =>
     document.getElementById(`filter-${name}`),
   );
   const more = document.getElementById("more");

@@ -1,0 +1,208 @@
+"""The page about a run: what it says, that it stands alone, and that nothing of the data breaks it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.auditing.audit import candidates_of
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.pace import Pace
+from delta_attnmask.reporting import gallery
+from delta_attnmask.reporting.evidence import read_evidence
+from delta_attnmask.reporting.gallery import Card, make_cards
+from delta_attnmask.reporting.inspection import Inspection
+from delta_attnmask.reporting.report import Request, make_report, open_data
+from delta_attnmask.reporting.standing import find_standing
+from delta_attnmask.selecting.plan import plan_selection
+from tests.cli.test_commands import call
+from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = tmp_path_factory.mktemp("report")
+    deltas: list[float | None] = np.random.default_rng(0).normal(size=60).tolist()
+    deltas[0], deltas[7] = 9.0, None  # the hostile row is kept and shown
+    made = write_run(folder / "run", write_data(folder / "data", 60), deltas, reason=f"image '{HOSTILE}': bad")
+    write_calibration(folder / "run")
+    return made
+
+
+@pytest.fixture(scope="module")
+def html(run: RunFolder) -> str:
+    return make_report(Request(run=run, selection=plan_selection(run, "20%").selection)).html
+
+
+def request_for(run: RunFolder, keep: str = "20%", **options: object) -> Request:
+    return Request(run=run, selection=plan_selection(run, keep).selection, **options)
+
+
+def cards_of(run: RunFolder, **options: object) -> list[Card]:
+    request = request_for(run, **options)
+    scores = run.read_scores(encoded=True)
+    standing = find_standing(request.selection, candidates_of(request.selection, run, scores))
+    return make_cards(scores, standing, open_data(request), request.n_cards)
+
+
+def test_it_answers_the_question_first(html):
+    assert "Which 20 % of data.json is worth training on?" in html
+    assert "The model tiny/model read 59 conversations. Of these 12 rows would be kept" in html
+    tiles = re.findall(r"<dt>(\w[\w ]*)</dt><dd><strong>([^<]*)</strong>", html)
+    assert tiles == [("Scored", "59"), ("Would be kept", "12"), ("Sees", "1 of 2"), ("Saves", "80 %")]
+    assert "hardly sees, or not at all: “wrong image”" in html
+    assert "<code>select --by low_loss</code> is the simpler choice" in html
+
+
+def test_text_of_the_data_is_shown_as_text(html):
+    assert "<script>document" not in html
+    assert "<img src=x" not in html
+    assert "&lt;script&gt;document.title" in html
+
+
+def test_nothing_is_loaded_from_elsewhere(html):
+    assert re.findall(r'(?:src|href|xlink:href)="(?!data:|#)([^"]*)"', html) == []
+    assert re.findall(r"url\((?!#)[^)]*\)|@import", html) == []
+    assert re.findall(r'\s(?:style|on\w+)="', html) == []  # the policy would refuse them
+
+
+def test_every_chart_has_words_and_numbers_and_page_colours(html):
+    figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
+    assert len(figures) == 9  # all but the costs, which nobody measured
+    for figure in figures:
+        assert re.search(r'<svg[^>]* role="img" aria-label="[^"]{20,}"', figure)
+
+        assert "<figcaption>" in figure
+        assert "<details>" in figure
+        assert 'fill="#1d2126"' not in figure  # the ink of a light page
+        assert "var(--ink)" in figure
+
+
+def test_ids_and_references_of_the_drawings_agree(html):
+    ids = re.findall(r'\sid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:url\(#|<use[^>]*href="#)([^")]*)', html)) <= set(ids)
+
+
+def test_each_card_says_why(run, html):
+    cards = re.findall(r'<li class="card.*?</li>', html, re.DOTALL)
+    statuses = [re.search(r'data-status="(\w+)"', card)[1] for card in cards]
+    assert {"kept", "left", "failed"} == set(statuses)
+    for card, status in zip(cards, statuses, strict=True):
+        assert f"{status.capitalize()}: " in card
+        assert (status == "failed") == ("rank" not in card)
+    shown = next(card for card in cards if 'aria-label="Row 0, kept"' in card)
+    assert 'src="data:image/webp;base64,' in shown
+    assert "Kept: rank 1 of" in shown
+
+
+def test_an_inspection_stands_below_the_card_that_it_belongs_to(run):
+    def inspect(row: int) -> Inspection | None:
+        from markupsafe import Markup
+
+        return Inspection(Markup("<p>looked here</p>")) if row == 0 else None
+
+    made = make_report(request_for(run, inspect=inspect, styles=("inspection.css",))).html
+    assert made.count("<p>looked here</p>") == 1
+
+
+def test_a_written_selection_is_read_and_figures_are_files(run, tmp_path, capsys):
+    assert call("select", run.path, "--keep", "10%", "--out", tmp_path / "kept.json") == 0
+    out, figures = tmp_path / "new" / "r.html", tmp_path / "figures"
+    assert call("report", run.path, "--selection", tmp_path / "kept.json", "-o", out, "--figures", figures) == 0
+    assert f"Wrote {out}" in capsys.readouterr().out
+    assert "Of these 6 rows are kept" in out.read_text()
+    names = {path.name for path in figures.iterdir()}
+    assert {"score-by-source.svg", "score-by-source.png", "calibration.svg"} <= names
+    assert "var(" not in (figures / "score-by-source.svg").read_text()
+
+
+def test_without_calibration_it_says_that_nobody_knows(run, tmp_path):
+    bare = write_run(tmp_path / "run", write_data(tmp_path / "data", 12), [1.0, float("nan"), *range(10)])
+    html = make_report(request_for(bare)).html
+    assert "The score was not calibrated on this data" in html
+    assert "<strong>?</strong>" in html
+    assert "Which score sees which defect" not in html
+    html = make_report(request_for(bare, calibration=run.path)).html
+    assert "Which score sees which defect" in html
+
+
+def test_all_rows_failed(tmp_path, capsys):
+    run = write_run(
+        tmp_path / "run", write_data(tmp_path / "data", 3), [None] * 3, reason="image '7.png': broken at 12"
+    )
+    assert call("report", run.path, "-o", tmp_path / "r.html") == 0
+    html = (tmp_path / "r.html").read_text()
+    assert "Why could nothing of data.json be scored?" in html
+    assert "image …: broken at N" in html
+    assert 'data-status="failed"' in html
+
+
+def test_one_row_and_equal_scores(tmp_path):
+    for n_rows in (1, 5):
+        run = write_run(tmp_path / f"run{n_rows}", write_data(tmp_path / f"data{n_rows}", n_rows), [0.5] * n_rows)
+        html = make_report(request_for(run)).html
+        assert "The rank correlation is not known" in html
+        assert html.count("<article") == n_rows
+
+
+def test_missing_images_and_data_are_said_and_the_rest_is_shown(tmp_path):
+    run = write_run(tmp_path / "run", write_data(tmp_path / "data", 9), list(range(9)))
+    folder = tmp_path / "data"
+    (folder / "images" / "8.png").unlink()
+    problems = {picture.problem for card in cards_of(run) for picture in card.pictures}
+    assert problems == {"", "image '8.png': No such file or directory"}
+    (folder / "images").rename(tmp_path / "pictures")
+    assert "is missing, so no image is shown" in open_data(request_for(run)).problem
+    assert not any(picture.thumbnail for card in cards_of(run) for picture in card.pictures)
+    assert any(picture.thumbnail for card in cards_of(run, images=tmp_path / "pictures") for picture in card.pictures)
+    (folder / "data.json").write_text((folder / "data.json").read_text().replace("word8", "word9"))
+    assert [bool(card.problem) for card in sorted(cards_of(run), key=lambda card: card.row)] == [False] * 8 + [True]
+    (folder / "data.json").unlink()
+    html = make_report(request_for(run)).html
+    assert "doesn&#39;t exist" in html
+    assert html.count("<article") == 9
+
+
+def test_what_is_no_calibration_is_refused(run, tmp_path):
+    (tmp_path / "calibration.json").write_text(json.dumps({"kinds": 3}))
+    with pytest.raises(ArtifactError, match="no calibration"):
+        make_report(request_for(run, calibration=tmp_path))
+    with pytest.raises(ArtifactError, match=r"calibration\.json is missing"):
+        make_report(request_for(run, calibration=tmp_path / "nowhere"))
+
+
+def test_evidence_is_drawn_by_method(run, tmp_path):
+    path = tmp_path / "evidence.csv"
+    path.write_text("method,seed,exact_match,note\nrandom,0,0.5,<b>\nrandom,1,0.6,\ndelta,0,0.7,\ndelta,1,oops,\n")
+    evidence = read_evidence(path)
+    assert evidence.outcomes == {"random": (0.5, 0.6), "delta": (0.7,)}
+    html = make_report(request_for(run, evidence=evidence)).html
+    assert "What training says" in html
+    assert "&lt;b&gt;" in html
+    for text, problem in (("a,b\n1,2\n", "expected method and one of"), ("method,accuracy\nx,\n", "no number")):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=problem):
+            read_evidence(path)
+
+
+def test_page_with_500_pictures_stays_below_ten_megabytes(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", write_data(tmp_path / "data", 9, side=300), np.arange(9.0).tolist())
+    html = make_report(request_for(run, n_cards=10_000)).html
+    cards = re.findall(r'<li class="card.*?</li>', html, re.DOTALL)
+    assert html.count('src="data:image/webp') == len(cards) == 9
+    largest = max(map(len, cards))  # noise: nothing is harder to compress
+    assert 500 * largest + len(html) - sum(map(len, cards)) < 10_000_000
+    monkeypatch.setattr(gallery, "_N_THUMBNAILS", 4)
+    problems = [picture.problem for card in cards_of(run) for picture in card.pictures]
+    assert sorted(problems) == [""] * 4 + ["only 4 images are shown"] * 5
+
+
+def test_costs_tell_where_scoring_pays(run, monkeypatch):
+    monkeypatch.setattr(RunFolder, "pace", Pace(60, 30.0))
+    html = make_report(request_for(run, train_rate=0.5)).html
+    assert "Calibrating and scoring took 33 s; where training gets through 0.50 rows a second, that saves 62" in html
+    assert "pays if training is slower than 1.4 rows/s" in html
+    assert "When scoring pays" in html
