@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
@@ -14,7 +15,7 @@ from starlette.testclient import TestClient
 from delta_attnmask.reviewing.guard import Access
 from delta_attnmask.reviewing.protocol import questions_of
 from delta_attnmask.reviewing.samples import SampleBook
-from delta_attnmask.reviewing.server import ReviewServer
+from delta_attnmask.reviewing.server import ReviewServer, make_address
 from tests.reviewing.conftest import HOSTILE, SOURCES
 
 HOST = "http://127.0.0.1:8765"
@@ -254,6 +255,13 @@ def test_beyond_this_machine_a_token_is_needed(run, store):
         assert client.post("/enter", json={"name": "Ann"}, headers=own).status_code == 204
         assert client.get("/", headers={"host": "review.example"}).status_code == 200
         assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+
+
+def test_the_address_that_is_printed():
+    assert make_address("127.0.0.1", 80, None) == "http://127.0.0.1:80/"
+    assert make_address("::1", 80, "t") == "http://[::1]:80/?token=t"
+    assert make_address("0.0.0.0", 80, "t") == f"http://{socket.gethostname()}:80/?token=t"
+    assert Access.to("0.0.0.0").admits_host(f"{socket.gethostname()}:80")
 
 
 def test_a_token_here_too_if_asked_for():

@@ -139,13 +139,12 @@ def _describe(store: ReviewStore, out: Path) -> None:
 def _serve(store: ReviewStore, book: SampleBook, host: str, port: int, *, with_token: bool, names: list[str]) -> None:
     try:
         from delta_attnmask.reviewing.guard import Access
-        from delta_attnmask.reviewing.server import ReviewServer, listen, serve
+        from delta_attnmask.reviewing.server import ReviewServer, listen, make_address, serve
     except ModuleNotFoundError as error:
         raise SettingsError(f"serve: {error.name} is missing; pip install 'delta-attnmask[ui]'") from error
     access = Access.to(host, with_token=with_token, names=names)
     listening = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={access.token}" if access.token else "")
+    address = make_address(host, listening.getsockname()[1], access.token)
     print(f"Open {address}\nCtrl-C stops; every answer is on the disk by then.", flush=True)
     serve(ReviewServer(store, book, access), listening)
 

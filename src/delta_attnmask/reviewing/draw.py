@@ -7,17 +7,37 @@ from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reviewing.pairs import Pair
 from delta_attnmask.reviewing.pools import Pools, Rows
 from delta_attnmask.reviewing.protocol import Kind, Side, other_side
+from delta_attnmask.selecting.strata import encode
 
 BLOCK = 10  # pairs, for each of which one is repeated and one shuffled sample is shown
 SHEET_ROWS = 12
 MIN_WORDS = 6  # fewer words make sense in any order
+_MAX_LOOKED_AT = 20_000  # rows, for samples to shuffle
 _MIN_DISTANCE = 5  # pairs between one and its repetition
 _SIDES: tuple[Side, Side] = ("first", "second")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The source of each input row, as a number. [n_rows] names: of the numbers."""
+
+    codes: NDArray[np.int32]
+    names: Sequence[str]
+
+    def name(self, row: int) -> str:
+        return self.names[int(self.codes[row])]
+
+    def group(self, rows: Rows) -> dict[str, Rows]:
+        """The rows of each source that has any, in ascending order."""
+        ordered = rows[np.argsort(self.codes[rows], kind="stable")]
+        parts = np.split(ordered, np.flatnonzero(np.diff(self.codes[ordered])) + 1)
+        return {self.name(int(part[0])): part for part in parts if len(part)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +59,7 @@ def draw_pairs(scores: pa.Table, pools: Pools, *, n_pairs: int, n_sheets: int, s
     there is none.
     """
     rng = np.random.default_rng(seed)
-    sources = np.asarray(scores["source"].to_pylist(), dtype=object)
+    sources = Sources(*encode(scores, "source"))
     compared = list(_draw_compared(rng, sources, pools, n_pairs))
     if not compared:
         raise SettingsError("no source has rows on both sides, so no pair can be drawn; compare with another control")
@@ -49,9 +69,9 @@ def draw_pairs(scores: pa.Table, pools: Pools, *, n_pairs: int, n_sheets: int, s
     return _number(_insert_evenly(_strew(rng, compared, shuffled), sheets))
 
 
-def _draw_compared(rng: np.random.Generator, sources: Rows, pools: Pools, n_pairs: int) -> Iterator[_Draft]:
+def _draw_compared(rng: np.random.Generator, sources: Sources, pools: Pools, n_pairs: int) -> Iterator[_Draft]:
     """Pairs within sources, one source after the other, so that whoever stops early has judged all alike."""
-    selected, control = _by_source(sources, pools.selected), _by_source(sources, pools.control)
+    selected, control = sources.group(pools.selected), sources.group(pools.control)
     shared = sorted(set(selected) & set(control))
     counts = _share_evenly([min(len(selected[source]), len(control[source])) for source in shared], n_pairs)
     matched = [
@@ -62,13 +82,6 @@ def _draw_compared(rng: np.random.Generator, sources: Rows, pools: Pools, n_pair
     drawn = [one[idx] for one in rounds for idx in rng.permutation(len(one)).tolist()]
     for (source, kept, other), side in zip(drawn, _shuffle_sides(rng, len(drawn)), strict=True):
         yield _Draft("compare", source, side, (kept,), (other,))
-
-
-def _by_source(sources: Rows, rows: Rows) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for row in rows.tolist():
-        found.setdefault(sources[row], []).append(row)
-    return found
 
 
 def _share_evenly(rooms: Sequence[int], n: int) -> list[int]:
@@ -82,7 +95,7 @@ def _share_evenly(rooms: Sequence[int], n: int) -> list[int]:
     return counts
 
 
-def _match(rng: np.random.Generator, selected: list[int], control: list[int], n: int) -> Iterator[tuple[int, int]]:
+def _match(rng: np.random.Generator, selected: Rows, control: Rows, n: int) -> Iterator[tuple[int, int]]:
     """n random pairs, each row once on its side, and none with itself."""
     others: list[int] = rng.permutation(control).tolist()
     for row in rng.permutation(selected)[:n].tolist():
@@ -96,12 +109,15 @@ def _shuffle_sides(rng: np.random.Generator, n: int) -> list[Side]:
     return [_SIDES[idx] for idx in rng.permutation(np.arange(n) % 2).tolist()]
 
 
-def _draw_shuffled(rng: np.random.Generator, scores: pa.Table, sources: Rows, pools: Pools, n: int) -> Iterator[_Draft]:
+def _draw_shuffled(
+    rng: np.random.Generator, scores: pa.Table, sources: Sources, pools: Pools, n: int
+) -> Iterator[_Draft]:
     """Samples to show against themselves with shuffled words: long questions, and of these the half of lower loss.
 
     A low loss keeps out most rows that read as if their words were shuffled already.
     """
-    rows = np.union1d(pools.selected, pools.control)
+    usable = np.concatenate([pools.selected, pools.control])
+    rows = np.unique(rng.choice(usable, min(_MAX_LOOKED_AT, len(usable)), replace=False))
     questions = scores["question"].take(pa.array(rows)).to_pylist()
     is_long = [len(set(question.split())) >= MIN_WORDS for question in questions]
     rows = rows[np.asarray(is_long, dtype=bool)]
@@ -109,12 +125,14 @@ def _draw_shuffled(rng: np.random.Generator, scores: pa.Table, sources: Rows, po
     fluent = rows[np.argsort(loss, kind="stable")][: max(n, len(rows) // 2)]
     chosen = rng.permutation(fluent)[:n].tolist()
     for row, side in zip(chosen, _shuffle_sides(rng, len(chosen)), strict=True):
-        yield _Draft("shuffled", sources[row], side, (row,), (row,))
+        yield _Draft("shuffled", sources.name(row), side, (row,), (row,))
 
 
 def _draw_sheet(rng: np.random.Generator, pools: Pools, target: Side) -> _Draft:
     n = min(SHEET_ROWS, len(pools.selected_set), len(pools.control_set))
-    selected, control = (tuple(rng.permutation(rows)[:n].tolist()) for rows in (pools.selected_set, pools.control_set))
+    selected, control = (
+        tuple(rng.choice(rows, n, replace=False).tolist()) for rows in (pools.selected_set, pools.control_set)
+    )
     return _Draft("sheet", "", target, selected, control)
 
 

@@ -78,7 +78,7 @@ class Guard:
         """The refusal, or the way from the address with the token to the page; None to go on."""
         if not self._access.admits_host(request.headers.get("host", "")):
             return _refuse(421, "This page isn't known by that name. Whoever serves it can allow it: --allow-host NAME")
-        if request.method == "GET" and "token" in request.query_params:
+        if self._access.token is not None and request.method == "GET" and "token" in request.query_params:
             return self._take_token(request)
         if not self._access.admits_token(request.cookies.get(self._cookie, "")):
             return _refuse(403, "This page needs the address with the token that was printed where it is served.")

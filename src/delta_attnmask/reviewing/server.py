@@ -162,6 +162,13 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def make_address(host: str, port: int, token: str | None) -> str:
+    """What to open; where every address of the machine is listened at, by the machine's name."""
+    name = socket.gethostname() if host in ("", "0.0.0.0", "::") else host
+    shown = f"[{name}]" if ":" in name else name
+    return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+
+
 def _template(name: str, **values: Any) -> str:
     html = make_environment(_PACKAGE).get_template(name).render(values)
     return html.encode("utf-8", "replace").decode()

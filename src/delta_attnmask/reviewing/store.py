@@ -260,7 +260,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {_SCHEMA}")
     for table, columns in _TABLES.items():
-        connection.execute(f"CREATE TABLE {table} ({columns}) STRICT")
+        connection.execute(f"CREATE TABLE {table} ({columns})")
         refuse = f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
         for event in ("UPDATE", "DELETE"):
             connection.execute(f"CREATE TRIGGER {table}_no_{event.lower()} BEFORE {event} ON {table} {refuse}")

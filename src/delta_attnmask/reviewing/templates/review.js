@@ -34,7 +34,7 @@
         }
         why = await response.text();
         if (response.status < 500) {
-          warn(`Not saved: ${why} `);
+          warn(`Not saved: ${why}. Please load the page again.`);
           return null;
         }
       } catch {
