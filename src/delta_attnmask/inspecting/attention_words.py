@@ -11,13 +11,17 @@ _NO_CHANGE = "no change to be told"
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a measure is called and read. more, less: what it means that it rose or fell."""
+    """How a measure is called and read.
+
+    more, less: what it means that it rose or fell; the braces take "slightly". small: a change below it is slight.
+    """
 
     title: str
     what: str
     more: str
     less: str
     is_share: bool = True
+    small: float = 0.01
 
 
 MEANINGS = {
@@ -25,35 +29,36 @@ MEANINGS = {
         "Spread of attention (entropy)",
         "How widely a position’s attention is spread over the tokens that it sees: 0 nats is all on one token, "
         "0.69 nats more is as if twice as many were looked at. Mean over heads and positions.",
-        "attention is spread more widely",
-        "attention is more concentrated",
+        "attention is spread {}more widely",
+        "attention is {}more concentrated",
         is_share=False,
+        small=0.05,
     ),
     "image": Meaning(
         "On the image",
         "Share of all positions’ attention that goes to image tokens.",
-        "more attention goes to the image",
-        "less attention goes to the image",
+        "{}more attention goes to the image",
+        "{}less attention goes to the image",
     ),
     "question": Meaning(
         "On the question",
         "Share of all positions’ attention that goes to the words of the prompt, special tokens left out.",
-        "more attention goes to the question",
-        "less attention goes to the question",
+        "{}more attention goes to the question",
+        "{}less attention goes to the question",
     ),
     "sink": Meaning(
         "On sinks",
         "Share of all positions’ attention that goes to the first token and to special tokens, where models put "
         "attention that they have no use for.",
-        "more attention goes to tokens without content",
-        "less attention goes to tokens without content",
+        "{}more attention goes to tokens without content",
+        "{}less attention goes to tokens without content",
     ),
     "answer_to_image": Meaning(
         "From the answer to the image",
         "Share on image tokens of the positions that predict a token of the answer: how much the model looks while it "
         "answers.",
-        "the answer looks more at the image",
-        "the answer looks less at the image",
+        "the answer looks {}more at the image",
+        "the answer looks {}less at the image",
     ),
 }
 
@@ -69,27 +74,28 @@ def headline(comparison: Comparison) -> str:
 
 
 def direction(measure: MeasureChange) -> str:
-    meaning = MEANINGS[measure.name]
-    return meaning.more if measure.overall.difference.value > 0 else meaning.less
+    """What it means that the measure rose or fell."""
+    meaning, difference = MEANINGS[measure.name], measure.overall.difference.value
+    text = meaning.more if difference > 0 else meaning.less
+    return text.format("slightly " if abs(difference) < meaning.small else "")
 
 
 def describe(measure: MeasureChange, n_blocks: int) -> str:
-    """One measure in a sentence."""
+    """One measure in a sentence or two."""
     meaning, change = MEANINGS[measure.name], measure.overall
     levels = f"{write(change.base.value, meaning)} before, {write(change.tuned.value, meaning)} after"
+    outcome = direction(measure) if change.is_told else "over all blocks no change to be told"
     interval = write_interval(change.difference, meaning)
-    blocks = _describe_blocks(measure, n_blocks)
-    if not change.is_told:
-        return f"{meaning.title}: {levels}: {_NO_CHANGE} over all blocks ({interval}). {blocks}"
-    return f"{meaning.title}: {levels}: {direction(measure)} ({interval}). {blocks}"
+    return f"{meaning.title}: {levels}; {outcome} ({interval}). {_describe_blocks(measure, n_blocks)}"
 
 
 def _describe_blocks(measure: MeasureChange, n_blocks: int) -> str:
     if not measure.n_blocks_told:
-        return "In no single block is there a change to be told."
+        return "Nor is there one in any single block." if not measure.overall.is_told else "No single block stands out."
     most = max(range(n_blocks), key=lambda index: abs(measure.blocks[index].difference.value))
     change = write_difference(measure.blocks[most].difference.value, MEANINGS[measure.name])
-    return f"Told apart in {measure.n_blocks_told} of {n_blocks} blocks, most in block {most} ({change})."
+    but = "But a" if not measure.overall.is_told else "A"
+    return f"{but} change shows in {measure.n_blocks_told} of {n_blocks} blocks, most in block {most} ({change})."
 
 
 def describe_picks(picks: PickOverlap) -> list[str]:
@@ -132,11 +138,11 @@ def caution(comparison: Comparison) -> str:
 
 
 def write(value: float, meaning: Meaning) -> str:
-    return f"{100 * value:.1f} %" if meaning.is_share else f"{value:.2f} nats"
+    return f"{100 * value:.1f} %" if meaning.is_share else f"{value:.3f} nats"
 
 
 def write_difference(value: float, meaning: Meaning) -> str:
-    text = f"{100 * value:+.1f} points" if meaning.is_share else f"{value:+.2f} nats"
+    text = f"{100 * value:+.1f} points" if meaning.is_share else f"{value:+.3f} nats"
     return text.replace("-", "−")
 
 

@@ -11,7 +11,6 @@ from delta_attnmask.inspecting.inspection import Picture
 from delta_attnmask.inspecting.views import split_views
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.traits import question
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.run import make_encoder
 
@@ -57,7 +56,7 @@ def _pair(placed: PlacedRow, base: ModelAttention, tuned: ModelAttention) -> Sid
     return SideBySide(
         row=record.row,
         label=" · ".join(text for text in (record.source, record.id) if text),
-        question=question(record),
+        question=next((turn.text.strip() for turn in record.turns if turn.role == "user"), ""),
         pictures=tuple(pictures),
         base=both[0],
         tuned=both[1],

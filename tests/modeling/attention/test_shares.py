@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.attention.shares import MEASURES, read_shares
 from tests.families import FAMILIES
 from tests.families.family import EOS, IMAGE, Family
@@ -57,8 +57,10 @@ def test_shares_are_those_of_the_models_own_maps(name: str) -> None:
             assert got[block, sample].tolist() == pytest.approx(expected(maps[block][sample], roles, sample), abs=1e-5)
 
 
-def hooked(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if module._forward_hooks or module._forward_pre_hooks]
+def hooked(anatomy: Anatomy) -> list[nn.Module]:
+    """Of the modules that are hooked meanwhile those that still are; transformers leaves hooks of its own elsewhere."""
+    modules = [*anatomy.blocks.modules(), anatomy.model.get_output_embeddings()]
+    return [module for module in modules if module._forward_hooks or module._forward_pre_hooks]
 
 
 def test_leaves_the_model_as_it_was() -> None:
@@ -70,6 +72,6 @@ def test_leaves_the_model_as_it_was() -> None:
     read_shares(anatomy, inputs, roles)
     with pytest.raises(ValueError, match="input_ids"):
         read_shares(anatomy, {"nothing": None}, roles)
-    assert hooked(model) == []
+    assert hooked(anatomy) == []
     assert anatomy.decoder_config._attn_implementation == before == "sdpa"
     assert all(module.training for module in model.modules())

@@ -1,0 +1,167 @@
+"""Comparing two models' attention: the statistics, the words, and the command."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from delta_attnmask.cli import main
+from delta_attnmask.errors import DataError
+from delta_attnmask.inspecting.attention import ModelAttention, RowAttention, measure_attention, spread_rows
+from delta_attnmask.inspecting.attention_words import caution, describe, describe_picks, headline
+from delta_attnmask.inspecting.comparison import MEASURES, Comparison, compare
+from delta_attnmask.modeling.attention.shares import MEASURES as MEASURED
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.settings import MaskSettings
+
+N_ROWS, N_BLOCKS, N_TOKENS = 40, 3, 10
+
+
+def model(name: str, shift: float = 0.0, seed: int = 0, **changes: Any) -> ModelAttention:
+    """Rows with random shares; `shift` is added to the share on the image, with some noise from row to row."""
+    random = np.random.default_rng(1)
+    noise = np.random.default_rng(seed + 2)
+    rows = {}
+    for row in range(N_ROWS):
+        shares = random.uniform(0.2, 0.4, (N_BLOCKS, len(MEASURES)))
+        shares[:, 1] += shift + noise.normal(0, 0.01, N_BLOCKS)
+        saliency = random.random(N_TOKENS)
+        rows[row] = RowAttention(
+            **{
+                "row": row,
+                "ids": np.arange(N_TOKENS),
+                "shares": shares,
+                "loss": float(random.random()),
+                "masked_loss": float(random.random()) + 1,
+                "saliency": saliency,
+                "is_masked": saliency >= np.sort(saliency)[-2],
+                "is_image": np.arange(N_TOKENS) < (4 if row % 4 else 0),
+            }
+            | changes
+        )
+    return ModelAttention(name, N_BLOCKS, rows, {})
+
+
+def test_the_measures_are_those_that_are_measured() -> None:
+    assert MEASURES == MEASURED
+
+
+def test_a_model_against_itself_has_changed_nothing() -> None:
+    found = compare(model("a"), model("b"), "relative_delta")
+    assert not any(change.is_told for measure in found.measures for change in (measure.overall, *measure.blocks))
+    assert found.picks.tokens.value == 1
+    assert (found.picks.rows_kept, found.picks.rows_shared) == (8, 8)
+    assert found.picks.saliency_rank_correlation == found.picks.score_rank_correlation == 1
+    assert found.picks.tokens_by_chance == pytest.approx(0.2)
+    assert headline(found) == "After tuning, no change of attention can be told"
+    assert all("no change to be told" in describe(measure, N_BLOCKS) for measure in found.measures)
+
+
+def test_a_change_is_told_with_its_size_and_only_where_it_is() -> None:
+    found = compare(model("a"), model("b", shift=-0.05, seed=5), "delta")
+    told = {measure.name for measure in found.measures if measure.overall.is_told}
+    assert told == {"image"}
+    image = found.measures[MEASURES.index("image")]
+    assert image.n_rows == 30, "rows without an image have no share on one"
+    difference = image.overall.difference
+    assert difference.low < -0.05 < difference.high
+    assert -0.055 < difference.value < -0.045
+    assert headline(found) == "After tuning, less attention goes to the image"
+    assert "−5." in describe(image, N_BLOCKS)
+    assert "most in block" in describe(image, N_BLOCKS)
+
+
+def test_an_interval_is_as_wide_as_the_rows_differ() -> None:
+    """1.96 standard errors, within what a bootstrap of 30 rows may be off."""
+    base, tuned = model("a"), model("b", seed=5)
+    overall = compare(base, tuned, "delta").measures[1].overall.difference
+    rows = [row for row in range(N_ROWS) if row % 4]
+    differences = [float((tuned.rows[row].shares - base.rows[row].shares)[:, 1].mean()) for row in rows]
+    expected = 1.96 * np.std(differences) / len(rows) ** 0.5
+    assert (overall.high - overall.low) / 2 == pytest.approx(expected, rel=0.15)
+
+
+def test_models_that_can_not_be_compared_are_refused() -> None:
+    with pytest.raises(DataError, match="other tokens"):
+        compare(model("a"), model("b", ids=np.arange(1, N_TOKENS + 1)), "delta")
+    shallow = ModelAttention("b", 2, model("b").rows, {})
+    with pytest.raises(DataError, match="3 blocks"):
+        compare(model("a"), shallow, "delta")
+    with pytest.raises(DataError, match="no row"):
+        compare(model("a"), ModelAttention("b", N_BLOCKS, {}, {}), "delta")
+
+
+def test_words_don_t_hide_what_chance_does() -> None:
+    found = compare(model("a"), model("b", seed=5), "delta")
+    assert "of the 15 figures by block, about 1 look" in caution(found)
+    assert "drawn at random it would be 20%" in describe_picks(found.picks)[0]
+
+
+def test_rows_are_spread_evenly() -> None:
+    assert spread_rows(100, 5) == [0, 25, 50, 74, 99]
+    assert spread_rows(3, 200) == [0, 1, 2]
+
+
+def test_a_batch_measures_what_single_rows_do(embedded: Path, embedded_model: LoadedModel) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    rows, settings = [3, 700, 2400], MaskSettings()
+    together = measure_attention(embedded_model, dataset, rows, settings, lambda n: None)
+    assert set(together.rows) == set(rows)
+    for row in rows:
+        alone = measure_attention(embedded_model, dataset, [row], settings, lambda n: None).rows[row]
+        batched = together.rows[row]
+        assert np.abs(batched.shares - alone.shares).max() < 1e-5
+        assert (batched.is_masked == alone.is_masked).all()
+        assert len(batched.ids) == len(alone.ids)
+
+
+@pytest.fixture
+def tuned(embedded_model: LoadedModel, tmp_path: Path) -> Path:
+    """A copy whose first block attends more sharply."""
+    embedded_model.model.save_pretrained(tmp_path / "tuned")
+    embedded_model.processor.save_pretrained(tmp_path / "tuned")
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "tuned" / "model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if re.search(r"language_model.*layers\.0\.self_attn\.q_proj\.weight", name))
+    save_file(weights | {name: weights[name] * 3}, path, metadata={"format": "pt"})
+    return tmp_path / "tuned"
+
+
+def test_the_command_finds_what_was_changed(
+    embedded: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    data = ["--data", str(embedded / "pool.json"), "--images", str(embedded / "images")]
+    models = ["--model", str(embedded / "model"), "--model", str(tuned)]
+    with pytest.raises(SystemExit) as stop:
+        main(["attention", *models, *data, "-o", str(out), "--rows", "8", "--samples", "1", "--json"])
+    assert not stop.value.code
+    found = json.loads(capsys.readouterr().out)
+    entropy = next(measure for measure in found["measures"] if measure["name"] == "entropy")
+    assert entropy["blocks"][0]["difference"]["high"] < -0.1, "sharper attention has less entropy"
+    html = out.read_text()
+    assert html.count('class="chart"') == len(MEASURES)
+    assert "Base, attention" in html
+    assert "Tuned, attention" in html
+    assert not re.search(r'\sstyle="', html)
+    assert all(address.startswith(("data:", "#")) for address in re.findall(r'(?:src|href)="([^"]*)"', html))
+
+
+def test_the_command_wants_two_models(embedded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["attention", "--model", "a", "--data", str(embedded / "pool.json")])
+    assert stop.value.code == 2
+    assert "--model BASE --model TUNED" in capsys.readouterr().err
+
+
+def test_a_comparison_is_plain_json() -> None:
+    found: Comparison = compare(model("a"), model("b"), "delta")
+    assert json.loads(json.dumps(found.to_dict()))["picks"]["rows_kept"] == 8
+    assert torch.is_tensor(found.picks.tokens.value) is False
