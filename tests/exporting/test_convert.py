@@ -1,0 +1,162 @@
+"""Whole data sets on their way to a trainer: where images go, what is refused, and how the trainer is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.exporting.export import Place, export_rows, export_selection, open_scored
+from delta_attnmask.exporting.joined import export_scores
+from delta_attnmask.exporting.targets import TARGETS
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.selecting.select import select_rows
+from delta_attnmask.selection import Budget
+from tests.exporting.runs import score_all
+from tests.reading import samples
+from tests.reading.builders import write_lines, write_list
+
+ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".tar"}
+
+
+@pytest.fixture(params=[samples.llava, samples.openai, samples.parquet, samples.arrow, samples.webdataset, samples.trl])
+def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
+    samples.write_image(tmp_path / "images" / "coco" / "x.png")
+    location = request.param(tmp_path)
+    has_files = request.param in {samples.llava, samples.trl}
+    return Dataset(location, tmp_path / "images" if has_files else None)
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_any_format_to_any_other(dataset, tmp_path, to):
+    run = score_all(dataset, tmp_path / "run")
+    out = tmp_path / "made" / f"x{ENDINGS[TARGETS[to].layout]}"
+    done = export_rows(open_scored(run), np.arange(2), out, to=to, scores=run.read_scores())
+    assert (done.n_written, done.refused) == (2, {})
+    root = next(iter([*tmp_path.glob("made/*.images"), tmp_path / "images"]))
+    again = Dataset(out, root)
+    before = list(dataset)
+    assert [(one.turns, one.id) for one in again] == [(one.turns, one.id) for one in before]
+    assert again.read_image_bytes(next(iter(again)).images[0]) == dataset.read_image_bytes(before[0].images[0])
+
+
+def test_order_and_choice(tmp_path):
+    rows = [{"id": str(n), "conversations": samples.from_value(samples.TEXT_ROW)} for n in range(9)]
+    dataset = Dataset(write_list(tmp_path / "x.json", rows))
+    scores = score_all(dataset, tmp_path / "run").read_scores()
+    for chosen in ([1, 4, 8], [8, 1, 4]):
+        out = tmp_path / "out.jsonl"
+        export_rows(dataset, np.array(chosen), out, to="ms-swift", scores=scores)
+        assert [record.id for record in Dataset(out)] == [str(row) for row in chosen]
+
+
+def test_images_of_several_folders_become_absolute(tmp_path):
+    for name in ("a", "b"):
+        samples.write_image(tmp_path / name / "coco" / "x.png")
+        (tmp_path / f"in-{name}").mkdir()
+        samples.llava(tmp_path / f"in-{name}")
+    entries = [{"data": f"in-{name}/llava_v1_5_mix665k.json", "images": name} for name in ("a", "b")]
+    (tmp_path / "mix.json").write_text(json.dumps({"sources": entries}))
+    dataset = Dataset(tmp_path / "mix.json")
+    scores = score_all(dataset, tmp_path / "run").read_scores()
+    export_rows(dataset, np.arange(4), tmp_path / "out.json", to="llava", scores=scores)
+    images = [row.get("image") for row in json.loads((tmp_path / "out.json").read_bytes())]
+    assert images == [str(tmp_path / "a/coco/x.png"), None, str(tmp_path / "b/coco/x.png"), None]
+
+
+def literal(text: str) -> dict[str, Any]:
+    parts = [{"type": "text", "text": text}]
+    return {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A"}]}
+
+
+def test_rows_that_cannot_be_said_are_left_out_and_told(tmp_path):
+    dataset = Dataset(write_lines(tmp_path / "x.jsonl", [literal("a"), literal("What is <image>?"), literal("b")]))
+    run = score_all(dataset, tmp_path / "run")
+    scores = run.read_scores()
+    selection = select_rows(scores, Budget.parse("100%"))
+    note, done = export_selection(selection, run, scores, tmp_path / "out.json", to="llava")
+    assert list(done.refused) == [1]
+    told = json.loads(note.read_bytes())
+    assert (told["rows"], told["to"], told["n_refused"], told["n_kept"]) == ([2, 0], "llava", 1, 2)
+    assert "llava can't say it" in told["refused"]["1"]
+    with pytest.raises(SettingsError, match="no row could be written as llava; the first: llava can't say it"):
+        export_rows(dataset, np.array([1]), tmp_path / "none.json", to="llava", scores=scores)
+
+
+def test_how_llama_factory_is_told(tmp_path):
+    dataset = Dataset(samples.llava(tmp_path), tmp_path)
+    scores = score_all(dataset, tmp_path / "run").read_scores()
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "dataset_info.json").write_text('{"theirs": {"hf_hub_url": "x/y"}}')
+    for _ in range(2):
+        done = export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores)
+    info = json.loads((made / "dataset_info.json").read_bytes())
+    assert list(info) == ["theirs", "mine"]
+    assert f"--dataset mine --dataset_dir {made} --media_dir {tmp_path}" in done.hint
+    assert Dataset(made / "mine.json").format_name.startswith("llama-factory:{")
+    (made / "dataset_info.json").write_text('{"mine": {"file_name": "other.json"}}')
+    with pytest.raises(SettingsError, match="another entry 'mine'"):
+        export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores)
+
+
+def test_the_ending_must_fit(tmp_path):
+    dataset = Dataset(samples.messages(tmp_path), tmp_path)
+    scores = score_all(dataset, tmp_path / "run").read_scores()
+    with pytest.raises(SettingsError, match=r"expected a name that ends in \.parquet"):
+        export_rows(dataset, np.arange(2), tmp_path / "x.json", to="trl", scores=scores)
+
+
+def test_tars_and_tables_are_the_same_bytes_again(tmp_path):
+    dataset = Dataset(samples.openai(tmp_path))
+    scores = score_all(dataset, tmp_path / "run").read_scores()
+    for to in ("webdataset", "parquet"):
+        outs = [tmp_path / f"{n}{ENDINGS[TARGETS[to].layout]}" for n in range(2)]
+        for out in outs:
+            export_rows(dataset, np.arange(2), out, to=to, scores=scores)
+        assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_scores_joined_to_rows_of_json(tmp_path):
+    samples.write_image(tmp_path / "coco" / "x.png")
+    location = samples.llava(tmp_path)
+    rows = [*json.loads(location.read_bytes()), {"conversations": "broken"}]
+    dataset = Dataset(write_list(location, rows), tmp_path)
+    run = score_all(dataset, tmp_path / "run")
+    assert export_scores(open_scored(run), run, tmp_path / "out.parquet") == 3
+    table = datasets.Dataset.from_parquet(str(tmp_path / "out.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert table["score_delta"] == [0.0, 1.0, None]
+    assert table["score_status"] == ["ok", "ok", "failed"]
+    assert [json.loads(raw) for raw in table["raw"]] == rows
+    assert table[0]["images"][0].size == (8, 6)
+    assert table["messages"][1][1]["content"][0]["text"] == "Hello!"
+
+
+def test_scores_joined_to_a_table_keep_its_columns(tmp_path):
+    dataset = Dataset(samples.arrow(tmp_path))
+    run = score_all(dataset, tmp_path / "run")
+    export_scores(open_scored(run), run, tmp_path / "out")
+    loaded = datasets.load_from_disk(tmp_path / "out")
+    assert loaded.column_names[:5] == ["id", "images", "conversations", "data_source", "score_row"]
+    assert loaded["score_delta"] == [0.0, 1.0]
+    assert loaded[0]["images"][0].size == (8, 6)
+    with pytest.raises(SettingsError, match="isn't empty"):
+        export_scores(open_scored(run), run, tmp_path / "out")
+    joined = Dataset(tmp_path / "out")
+    assert [record.turns for record in joined] == [record.turns for record in dataset]
+    again = score_all(joined, tmp_path / "run2")
+    with pytest.raises(SettingsError, match=r"has the columns .*score_delta"):
+        export_scores(joined, again, tmp_path / "out2")
+
+
+def test_data_and_images_that_moved(tmp_path):
+    samples.write_image(tmp_path / "images" / "coco" / "x.png")
+    dataset = Dataset(samples.llava(tmp_path), tmp_path / "images")
+    run = score_all(dataset, tmp_path / "run")
+    data = dataset.path.rename(tmp_path / "moved.json")
+    images = (tmp_path / "images").rename(tmp_path / "pictures")
+    moved = open_scored(run, Place(data, images))
+    assert moved.load_image(next(iter(moved)).images[0]).size == (8, 6)
