@@ -7,8 +7,8 @@
 Scores rows of the embedded data with the embedded model. Each start of `delta-attnmask score` is killed at a moment
 drawn evenly from what an undisturbed start takes; then it is started again, until the run is complete. A complete run
 is compared with the undisturbed one, removed, and the next begins, until enough kills have hit. With `ray` the kill
-hits the driver or, as often, one of the worker processes, and then the driver goes on by itself. `ray-stub` has workers
-without a model on one cluster for all starts; all else is the same code.
+hits the driver or, three times as often, a worker process; then the driver goes on by itself, and is hit again.
+`ray-stub` has workers without a model on one cluster for all starts; all else is the same code.
 """
 
 import argparse
@@ -44,6 +44,7 @@ _PRELOADED = [
     "ray",
 ]
 _WORKER = "ray::_Actor"
+_OF_WORKERS = 0.75  # share of the kills that hit a worker, if there is one
 
 
 @dataclass
@@ -132,7 +133,7 @@ def disturbed(
     while not (out / "complete.json").exists():
         child = home.begin(out)
         tally.n_starts += 1
-        if tally.kills.total() < n_moments:
+        while child.is_alive() and tally.kills.total() < n_moments:
             child.join(chance.uniform(0, seconds))
             if child.is_alive():
                 tally.kills[kill_one(child, chance, home.is_ray)] += 1
@@ -148,7 +149,7 @@ def kill_one(child: ForkServerProcess, chance: random.Random, is_ray: bool) -> s
     """Kill the process itself or one of its workers, if there are any yet."""
     # of a cluster that stays, the workers are no children of the driver
     workers = [process for process in psutil.process_iter() if _is_worker(process)] if is_ray else []
-    if workers and chance.random() < 0.5:
+    if workers and chance.random() < _OF_WORKERS:
         chance.choice(workers).kill()
         return "worker"
     child.kill()

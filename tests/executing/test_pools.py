@@ -15,7 +15,6 @@ from delta_attnmask.executing.local import LocalPool
 from delta_attnmask.executing.ray import Cluster, ray_pool
 from tests.executing.workers import (
     FAULTS,
-    Done,
     Plan,
     WaitingWorker,
     fail,

@@ -62,9 +62,24 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
         processor = _load_processor(name, revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UnsupportedModelError(f"{name}: can't be loaded as an image-text or language model: {error}") from error
-    if not placement:
+    if placement:
+        refuse_offloaded(name, model)
+    else:
         model = model.to(chosen)
     return LoadedModel(name, model.eval(), processor)
+
+
+def refuse_offloaded(name: str, model: nn.Module) -> None:
+    """Raise UnsupportedModelError where accelerate left parts outside the GPUs, to be fetched at every forward."""
+    sizes = dict.fromkeys((False, True), 0)
+    for parameter in model.parameters():
+        sizes[parameter.is_meta] += parameter.numel()
+    if sizes[True]:
+        share = sizes[True] / sum(sizes.values())
+        raise UnsupportedModelError(
+            f"{name}: {share:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
+            "--gpus-per-worker), or --dtype bfloat16"
+        )
 
 
 @contextmanager
