@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
 from delta_attnmask.evaluating import answering
 from delta_attnmask.evaluating.answering import EvaluationPlan
+from delta_attnmask.evaluating.drafting import TokenGuesses
 from delta_attnmask.evaluating.generating import Generator, Opening, _plain_generation
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.evaluating.questions import encode_questions
@@ -341,6 +342,28 @@ def test_a_row_that_the_model_refuses_takes_no_other_with_it(
     failed = [line for line in answers(folder) if line["status"] == "failed"]
     assert {line["row"] for line in failed} == {2}
     assert {line["reason"] for line in failed} == {"the model refuses the row: too odd"}
+
+
+def test_a_model_whose_batches_change_its_losses_runs_row_by_row(
+    embedded_model: LoadedModel,
+    dataset: Dataset,
+    whole: EvaluationFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, sizes = answering.guess_tokens, []
+
+    def change(model: Any, inputs: Any, labels: torch.Tensor) -> list[TokenGuesses]:
+        sizes.append(len(labels))
+        return [TokenGuesses(one.loss + len(labels), one.likeliest) for one in original(model, inputs, labels)]
+
+    monkeypatch.setattr(answering, "guess_tokens", change)
+    told: list[str] = []
+    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN, on_check=told.append)
+    assert told == ["samples change each other in a batch, so they run one by one"]
+    assert sizes[0] == 2
+    assert set(sizes[1:]) == {1}
+    assert texts(folder) == [place for place in texts(whole) if place[2] is None]
 
 
 def test_a_model_that_refuses_every_row_ends_the_evaluation(

@@ -86,7 +86,14 @@ def evaluate(
             advance(progress.n_done, progress.n_rows, progress.n_failed_here)
 
         folder = evaluate_dataset(
-            loaded, dataset, out, plan, unit_rows=unit_rows, command=tuple(sys.argv), on_progress=on_progress
+            loaded,
+            dataset,
+            out,
+            plan,
+            unit_rows=unit_rows,
+            command=tuple(sys.argv),
+            on_check=lambda line: print(f"model: {line}", file=sys.stderr),
+            on_progress=on_progress,
         )
     _print_report(json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8")))
     print(f"Wrote {folder.path / 'evaluation.json'}; next: delta-attnmask compare {folder.path} OTHER")

@@ -13,7 +13,7 @@ import torch
 from delta_attnmask.errors import RowError
 from delta_attnmask.evaluating.drafting import TokenGuesses, draft_answer, guess_tokens, mean_loss
 from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
-from delta_attnmask.evaluating.halving import run_halving
+from delta_attnmask.evaluating.halving import FATAL, run_halving
 from delta_attnmask.evaluating.normalising import normalise
 from delta_attnmask.evaluating.predictions import Prediction
 from delta_attnmask.evaluating.questions import Question, encode_questions
@@ -22,6 +22,7 @@ from delta_attnmask.evaluating.turns import Turns
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
+from delta_attnmask.modeling.selfcheck import tolerance
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.dataset import Dataset
@@ -86,6 +87,7 @@ class UnitAnswerer:
         self.loaded, self.encoder, self.plan, self.limit = loaded, encoder, plan, limit
         self.batch_tokens = plan.batch_tokens
         self._dataset, self._lenders = dataset, lenders
+        self._is_checked = False
         self._image_cost = image_cost(examine(loaded.model))
         self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
@@ -117,6 +119,27 @@ class UnitAnswerer:
         except RowError as error:
             return str(error)
 
+    def check_batching(self, unit: PreparedUnit) -> str | None:
+        """Once: go on with batches of one where two samples together have other losses than alone; tells so then."""
+        samples = list({id(question.sample): question.sample for question in unit.questions}.values())
+        alike = [sample for sample in samples if sample.inputs.keys() == samples[0].inputs.keys()][:2]
+        if self._is_checked or len(alike) < 2:
+            return None
+        self._is_checked = True
+        try:
+            together = self._guesses(alike)
+            alone = [self._guesses([sample])[0] for sample in alike]
+        except FATAL:
+            raise
+        except Exception:  # noqa: BLE001 - a model's code may raise anything; the row's own run tells it
+            return None
+        pairs = zip(together, alone, strict=True)
+        difference = max(float((one.loss.nanmean() - other.loss.nanmean()).abs()) for one, other in pairs)
+        if difference <= tolerance(self.loaded.dtype):
+            return None
+        self.batch_tokens = 1
+        return "samples change each other in a batch, so they run one by one"
+
     def compute(self, unit: PreparedUnit) -> tuple[list[Prediction], float]:
         """The unit's lines in input order, and the seconds that they took."""
         started = time.monotonic()
@@ -135,17 +158,19 @@ class UnitAnswerer:
         samples = [asking[0].sample for asking in askers.values()]
 
         def run(batch: list[EncodedSample]) -> None:
-            collated = collate(batch, self.encoder.pad_token_id)
-            collated = replace(collated, inputs=with_positions(self.loaded.model, collated.inputs))
-            collated = collated.to(self.loaded.device, self.loaded.dtype)
-            guesses = guess_tokens(self.loaded.model, collated.inputs, collated.labels)
-            found.guesses.update({id(sample): guess for sample, guess in zip(batch, guesses, strict=True)})
+            found.guesses.update(zip(map(id, batch), self._guesses(batch), strict=True))
 
         def on_failure(sample: EncodedSample, reason: str) -> None:
             found.failures.update({_place(question): reason for question in askers[id(sample)]})
 
         for batch in plan_batches(samples, self.batch_tokens, self._image_cost):
             run_halving(batch, run, on_failure, partial(self._shrink, max(sample.n_tokens for sample in batch)))
+
+    def _guesses(self, batch: list[EncodedSample]) -> list[TokenGuesses]:
+        collated = collate(batch, self.encoder.pad_token_id)
+        collated = replace(collated, inputs=with_positions(self.loaded.model, collated.inputs))
+        collated = collated.to(self.loaded.device, self.loaded.dtype)
+        return guess_tokens(self.loaded.model, collated.inputs, collated.labels)
 
     def _generate(self, unit: PreparedUnit, stops: frozenset[int], found: _Found) -> None:
         torch.manual_seed(self.plan.seed + unit.index)  # for sampling; a unit gives the same whenever it is run

@@ -35,11 +35,13 @@ def evaluate_dataset(
     *,
     unit_rows: int = UNIT_ROWS,
     command: tuple[str, ...] = (),
+    on_check: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> EvaluationFolder:
     """Answer every row of `dataset` into the folder `out`, or finish what an earlier call began there.
 
-    on_progress is called after each unit. Returns the complete evaluation; its figures are in OUT/evaluation.json.
+    on_check is given a line where the model can't run in batches; on_progress is called after each unit.
+    Returns the complete evaluation; its figures are in OUT/evaluation.json.
     Raises UnsupportedModelError where the model can't answer, ArtifactError where `out` belongs to another evaluation
     or is in use, DataError where the file is broken, SettingsError for numbers out of range.
     """
@@ -54,7 +56,7 @@ def evaluate_dataset(
         n_before = manifest.n_rows - sum(len(manifest.rows_of(unit)) for unit in to_do)
         n_here = n_failed = 0
         prepare = partial(_prepare, answerer, dataset, folder)
-        for unit, lines, seconds in run_units(to_do, prepare, partial(_compute, answerer)):
+        for unit, lines, seconds in run_units(to_do, prepare, partial(_compute, answerer, on_check)):
             if n_here == 0:
                 _require_some_success(lines)
             folder.write_unit(unit, lines, seconds)
@@ -146,8 +148,12 @@ def _prepare(answerer: UnitAnswerer, dataset: Dataset, folder: EvaluationFolder,
     return answerer.prepare(unit, dataset.records(rows.start, rows.stop))
 
 
-def _compute(answerer: UnitAnswerer, unit: PreparedUnit) -> tuple[int, list[Prediction], float]:
+def _compute(
+    answerer: UnitAnswerer, on_check: Callable[[str], None], unit: PreparedUnit
+) -> tuple[int, list[Prediction], float]:
     try:
+        if (line := answerer.check_batching(unit)) is not None:
+            on_check(line)
         return unit.index, *answerer.compute(unit)
     except torch.AcceleratorError as error:
         raise DeltaAttnMaskError(
