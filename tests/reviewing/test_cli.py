@@ -59,6 +59,12 @@ def test_results_as_json(begun, capsys):
     assert set(found) == {"review", "n_drawn", "questions", "raters"}
 
 
+def test_the_report_takes_no_review_of_another_run(begun, scored, tmp_path, capsys):
+    arguments = [scored / "another", "--review", begun[-1], "-o", tmp_path / "report.html"]
+    assert call("report", *arguments) == 2
+    assert "the review is of another run" in capsys.readouterr().err
+
+
 def test_label_studio_and_back(begun, capsys, tmp_path):
     assert call("review", *begun, "--export", "label-studio") == 0
     assert "review.sqlite.label-studio.xml" in capsys.readouterr().out

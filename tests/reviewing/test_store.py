@@ -1,13 +1,17 @@
 """The review's file: rows are only added, each answer once, by many at a time, and durably."""
 
+import secrets
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain, product, zip_longest
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.reviewing.begin import Wanted, begin_review
@@ -76,6 +80,28 @@ def test_undo_goes_back_one_by_one(filled):
     assert filled.answers(ann) == {(0, "correctness"): "unknown"}
     with closing(raw(filled)) as connection:
         assert connection.execute("SELECT count(*) FROM judgement").fetchone() == (5,)
+
+
+ACTS = st.lists(st.sampled_from([*product(range(2), ("clarity", "overall"), ("first", "equal")), None]), max_size=8)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ACTS, ACTS)
+def test_any_order_of_answers_and_undoings(store, anns, bens):
+    """Two raters in turns, against two plain lists of what stands."""
+    raters = [store.enter(secrets.token_hex(8)) for _ in range(2)]
+    standing: list[dict[tuple[int, str], str]] = [{}, {}]
+    turns = zip_longest([(0, act) for act in anns], [(1, act) for act in bens])
+    for who, act in filter(None, chain.from_iterable(turns)):
+        if act is None:
+            store.undo(raters[who], secrets.token_hex(8))
+            standing[who] = dict(list(standing[who].items())[:-1])
+        else:
+            position, question, answer = act
+            store.judge(raters[who], store.pairs()[position], question, answer, secrets.token_hex(8))
+            standing[who].pop((position, question), None)
+            standing[who][position, question] = answer
+    assert [store.answers(rater) for rater in raters] == standing
 
 
 def test_undo_is_the_raters_own(filled):
@@ -208,6 +234,13 @@ def test_what_is_no_review(tmp_path, run, scored):
     with pytest.raises(SettingsError, match="expected the file that `select` wrote"):
         begin_review(run, tmp_path / "new.sqlite", Wanted())
     assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_a_review_of_another_version(store):
+    with closing(raw(store)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(ArtifactError, match=r"another version \(99\)"):
+        ReviewStore.open(store.path)
 
 
 def test_a_file_whose_writing_was_cut_off_is_begun_anew(tmp_path, run, scored):

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,26 +71,23 @@ class ReviewStore:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._lock = threading.Lock()
-        try:
-            mode = "rwc" if create else "rw"
+        address = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+        with self._named_errors():
             self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_S,
-                isolation_level=None,
-                check_same_thread=False,
+                address, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
-            self._prepare()
-        except sqlite3.Error as error:
-            raise ArtifactError(
-                f"{path} can't be opened as a review: {error}; `delta-attnmask review RUN --out` makes one"
-            ) from error
+            with ExitStack() as closing:
+                closing.callback(self._connection.close)
+                self._prepare()
+                closing.pop_all()
 
     def _prepare(self) -> None:
-        (found,) = self._connection.execute("PRAGMA application_id").fetchone()
-        (n_tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if n_tables and found != _APPLICATION_ID:
-            raise ArtifactError(f"{self.path} is a database, but not of a review; choose another file")
+        found = [self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")]
+        if self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            if found[0] != (_APPLICATION_ID,):
+                raise ArtifactError(f"{self.path} is a database, but not of a review; choose another file")
+            if found[1] != (_SCHEMA,):
+                raise ArtifactError(f"{self.path} is a review of another version ({found[1][0]}); expected {_SCHEMA}")
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
 
@@ -237,7 +234,7 @@ class ReviewStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise ArtifactError(f"{self.path}: {error}") from error
+            raise ArtifactError(f"review {self.path} can't be used: {error}") from error
 
 
 def _append(

@@ -18,8 +18,14 @@
     byId("trouble").hidden = text === "";
   };
 
+  // The page's own policy, no referrer at all, may make a browser withhold the origin that the server asks for.
   const post = (path, values) =>
-    fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) });
+    fetch(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(values),
+      referrerPolicy: "same-origin",
+    });
 
   // Tries until the server has it; the nonce keeps an answer from counting twice. Null where trying again can't help.
   const deliver = async (path, values) => {
