@@ -9,6 +9,7 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.run import read_calibration
 from delta_attnmask.cli import main
 from delta_attnmask.embedded import export
+from delta_attnmask.errors import ArtifactError
 from delta_attnmask.settings import MaskSettings
 
 
@@ -24,9 +25,23 @@ def test_demo_on_few_rows_says_that_it_is_not_calibrated(tmp_path: Path, capsys:
     assert "too few to calibrate on" in printed.err
     assert "defect-free random (oracle)" in printed.out
     assert "paper's plain delta" in printed.out
+    assert f"Wrote {tmp_path / 'report.html'}" in printed.out
+    assert "Where the model looked" in (tmp_path / "report.html").read_text()
     run = RunFolder.open(tmp_path / "run")
     assert run.is_complete
     assert run.manifest.settings["form"] == "relative_delta"
+
+
+def test_demo_without_a_report_keeps_its_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(request: object) -> None:
+        raise ArtifactError("the disk is full")
+
+    monkeypatch.setattr("delta_attnmask.reporting.report.make_report", fail)
+    assert run_command("demo", "--out", str(tmp_path), "--limit", "8") == 0
+    assert "No report could be written: the disk is full" in capsys.readouterr().out
+    assert RunFolder.open(tmp_path / "run").is_complete
 
 
 def test_demo_export_writes_what_the_other_commands_take(tmp_path: Path) -> None:

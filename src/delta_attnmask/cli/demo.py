@@ -16,6 +16,7 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.reading.dataset import Dataset
@@ -29,6 +30,7 @@ from delta_attnmask.settings import PRESETS
 
 _KEEP = Budget.parse("20%")
 _PAPER = "paper_delta"
+_N_INSPECTED = 12  # samples of the report
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _write_report(run: RunFolder, out: Path) -> None:
 
     try:
         request = Request(run=run, selection=plan_selection(run, str(_KEEP)).selection)
-        lines = write_report(make_report(request), out)
+        lines = write_report(make_report(with_inspections(request, _N_INSPECTED)), out)
     except DeltaAttnMaskError as error:
         lines = [f"No report could be written: {error}"]
     print("", *lines, sep="\n")

@@ -1,16 +1,23 @@
 """`delta-attnmask report`: one HTML page about a run and what is selected of it."""
 
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.audit import require_rate
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selecting.plan import plan_selection
 from delta_attnmask.selection import Selection
+from delta_attnmask.settings import MaskSettings
+
+if TYPE_CHECKING:
+    from delta_attnmask.reporting.inspection import Inspection
+    from delta_attnmask.reporting.report import Request
 
 
 def report(
@@ -29,6 +36,7 @@ def report(
     train_rate: float | None = None,
     epochs: float = 1.0,
     cards: int = 120,
+    inspect: int = 0,
     figures: Path | None = None,
 ) -> None:
     """Write one HTML page that says what was scored, what is kept and why, and shows samples.
@@ -63,12 +71,14 @@ def report(
         How many times training sees each row.
     cards
         Samples in the gallery, at most 500; each of its five groups gets a fifth.
+    inspect
+        Show where the model looked in so many of the samples; this loads the model.
     figures
         Folder for every figure as SVG and PNG, for papers.
     """
     require_rate(train_rate)
-    if cards < 1:
-        raise SettingsError(f"cards={cards}: expected at least 1")
+    if cards < 1 or inspect < 0:
+        raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
     from delta_attnmask.reporting.evidence import read_evidence
     from delta_attnmask.reporting.report import Request, make_report, write_report
     from delta_attnmask.reviewing.results import read_results
@@ -88,8 +98,29 @@ def report(
         sections=() if review is None else (review_section(read_results(review), folder),),
         n_cards=cards,
     )
+    if inspect:
+        request = with_inspections(request, inspect)
     for line in write_report(make_report(request), out, figures):
         print(line)
+
+
+def with_inspections(request: "Request", n_rows: int) -> "Request":
+    """The same with inspections of some rows, by the run's own model and settings."""
+    from delta_attnmask.inspecting.inspect import Inspector
+    from delta_attnmask.inspecting.page import STYLE, render_fragment
+    from delta_attnmask.modeling.load import load_model
+
+    manifest = request.run.manifest
+    images = request.images or (Path(manifest.images) if manifest.images else None)
+    dataset = Dataset(request.data or Path(manifest.data), images, format=manifest.format)
+    known = {field.name for field in fields(MaskSettings)}
+    mask = MaskSettings.from_dict({name: value for name, value in manifest.settings.items() if name in known})
+    inspector = Inspector(load_model(manifest.model, dtype=manifest.settings["dtype"]), dataset, mask)
+
+    def inspect(row: int) -> "Inspection":
+        return render_fragment(inspector.inspect_rows([row])[0])
+
+    return replace(request, inspect=inspect, n_inspected=n_rows, styles=(STYLE,))
 
 
 def _read_or_plan(folder: RunFolder, selection: Path | None, keep: str, by: str | None) -> Selection | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 import pyarrow as pa
@@ -124,11 +125,17 @@ def open_reader(open_dataset: Callable[[], Dataset], problem: str = "") -> Reade
 
 
 def make_cards(
-    scores: pa.Table, standing: Standing | None, reader: Reader, n_cards: int, inspect: Inspect | None = None
+    scores: pa.Table,
+    standing: Standing | None,
+    reader: Reader,
+    n_cards: int,
+    inspect: Inspect | None = None,
+    n_inspected: int = 20,
 ) -> list[Card]:
     """At most `n_cards` cards, the groups of GROUPS alike, in the order of the groups.
 
-    scores: of all rows. standing: None if no row can be kept. inspect: gives what is shown below a row's card.
+    scores: of all rows. standing: None if no row can be kept. inspect: gives what is shown below a row's card, asked
+    for `n_inspected` of them, from each group alike.
     """
     n_each = max(1, min(n_cards, MAX_CARDS) // len(GROUPS))
     cards = [] if standing is None else _candidate_cards(standing, n_each)
@@ -136,7 +143,8 @@ def make_cards(
     keys = scores["key"].take([card.row for card in cards]).to_pylist()
     for card, key in sorted(zip(cards, keys, strict=True), key=lambda pair: pair[0].row):  # as the file is laid out
         reader.fill(card, key)
-        if inspect is not None and card.turns:
+    if inspect is not None:
+        for card in _take_turns([card for card in cards if card.turns], n_inspected):
             card.inspection = inspect(card.row)
     return cards
 
@@ -170,6 +178,13 @@ def explain(standing: Standing, position: int) -> str:
     if value < cut:
         return f"Left: {where}, below the lowest kept score of {write_number(float(cut))}."
     return f"Left: {where}; it is not below the lowest kept score, but {_why_passed_over(standing)}."
+
+
+def _take_turns(cards: Sequence[Card], n: int) -> list[Card]:
+    """The first card of each group, then the second of each, until there are `n`."""
+    groups = [[card for card in cards if name in card.groups] for name in GROUPS]
+    in_turn = [card for cards_of_turn in zip_longest(*groups) for card in cards_of_turn if card is not None]
+    return list({card.row: card for card in in_turn}.values())[:n]
 
 
 def _candidate_cards(standing: Standing, n_each: int) -> list[Card]:

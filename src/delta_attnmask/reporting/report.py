@@ -37,7 +37,8 @@ class Request:
         `select` would keep.
     calibration: a folder or file; None for the run's own. data, images: None for those that were scored.
     sections: further parts, such as what a review found.
-    n_cards: samples in the gallery. inspect: gives what is shown below a row's card; styles: sheets that it needs.
+    n_cards: samples in the gallery.
+    inspect: gives what is shown below a row's card, for `n_inspected` of them; styles: sheets that it needs.
     """
 
     run: RunFolder
@@ -52,6 +53,7 @@ class Request:
     sections: tuple["Section", ...] = ()
     n_cards: int = 120
     inspect: Inspect | None = None
+    n_inspected: int = 20
     styles: tuple[str, ...] = ()
 
 
@@ -90,7 +92,7 @@ def make_report(request: Request) -> Report:
     n_failed = pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0
     headline = write_headline(run, standing, findings, audit, n_failed, is_written=request.is_written)
     reader = open_data(request)
-    cards = make_cards(scores, standing, reader, request.n_cards, request.inspect)
+    cards = make_cards(scores, standing, reader, request.n_cards, request.inspect, request.n_inspected)
     sections = list(_sections(request, scores, standing, audit, findings))
     html = render_page(
         "report.html",
