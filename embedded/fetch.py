@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,10 +92,10 @@ PACKAGES = (
 )
 
 
-def fetch_all(cache: Path = CACHE) -> dict[str, Path]:
+def fetch_all(cache: Path = CACHE, packages: Sequence[Package] = PACKAGES) -> dict[str, Path]:
     """Every package's unpacked folder by package name; what is already there is only checked."""
     cache.mkdir(parents=True, exist_ok=True)
-    return {package.name: _fetch(package, cache) for package in PACKAGES}
+    return {package.name: _fetch(package, cache) for package in packages}
 
 
 def _fetch(package: Package, cache: Path) -> Path:

@@ -1,0 +1,69 @@
+"""The evidence run: every method, control and rival at equal budgets, over seeds.
+
+    python -m benchmarks.suite.bases --lessons LESSONS --out BASE --minutes 25                    # once
+    python -m benchmarks.suite.bases --lessons LESSONS --out OTHER --shape slim --minutes 25      # once
+    python -m benchmarks.evidence --out DIR --base BASE --other OTHER --small
+
+It builds the suite, scores its pool with the product's own commands, trains, and writes results.csv, results.md and
+plots to DIR. Started again it goes on where it stopped. `--tune` chooses the recipe on the validation split, for random
+picks alone; the run refuses to start without that choice.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.suite.build import Sizes, build
+
+from .jobs import GROUPS, plan_jobs, run_all
+from .report import write_report
+from .scoring import score_pool
+from .training import Recipe
+from .tuning import tune
+from .workplace import Workplace, describe_machine, write_json
+
+SMALL, LARGE = Sizes(pool=160, dev=40, test=80), Sizes()
+BUDGETS = (0.05, 0.1, 0.2, 0.4)
+
+
+def main() -> None:
+    options = read_options()
+    place = Workplace(options.out, options.base, options.other)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not (place.suite / "suite.json").exists():
+        sizes = SMALL if options.small else LARGE
+        build(place.suite, Sizes(sizes.pool, sizes.dev, sizes.test, options.defects, options.skewed))
+    seconds = score_pool(place, options.device)
+    recipe_file = options.out / "recipe.json"
+    if options.tune or not recipe_file.exists():
+        tune(place, recipe_file, options.device)
+    recipe = Recipe(**json.loads(recipe_file.read_text())["recipe"])
+    groups = [group for group in options.group if group != "transfer" or options.other]
+    write_json(options.out / "machine.json", describe_machine() | {"recipe": asdict(recipe), "scoring_s": seconds})
+    run_all(place, plan_jobs(groups, options.seeds, BUDGETS), recipe, options.device, options.processes)
+    write_report(place)
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True, help="the model that scores and is trained")
+    parser.add_argument("--other", type=Path, help="a model that is trained on what the base has selected")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--small", action="store_true", help="160 rows a source, for 2 cores")
+    size.add_argument("--large", action="store_true", help="1,500 rows a source, for a GPU")
+    parser.add_argument("--group", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--defects", type=float, default=0.5, help="share of the pool with a planted defect")
+    parser.add_argument("--skewed", action="store_true", help="sources of very different sizes")
+    parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else 2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tune", action="store_true", help="choose the recipe anew")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

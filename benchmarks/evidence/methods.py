@@ -1,0 +1,133 @@
+"""Every way of choosing rows, by name: `score/rule`, or a control's name.
+
+Scores and rules are the product's own. `quota` is the quota that `select` chooses for the calibrated score on this
+pool; rivals get the very same one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.calibrating.separation import auroc
+from delta_attnmask.selecting.auto import read_calibrated
+from delta_attnmask.selecting.clusters import COLUMN, default_clusters, with_clusters
+from delta_attnmask.selecting.columns import ranking_values
+from delta_attnmask.selecting.embeddings import read_embeddings
+from delta_attnmask.selecting.mix import MIX_COLUMNS, distortion
+from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selecting.quota import keep_within_strata
+from delta_attnmask.selecting.rules import Candidates
+from delta_attnmask.selecting.select import find_candidates, select_rows
+from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.selection import Budget
+from delta_attnmask.settings import PRESETS
+
+from .workplace import Workplace
+
+Rows = NDArray[np.int64]
+RIVALS = ("low_loss", "el2n", "image_gain", "ifd", "irs", "mid_perplexity", "long_answer")
+CONTROLS = ("full", "random", "oracle", "diversity")
+SEEDED = ("random", "oracle", "diversity")  # whose picks depend on the seed
+
+
+@dataclass(frozen=True)
+class ScoredPool:
+    """The pool's scores, of which `chosen` is the calibrated one, and the defects that nobody but this code knows."""
+
+    place: Workplace
+    scores: pa.Table
+    chosen: str
+    kind_of: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @cached_property
+    def kinds(self) -> NDArray[np.str_]:
+        """Each row's defect, "" for good rows."""
+        return np.array([self.kind_of.get(row, "") for row in range(len(self))])
+
+    @cached_property
+    def quota(self) -> tuple[str, ...]:
+        """The columns of the quota that `select` takes by itself at 20 %."""
+        selection = plan_selection(RunFolder.open(self.place.scored), "20%").selection
+        return tuple(selection.options.get("columns", ()))
+
+    def values(self, score: str) -> NDArray[np.float64]:
+        """A score of every row; NaN or infinite where a row can't be kept."""
+        return ranking_values(self.scores, self.chosen if score == "chosen" else score)
+
+    def pick(self, method: str, budget: float, seed: int) -> Rows:
+        """The rows that a method keeps of the pool at a budget, a share."""
+        n_keep = round(budget * len(self))
+        rng = np.random.default_rng(1000 + seed)
+        if method == "full":
+            return np.arange(len(self))
+        if method == "random":
+            return rng.permutation(len(self))[:n_keep]
+        if method == "oracle":
+            good = np.flatnonzero(self.kinds == "")
+            return rng.permutation(good)[:n_keep]
+        if method == "diversity":
+            return self._diverse(n_keep, seed)
+        return self._select(method, n_keep)
+
+    def _select(self, method: str, n_keep: int) -> Rows:
+        score, _, rule = method.partition("/")
+        column = self.chosen if score == "chosen" else score
+        if score == "chosen" and rule == "select":
+            return plan_selection(RunFolder.open(self.place.scored), str(n_keep)).selection.rows
+        columns = {"top": (), "quota": self.quota, "source": ("source",), "source-answer": MIX_COLUMNS}[rule]
+        n_possible = len(find_candidates(self.scores, column))
+        told = {"rule": "quota", "columns": columns} if columns else {"rule": "top"}
+        return select_rows(self.scores, Budget(n_rows=min(n_keep, n_possible)), column=column, **told).rows
+
+    def _diverse(self, n_keep: int, seed: int) -> Rows:
+        """The same number of every cluster of embeddings, at random: no score."""
+        folder = RunFolder.open(self.place.scored)
+        values = np.random.default_rng(seed).random(len(self))
+        candidates = with_clusters(
+            Candidates(values, self.scores, None, lambda positions: read_embeddings(folder, positions)),
+            default_clusters(len(self)),
+            seed,
+        )
+        return keep_within_strata(candidates, n_keep, columns=(COLUMN,), temperature=100.0).positions
+
+    def mix_distortion(self, picks: Rows) -> float:
+        """Total variation distance of the picks' mix of sources and answer types from the pool's."""
+        return distortion(strata_of(self.scores, MIX_COLUMNS), picks)
+
+    def separation(self, score: str) -> dict[str, float]:
+        """AUROC of good rows above defective ones: pooled, mean within sources, and by kind."""
+        values = np.nan_to_num(self.values(score), neginf=-1e30, posinf=1e30)
+        is_good, sources = self.kinds == "", np.array(self.scores["source"].to_pylist())
+        within = [
+            auroc(values[is_good & (sources == s)], values[~is_good & (sources == s)]) for s in np.unique(sources)
+        ]
+        by_kind = {
+            str(kind): auroc(values[is_good], values[self.kinds == kind]) for kind in np.unique(self.kinds) if kind
+        }
+        return {"pooled": auroc(values[is_good], values[~is_good]), "within": float(np.mean(within)), **by_kind}
+
+
+def read_pool(place: Workplace) -> ScoredPool:
+    """The scores with the paper's delta and the random tokens' score as columns."""
+    folder = RunFolder.open(place.scored)
+    scores = folder.read_scores()
+    calibrated = read_calibrated(place.scored)
+    chosen = calibrated.form if calibrated else str(folder.manifest.settings["form"])
+    forms = {"paper": (place.paper, PRESETS["paper"].form), "random_tokens": (place.random_tokens, chosen)}
+    for name, (run, form) in forms.items():
+        values = ranking_values(RunFolder.open(run).read_scores(), form)
+        scores = scores.append_column(name, pa.array(values, pa.float64()))
+    kinds = {int(row): kind for row, kind in json.loads((place.suite / "defects.json").read_text()).items()}
+    if scores["row"].to_pylist() != list(range(len(scores))):
+        raise ValueError("the scores aren't in the pool's order")
+    return ScoredPool(place, scores, chosen, kinds)

@@ -1,0 +1,189 @@
+"""Finetunes a base on picked rows and measures exact match, with one of six augmentations.
+
+The vision tower is frozen and its features are cached (see `benchmarks.suite.cached`); projector and decoder train.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.suite.cached import (
+    Batch,
+    Rows,
+    answer_loss,
+    embed,
+    exact_match,
+    gather,
+    make_rows,
+    plan_batches,
+    speed_up,
+)
+from delta_attnmask.settings import MaskSettings
+from delta_attnmask.training.masked_states import StateMasking, masked_states
+from delta_attnmask.training.settings import AugmentationSettings
+
+AUGMENTATIONS = ("none", "twice", "masked", "random-tokens", "dropout", "neftune")
+NEFTUNE_ALPHA = 5.0  # the paper's default (arXiv:2310.05914)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every method is trained: the same for all, chosen on the validation split for random picks alone."""
+
+    lr: float = 1e-3
+    epochs: int = 4
+    batch: int = 16
+    probability: float = 0.5  # of a sample being augmented
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of the suite for one base, with each row's source."""
+
+    rows: Rows
+    sources: list[str]
+
+
+def read_split(model: nn.Module, tokenizer: object, suite: Path, name: str) -> Split:
+    """A split's rows with the features of its pictures."""
+    entries = json.loads((suite / f"{name}.json").read_text())
+    pixels = []
+    for entry in entries:
+        with PILImage.open(suite / "images" / entry["image"]) as picture:
+            pixels.append(np.asarray(picture.convert("RGB")))
+    texts = [
+        (turns[0]["value"].removeprefix("<image>\n"), turns[1]["value"])
+        for turns in (entry["conversations"] for entry in entries)
+    ]
+    rows = make_rows(model.model.vision_tower, tokenizer, texts, pixels)  # type: ignore[union-attr,arg-type]
+    return Split(rows, [entry["source"] for entry in entries])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training took."""
+
+    n_steps: int
+    seconds: float
+
+
+def finetune(
+    model: nn.Module,
+    rows: Rows,
+    recipe: Recipe,
+    seed: int,
+    *,
+    n_steps: int | None = None,
+    augmentation: str = "",
+    mask: MaskSettings | None = None,
+) -> Trained:
+    """Train in place: AdamW, warm-up and cosine, the loss on answer tokens.
+
+    n_steps: how many; the recipe's epochs if not given. augmentation: a name of AUGMENTATIONS, or "" for the short way
+    through the language model alone, which gives the same loss as "none". "twice" sees every row plain and masked, in
+    half as many epochs.
+    """
+    speed_up(model)
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    if augmentation == "twice":
+        plan = [part for _ in range(max(1, recipe.epochs // 2)) for part in _twice(rows, recipe.batch, rng)]
+    else:
+        plan = [(which, None) for _ in range(recipe.epochs) for which in plan_batches(rows, recipe.batch, rng)]
+    while n_steps is not None and len(plan) < n_steps:
+        plan += [(which, None) for which in plan_batches(rows, recipe.batch, rng)]
+    plan = plan[:n_steps]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    model.train()
+    with ExitStack() as stack:
+        step_loss = _loss_of(stack, model, recipe, augmentation, seed, mask)
+        for step, (which, is_second) in enumerate(plan):
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * min(1, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / len(plan)))
+            step_loss(gather(rows, which.tolist()), is_second).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return Trained(len(plan), time.perf_counter() - started)
+
+
+def accuracies(model: nn.Module, split: Split) -> dict[str, float]:
+    """Exact match by source, and the mean over sources."""
+    is_right, sources = exact_match(model, split.rows), np.array(split.sources)
+    found = {str(source): float(is_right[sources == source].mean()) for source in np.unique(sources)}
+    return {"mean": float(np.mean(list(found.values()))), **found}
+
+
+def _twice(rows: Rows, size: int, rng: np.random.Generator) -> Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """One epoch over every row twice, with True where it is the masked copy."""
+    doubled = rows.take([*range(len(rows)), *range(len(rows))])
+    return [(which % len(rows), which >= len(rows)) for which in plan_batches(doubled, size, rng)]
+
+
+class _loss_of:
+    """The loss of a batch under an augmentation; whatever is attached to the model leaves with the stack."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        model: nn.Module,
+        recipe: Recipe,
+        augmentation: str,
+        seed: int,
+        mask: MaskSettings | None,
+    ) -> None:
+        self._model, self._augmentation = model, augmentation
+        self._masking: StateMasking | None = None
+        if augmentation in ("twice", "masked", "random-tokens", "dropout"):
+            settings = AugmentationSettings(
+                mask=_with_order(mask or MaskSettings(), augmentation),
+                probability=1.0 if augmentation == "twice" else recipe.probability,
+                form="dropout" if augmentation == "dropout" else "mask",
+                seed=seed,
+            )
+            self._masking = stack.enter_context(masked_states(model, settings))
+
+    def __call__(self, batch: Batch, is_second: NDArray[np.bool_] | None) -> Tensor:
+        if not self._augmentation:
+            return answer_loss(self._model, batch)
+        device = self._model.lm_head.weight.device  # type: ignore[union-attr]
+        labels = torch.where(batch.is_answer, batch.tokens, -100).to(device)
+        inputs = {"attention_mask": batch.attention_mask.to(device), "use_cache": False}
+        if self._masking is not None:
+            inputs["masking_labels"] = labels
+            if is_second is not None:
+                inputs["masking_allowed"] = torch.from_numpy(is_second).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            embedded = embed(self._model, batch)
+            if self._augmentation == "neftune":
+                embedded = _noised(embedded, inputs["attention_mask"])
+            logits = self._model(inputs_embeds=embedded, **inputs).logits
+        is_answer = labels[:, 1:] != -100
+        return functional.cross_entropy(logits[:, :-1][is_answer].float(), labels[:, 1:][is_answer])
+
+
+def _with_order(mask: MaskSettings, augmentation: str) -> MaskSettings:
+    order = "random" if augmentation == "random-tokens" else mask.order
+    return MaskSettings(**{**mask.to_dict(), "order": order})
+
+
+def _noised(embedded: Tensor, attention_mask: Tensor) -> Tensor:
+    """Uniform noise of NEFTune's size on every token's embedding."""
+    n_values = attention_mask.sum(1, keepdim=True)[..., None] * embedded.shape[-1]
+    noise = torch.empty_like(embedded).uniform_(-1, 1)
+    return embedded + noise * (NEFTUNE_ALPHA / n_values.sqrt()) * attention_mask[..., None]
