@@ -21,6 +21,7 @@ def fused_attend(
     """
     if query.shape[-1] != value.shape[-1] or (mask is not None and is_causal):
         return None
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotating leaves them in float32
     if query.device.type == "cpu":
         return _cpu(query, key, value, _additive(mask, query), scale, is_causal)
     if query.device.type != "cuda":
