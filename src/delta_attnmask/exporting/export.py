@@ -70,7 +70,7 @@ def export_selection(
     """
     dataset = open_scored(run, place, with_images=to is not None)
     rows = selection.rows if order == "score" else np.sort(selection.rows)
-    done = export_rows(dataset, rows, out, to=to, scores=scores)
+    done = export_rows(dataset, rows, out, to=to, scores=run.read_scores(["n_turns"]))
     selection = _without(selection, done, to)
     note = note_path(out)
     write_text_atomically(note, write_note(selection, run, scores, order))
@@ -80,7 +80,7 @@ def export_selection(
 def export_rows(
     dataset: Dataset, rows: NDArray[np.int64], out: Path, *, to: TargetName | None, scores: pa.Table
 ) -> Converted:
-    """Write rows, in the order given, to `out`."""
+    """Write rows, in the order given, to `out`. scores: the column `n_turns` of all rows of the data."""
     _refuse_overwriting(out, dataset, is_file=to is not None or is_one_file(dataset))
     if to is None:
         export_native(dataset, rows, out)
