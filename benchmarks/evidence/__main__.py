@@ -36,10 +36,10 @@ def main() -> None:
     if not (place.suite / "suite.json").exists():
         sizes = SMALL if options.small else LARGE
         build(place.suite, Sizes(sizes.pool, sizes.dev, sizes.test, options.defects, options.skewed))
-    seconds = score_pool(place, options.device)
     recipe_file = options.out / "recipe.json"
     if options.tune or not recipe_file.exists():
         tune(place, recipe_file, options.device)
+    seconds = score_pool(place, options.device)
     recipe = Recipe(**json.loads(recipe_file.read_text())["recipe"])
     groups = [group for group in options.group if group != "transfer" or options.other]
     write_json(options.out / "machine.json", describe_machine() | {"recipe": asdict(recipe), "scoring_s": seconds})

@@ -13,8 +13,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.suite.bases import load
-from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.settings import MaskSettings
 
 from .methods import RIVALS, ScoredPool, read_pool
 from .training import AUGMENTATIONS, Recipe, Split, accuracies, finetune, read_split
@@ -76,7 +74,6 @@ class Worker:
     start: dict[str, torch.Tensor]
     splits: dict[str, Split]
     recipe: Recipe
-    mask: MaskSettings
 
     def run(self, job: Job, split: str = "test") -> dict[str, object]:
         """Train, measure, and tell."""
@@ -89,7 +86,7 @@ class Worker:
             trained = finetune(
                 self.model, self.splits["pool"].rows.take(picks), self.recipe, job.seed,
                 n_steps=n_20 if job.accounting == "steps" or job.group == "augmentation" else None,
-                augmentation=job.method if job.group == "augmentation" else "", mask=self.mask,
+                augmentation=job.method if job.group == "augmentation" else "", mask=self.pool.mask,
             )  # fmt: skip
             is_defect = self.pool.kinds[picks] != ""
             told |= {
@@ -104,16 +101,16 @@ class Worker:
         return asdict(job) | told
 
 
-def make_worker(place: Workplace, base: Path, recipe: Recipe, device: str, names: Sequence[str]) -> Worker:
+def make_worker(
+    place: Workplace, base: Path, recipe: Recipe, device: str, names: Sequence[str], pool: ScoredPool
+) -> Worker:
     """Load a base and the splits as it sees them."""
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
     model, tokenizer = load(base, device)
     there = [name for name in names if (place.suite / f"{name}.json").exists()]
     splits = {name: read_split(model, tokenizer, place.suite, name) for name in there}
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    settings = RunFolder.open(place.scored).manifest.settings
-    mask = MaskSettings(**{name: settings[name] for name in MaskSettings().to_dict()})
-    return Worker(read_pool(place), model, start, splits, recipe, mask)
+    return Worker(pool, model, start, splits, recipe)
 
 
 _workers: dict[Path, Worker] = {}  # of this process
@@ -124,7 +121,7 @@ def run_job(place: Workplace, recipe: Recipe, device: str, job: Job) -> dict[str
     base = place.other if job.group == "transfer" and place.other else place.base
     if base not in _workers:
         _workers.clear()  # a GPU or a small machine holds one
-        _workers[base] = make_worker(place, base, recipe, device, ("pool", "test", "shift"))
+        _workers[base] = make_worker(place, base, recipe, device, ("pool", "test", "shift"), read_pool(place))
     return _workers[base].run(job)
 
 

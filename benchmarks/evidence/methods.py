@@ -7,7 +7,7 @@ pool; rivals get the very same one.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -27,7 +27,7 @@ from delta_attnmask.selecting.rules import Candidates
 from delta_attnmask.selecting.select import find_candidates, select_rows
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Budget
-from delta_attnmask.settings import PRESETS
+from delta_attnmask.settings import PRESETS, MaskSettings
 
 from .workplace import Workplace
 
@@ -45,6 +45,7 @@ class ScoredPool:
     scores: pa.Table
     chosen: str
     kind_of: dict[int, str]
+    mask: MaskSettings = field(default_factory=MaskSettings)  # of the calibrated score
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -127,7 +128,21 @@ def read_pool(place: Workplace) -> ScoredPool:
     for name, (run, form) in forms.items():
         values = ranking_values(RunFolder.open(run).read_scores(), form)
         scores = scores.append_column(name, pa.array(values, pa.float64()))
-    kinds = {int(row): kind for row, kind in json.loads((place.suite / "defects.json").read_text()).items()}
     if scores["row"].to_pylist() != list(range(len(scores))):
         raise ValueError("the scores aren't in the pool's order")
-    return ScoredPool(place, scores, chosen, kinds)
+    settings = folder.manifest.settings
+    mask = MaskSettings(**{name: settings[name] for name in MaskSettings().to_dict()})
+    return ScoredPool(place, scores, chosen, read_defects(place), mask)
+
+
+def read_unscored_pool(place: Workplace) -> ScoredPool:
+    """The pool before any scoring: enough for random and defect-free picks."""
+    sources = [entry["source"] for entry in json.loads((place.suite / "pool.json").read_text())]
+    table = pa.table({"source": sources, "answer_type": [""] * len(sources)})
+    return ScoredPool(place, table, "", read_defects(place))
+
+
+def read_defects(place: Workplace) -> dict[int, str]:
+    """Row -> kind of its planted defect."""
+    found = json.loads((place.suite / "defects.json").read_text())
+    return {int(row): kind for row, kind in found.items()}
