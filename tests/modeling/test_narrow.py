@@ -26,7 +26,7 @@ class Counting(nn.Module):
 
 def test_only_the_positions_are_computed() -> None:
     module, states = Counting(), torch.randn(2, 5, 3)
-    with narrowed(module, POSITIONS):
+    with narrowed(module, POSITIONS, (2, 5)):
         output = module(states)
     assert module.shapes == [(1, 3, 3)]
     assert torch.equal(output[POSITIONS], states[POSITIONS] + 1)
@@ -36,7 +36,7 @@ def test_only_the_positions_are_computed() -> None:
 
 def test_other_calls_are_left_alone() -> None:
     module, states = Counting(), torch.randn(2, 5, 3)
-    with narrowed(module, POSITIONS):
+    with narrowed(module, POSITIONS, (2, 5)):
         assert torch.equal(module(states=states), states + 1)
         assert torch.equal(module(states[0]), states[0] + 1)
 

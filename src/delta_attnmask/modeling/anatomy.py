@@ -25,6 +25,7 @@ class Anatomy:
     backbones: the modules on the way from `head_owner` down to the decoder, itself included (OPT calls the last).
     last_block: the last block that may be masked; limit_reason says why not all.
     row_wise: the last block's feed-forward part, which treats each position alone; None where there is no such module.
+    runs_on_rows: whether the last block may be run again on the positions that are read alone, as a self-check found.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class Anatomy:
     last_block: int
     limit_reason: str
     row_wise: nn.Module | None
+    runs_on_rows: bool = False
 
     @property
     def n_blocks(self) -> int:

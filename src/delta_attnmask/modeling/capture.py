@@ -19,6 +19,7 @@ from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.attention.packed import packed_vision
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK, AttentionRecorder, recording
+from delta_attnmask.modeling.last_block import LastBlock, Rows
 from delta_attnmask.modeling.narrow import narrowed, replaced_forward
 from delta_attnmask.modeling.outputs import are_same, first_states, given_states, with_states
 from delta_attnmask.modeling.sharing import shared_images
@@ -55,6 +56,7 @@ class CapturedForward:
         self.answer_positions = roles.predicts_answer.nonzero(as_tuple=True)
         self._block_outputs: dict[int, Any] = {}
         self._calls: dict[str, Call] = {}
+        self._last_block: LastBlock | None = None  # where it runs on the rows alone
         self._passed_on: Tensor | None = None
         self._last_states: Tensor | None = None
         self._backbone: nn.Module | None = None
@@ -75,7 +77,22 @@ class CapturedForward:
 
     def final_rows(self) -> Tensor:
         """The decoder's output at the positions that predict an answer token; `[row, hidden]`."""
-        return self._rows(self._last_states)
+        if self._last_block is None:
+            return self._rows(self._last_states)
+        last = self._anatomy.n_blocks - 1
+        return self._decode(last, self._last_block.run(given_states(*self._calls["last block"])))[0]
+
+    def run_masked(self, block: int, is_masked: Tensor, fill: Tensor) -> Tensor:
+        """Run the blocks behind `block` with the states of masked positions replaced; `[row, hidden]`.
+
+        is_masked: `[batch, seq]`. fill: what replaces them, `[..., batch, 1, hidden]`; give the same tensor again where
+        it is the same, which spares a run of the last block.
+        Raises SettingsError in front of `first_block`.
+        """
+        if self._last_block is not None and block == self._anatomy.n_blocks - 2 >= self.first_block:
+            return self._decode(block + 1, self._last_block.run_masked(is_masked, fill))[0]
+        states = self.states[block]
+        return self.run_tail(block, torch.where(is_masked[..., None].to(states.device), fill, states))
 
     def run_tail(self, block: int, states: Tensor) -> Tensor:
         """Run the blocks behind `block` on `states` (as kept in `states[block]`); `[row, hidden]`.
@@ -87,15 +104,22 @@ class CapturedForward:
                 f"block={block}: the first that can be masked here is {self.first_block}, since this model "
                 "adds image features to the states between earlier blocks (deepstack)"
             )
-        blocks = self._anatomy.blocks
+        output = self._decode(block, states)
+        return self._rows(output) if self._last_block is None else output[0]
+
+    def _decode(self, block: int, states: Tensor) -> Tensor:
+        """The decoder's output if `block` had put out `states`; of the rows alone where the last block runs on them."""
+        blocks, last = self._anatomy.blocks, self._anatomy.n_blocks - 1
         args, kwargs = self._calls["decoder"]
         with ExitStack() as stack:
             for index in range(block + 1):
                 replacement = states if index == block else None
                 stub = _stub_block(self._block_outputs[index], replacement)
                 stack.enter_context(replaced_forward(blocks[index], stub))
-            output = self._anatomy.decoder(*args, **kwargs)
-        return self._rows(first_states(output))
+            if self._last_block is not None and block < last:
+                on_rows = _stub_block(self._block_outputs[last], self._last_block.run)
+                stack.enter_context(replaced_forward(blocks[last], on_rows))
+            return first_states(self._anatomy.decoder(*args, **kwargs))
 
     def answer_loss(self, rows: Tensor) -> Tensor:
         """Each sample's loss, mean over its answer tokens in nats, given `rows`; `[batch]`, float32."""
@@ -156,13 +180,18 @@ def captured_forward(
         recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
         forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
         if anatomy.row_wise is not None and anatomy.n_blocks - 1 not in blocks:
-            stack.enter_context(narrowed(anatomy.row_wise, forward.answer_positions))
+            shape = (labels.shape[0], labels.shape[1])
+            stack.enter_context(narrowed(anatomy.row_wise, forward.answer_positions, shape))
         stack.enter_context(packed_vision(anatomy.model, anatomy.decoder_config))
         stack.enter_context(shared_images(anatomy.model))
         with _capturing(anatomy, forward, blocks):
             recorder.is_recording = query_weights.shape[1] > 0
+            recorder.last_calls = []
             anatomy.model(**inputs, **_no_cache(anatomy.model))
             recorder.is_recording = False
+            if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
+                forward._last_block = _read_last_block(forward)
+            recorder.last_calls = None
         if query_weights.shape[1] and forward.n_recorded == 0:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
@@ -216,6 +245,7 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
 
     handles = [
         anatomy.decoder.register_forward_pre_hook(keep_call("decoder"), with_kwargs=True),
+        anatomy.blocks[-1].register_forward_pre_hook(keep_call("last block"), with_kwargs=True),
         anatomy.head_owner.register_forward_pre_hook(keep_call("head"), with_kwargs=True),
         *(
             block.register_forward_hook(keep_block(index), with_kwargs=True)
@@ -230,6 +260,15 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _read_last_block(forward: CapturedForward) -> LastBlock | None:
+    """The last block, unless its attention wasn't one call over the whole sequence."""
+    calls, block = forward._recorder.last_calls, forward._anatomy.blocks[-1]
+    if calls is None or len(calls) != 1 or calls[0] is None:
+        return None
+    rows = Rows.of(forward._roles.predicts_answer)
+    return LastBlock(block.forward, forward._recorder, forward._calls["last block"], calls[0], rows)
 
 
 @contextmanager
@@ -279,11 +318,17 @@ def _evaluating(anatomy: Anatomy) -> Iterator[None]:
             module.training = True
 
 
-def _stub_block(kept_output: Any, states: Tensor | None) -> Callable[..., Any]:
-    """A forward that returns what the block returned, with `states` in it or else the states that it is given."""
+def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | None) -> Callable[..., Any]:
+    """A forward that returns what the block returned, but for its states.
+
+    states: to return; None returns those that it is given, a function what that makes of them.
+    """
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return with_states(kept_output, given_states(args, kwargs) if states is None else states)
+        if isinstance(states, Tensor):
+            return with_states(kept_output, states)
+        given = given_states(args, kwargs)
+        return with_states(kept_output, given if states is None else states(given))
 
     return forward
 

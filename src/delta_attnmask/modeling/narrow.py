@@ -25,15 +25,16 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
 
 
 @contextmanager
-def narrowed(module: nn.Module, positions: Positions) -> Iterator[None]:
+def narrowed(module: nn.Module, positions: Positions, shape: tuple[int, int]) -> Iterator[None]:
     """Run `module`, which treats each position alone, on `positions` only; the others get zeros.
 
-    Calls of any other form than one tensor `[batch, seq, hidden]` to another are left as they are.
+    shape: batch and seq. Calls of any other form than one tensor `[batch, seq, hidden]` to another are left as they
+    are.
     """
     whole = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or args[0].ndim != 3:
+        if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or args[0].shape[:-1] != shape:
             return whole(*args, **kwargs)
         states: Tensor = args[0]
         places = tuple(index.to(states.device) for index in positions)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority, sample_seeds
-from delta_attnmask.masking.replace import replace_states
+from delta_attnmask.masking.replace import replacement_state
 from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
+from delta_attnmask.modeling.capture import captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
 from delta_attnmask.scoring.embeddings import middle_block, pool_states
 from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
@@ -121,13 +121,17 @@ def sweep_batch(
         values = forward.token_values(forward.final_rows(), {"loss": nats, **by_token})
         means = {name: roles.mean_by_sample(value) for name, value in values.items()}
         saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
+        fills = {
+            (block, how): replacement_state(forward.states[block], roles.is_token, how)
+            for block, how in {(block, s.replacement) for block, s in zip(blocks, grid, strict=True)}
+        }
         scores = []
         for settings, block in zip(grid, blocks, strict=True):
             eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
             ranked_by = priority(saliency[settings.queries], settings.order, seeds, roles.is_token)
             is_masked = choose_tokens(ranked_by, eligible, settings.fraction)
-            masked_loss = _masked_loss(forward, block, is_masked, roles, settings)
-            masked_loss = masked_loss.masked_fill(~eligible.any(-1), torch.nan)
+            rows = forward.run_masked(block, is_masked, fills[block, settings.replacement])
+            masked_loss = forward.answer_loss(rows).masked_fill(~eligible.any(-1), torch.nan)
             scores.append(BatchScore(means["loss"], masked_loss, saliency[settings.queries], is_masked))
     by_attention = {
         name: rival.value(saliency[pools[0]], roles)
@@ -147,13 +151,6 @@ def loss_batch(
     no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
     with captured_forward(anatomy, inputs, labels, no_pools, [], attention) as forward:
         return forward.answer_loss(forward.final_rows())
-
-
-def _masked_loss(
-    forward: CapturedForward, block: int, is_masked: Tensor, roles: TokenRoles, settings: MaskSettings
-) -> Tensor:
-    states = replace_states(forward.states[block], is_masked, roles.is_token, settings.replacement)
-    return forward.answer_loss(forward.run_tail(block, states))
 
 
 def _require_answers(roles: TokenRoles) -> None:

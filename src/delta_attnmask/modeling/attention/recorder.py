@@ -4,6 +4,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +19,28 @@ from delta_attnmask.modeling.attention.received import AttentionBackend, Receive
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
+StandIn = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value -> `[batch, seq, head, dim]`
 
 _active: list["AttentionRecorder"] = []  # those at work in nested forwards, the innermost last
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """What one block gives to attention.
+
+    query, key, value: `[batch, head, seq, dim]`; key and value may have fewer heads (grouped).
+    mask: None, boolean (True = may attend) or additive, broadcastable to `[batch, head, seq, seq]`.
+    softcap, sinks: as in `attend`.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    scale: float
+    is_causal: bool
+    softcap: float | None
+    sinks: Tensor | None
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -55,6 +76,8 @@ class AttentionRecorder:
     backend: "plain" never uses a fused kernel, "fused" sums its columns in torch, "triton" by the Triton kernel, "auto"
         takes the fastest. Softcaps and attention sinks are always plain, other masks than "causal" never go to Triton.
     backends: what ran, such as "cuda-triton". original: the model's own function.
+    last_calls: what the last block gave to attention, where a list is put here; None for one onto another sequence.
+    stand_in: takes the last block's queries, keys and values instead, and gives what attention shall return.
     """
 
     def __init__(self, blocks: nn.ModuleList, weights: Tensor, roles: TokenRoles, backend: AttentionBackend = "auto"):
@@ -62,8 +85,11 @@ class AttentionRecorder:
         self.original: AttentionFunction | None = None
         self.is_recording = False
         self.backends: set[str] = set()
+        self.last_calls: list[AttentionCall | None] | None = None
+        self.stand_in: StandIn | None = None
         self._backend = backend
         self._own = {id(module) for module in blocks.modules()}
+        self._last = {id(module) for module in blocks[-1].modules()}
         self._masks = MaskReader(roles)
 
     def __call__(
@@ -77,53 +103,63 @@ class AttentionRecorder:
         is_causal: bool | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
+        is_last = id(module) in self._last
+        if is_last and self.stand_in is not None:
+            return self.stand_in(query, key, value), None
         if not self._is_ours(module, query, key):
+            if is_last:
+                self._keep_last(None)
             function = self.original or _eager_function(module)
             return function(module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs)
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
         mask = _with_bias(attention_mask, kwargs.get("position_bias"))
         mask, causal = self._masks.simplify(mask, bool(causal) and attention_mask is None)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
-        fused = None
-        if softcap is None and sinks is None and self._backend != "plain":
-            fused = fused_attend(query, key, value, mask, scale=scale, is_causal=causal)
-        if fused is None:
-            output = self._attend_plainly(query, key, value, mask, scale, causal, softcap, sinks)
-        else:
-            output, lse = fused
-            self._note(query, key, lse, mask, scale, causal)
-        return output.transpose(1, 2).contiguous(), None
+        call = AttentionCall(query, key, value, mask, scale, causal, kwargs.get("softcap"), kwargs.get("s_aux"))
+        if is_last:
+            self._keep_last(call)
+        return self._attend(call).transpose(1, 2).contiguous(), None
 
     def _is_ours(self, module: nn.Module, query: Tensor, key: Tensor) -> bool:
         return id(module) in self._own and query.shape[2] == self.received.seq == key.shape[2]
 
-    def _attend_plainly(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        scale: float,
-        is_causal: bool,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        weights = self.received.weights_on(query.device) if self.is_recording else None
+    def _keep_last(self, call: AttentionCall | None) -> None:
+        if self.last_calls is not None:
+            self.last_calls.append(call)
+
+    def _attend(self, call: AttentionCall) -> Tensor:
+        if call.softcap is None and call.sinks is None and self._backend != "plain":
+            fused = fused_attend(
+                call.query, call.key, call.value, call.mask, scale=call.scale, is_causal=call.is_causal
+            )
+            if fused is not None:
+                self._note(call, fused[1])
+                return fused[0]
+        return self._attend_plainly(call)
+
+    def _attend_plainly(self, call: AttentionCall) -> Tensor:
         output, received = attend(
-            query, key, value, mask, scale=scale, is_causal=is_causal, weights=weights, softcap=softcap, sinks=sinks
+            call.query,
+            call.key,
+            call.value,
+            call.mask,
+            scale=call.scale,
+            is_causal=call.is_causal,
+            weights=self.received.weights_on(call.query.device) if self.is_recording else None,
+            softcap=call.softcap,
+            sinks=call.sinks,
         )
         if received is not None:
             self.received.add(received)
             self.backends.add("plain")
         return output
 
-    def _note(
-        self, query: Tensor, key: Tensor, lse: Tensor, mask: Tensor | None, scale: float, is_causal: bool
-    ) -> None:
+    def _note(self, call: AttentionCall, lse: Tensor) -> None:
         if self.is_recording:
-            code = self.received.add_columns(query, key, lse, mask, scale=scale, is_causal=is_causal)
-            self.backends.add(f"{query.device.type}-{code}")
+            code = self.received.add_columns(
+                call.query, call.key, lse, call.mask, scale=call.scale, is_causal=call.is_causal
+            )
+            self.backends.add(f"{call.query.device.type}-{code}")
 
 
 class AttentionObserver(AttentionRecorder):

@@ -1,0 +1,206 @@
+"""The last block run again for the rows that are read alone, however many masks there are.
+
+What a position gives to attention depends on its own state only. So the queries, keys and values under any mask are
+those of the captured forward, and at masked positions those of one run in which every state is the replacement: the
+keys of the other positions never change, and only the rows that are read need attention and what follows it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from delta_attnmask.modeling.attention.plain import attend, match_heads
+from delta_attnmask.modeling.attention.recorder import AttentionCall, AttentionRecorder, StandIn
+from delta_attnmask.modeling.outputs import first_states, given_states
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The positions that are read, one after the other and sample by sample.
+
+    samples, positions: `[row]`. is_row, index: the same with one line a sample, `[batch, longest]`; fillers repeat a
+    line's first row.
+    """
+
+    samples: Tensor
+    positions: Tensor
+    is_row: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, is_read: Tensor) -> "Rows":
+        """is_read: `[batch, seq]`; every sample has at least one row."""
+        samples, positions = is_read.nonzero(as_tuple=True)
+        counts = is_read.sum(-1, keepdim=True)
+        is_row = torch.arange(int(counts.max()), device=is_read.device) < counts
+        index = is_read.int().argmax(-1, keepdim=True).repeat(1, is_row.shape[1])
+        index[is_row] = positions
+        return cls(samples, positions, is_row, index)
+
+    def on(self, device: torch.device) -> "Rows":
+        return Rows(*(getattr(self, name).to(device) for name in ("samples", "positions", "is_row", "index")))
+
+
+class LastBlock:
+    """The last block of one captured forward.
+
+    forward: its own. call: the arguments that it was given. attention: what it gave to attention then, in one call over
+    the whole sequence.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        recorder: AttentionRecorder,
+        call: Call,
+        attention: AttentionCall,
+        rows: Rows,
+    ):
+        self._forward, self._recorder, self._call, self._attention = forward, recorder, call, attention
+        self._states = given_states(*call)  # [batch, seq, hidden]
+        self._rows = rows.on(self._states.device)
+        self._filled: list[tuple[Tensor, AttentionCall]] = []
+
+    def run(self, states: Tensor) -> Tensor:
+        """Its output at the rows if it were given `states` `[batch, seq, hidden]`; `[1, row, hidden]`."""
+        attention = self._attention if states is self._states else self._attention_of(states)
+        return self._finish(states[self._places], attention)
+
+    def run_masked(self, is_masked: Tensor, fill: Tensor) -> Tensor:
+        """Its output at the rows if it were given `fill` at masked positions; `[1, row, hidden]`.
+
+        is_masked: `[batch, seq]`. fill: `[batch, 1, hidden]`; the same tensor again spares a run.
+        """
+        is_masked = is_masked.to(self._states.device)
+        states = torch.where(is_masked[self._places][:, None], fill[self._rows.samples, 0], self._states[self._places])
+        return self._finish(states, _mixed(self._attention, self._attention_under(fill), is_masked))
+
+    @property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        return self._rows.samples, self._rows.positions
+
+    def _finish(self, states: Tensor, attention: AttentionCall) -> Tensor:
+        """states: of the rows, `[row, hidden]`."""
+        attended = _attend_rows(attention, self._rows)
+        with _standing_in(self._recorder, lambda *_: attended):
+            return first_states(self._run_block(states[None], self._rows))
+
+    def _attention_under(self, fill: Tensor) -> AttentionCall:
+        for known, attention in self._filled:
+            if known is fill:
+                return attention
+        self._filled.append((fill, self._attention_of(fill.expand_as(self._states))))
+        return self._filled[-1][1]
+
+    def _attention_of(self, states: Tensor) -> AttentionCall:
+        """What it gives to attention under `states`; attention itself is spared."""
+        seen: list[AttentionCall] = []
+
+        def keep(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            seen.append(replace(self._attention, query=query, key=key, value=value))
+            batch, n_heads, seq, _ = query.shape
+            return value.new_zeros(batch, seq, n_heads, value.shape[-1])
+
+        with _standing_in(self._recorder, keep):
+            self._run_block(states, None)
+        return seen[0]
+
+    def _run_block(self, states: Tensor, rows: Rows | None) -> Any:
+        args, kwargs = self._call
+        batch, seq = self._states.shape[:2]
+
+        def narrow(value: Any) -> Any:
+            return value if rows is None else at_rows(value, rows, batch, seq)
+
+        if args:
+            args = (states, *(narrow(value) for value in args[1:]))
+        else:
+            kwargs = kwargs | {"hidden_states": states}
+        kept = ("hidden_states", "attention_mask")  # what stands in for attention needs no mask
+        kwargs = {name: value if name in kept else narrow(value) for name, value in kwargs.items()}
+        return self._forward(*args, **kwargs)
+
+
+def at_rows(value: Any, rows: Rows, batch: int, seq: int) -> Any:
+    """What a block is given for each position (rotary angles, position ids), for the rows alone as one sequence.
+
+    Tensors with neighbouring dimensions `[batch or 1, seq]`, or of one dimension `[seq]`, are narrowed; all else stays.
+    """
+    if isinstance(value, tuple):
+        return tuple(at_rows(part, rows, batch, seq) for part in value)
+    if not isinstance(value, Tensor):
+        return value
+    if value.shape == (seq,):
+        return value[rows.positions.to(value.device)]
+    for dim in range(value.ndim - 1):
+        if value.shape[dim] in (1, batch) and value.shape[dim + 1] == seq:
+            samples, positions = rows.samples.to(value.device), rows.positions.to(value.device)
+            every = value.expand(*value.shape[:dim], batch, *value.shape[dim + 1 :])
+            return every[(slice(None),) * dim + (samples, positions)].unsqueeze(dim)
+    return value
+
+
+def _mixed(call: AttentionCall, filled: AttentionCall, is_masked: Tensor) -> AttentionCall:
+    """What is given to attention if masked positions have the states of `filled`."""
+    is_filled = is_masked[:, None, :, None]
+    query, key, value = (
+        torch.where(is_filled, there, here)
+        for there, here in (
+            (filled.query, call.query),
+            (filled.key, call.key),
+            (filled.value, call.value),
+        )
+    )
+    return replace(call, query=query, key=key, value=value)
+
+
+def _attend_rows(call: AttentionCall, rows: Rows) -> Tensor:
+    """Attention of the rows; `[1, row, head, dim]`."""
+    _, n_heads, _, dim = call.query.shape
+    query = call.query.gather(2, rows.index[:, None, :, None].expand(-1, n_heads, -1, dim))
+    mask = _mask_of_rows(call, rows)
+    if call.softcap is None and call.sinks is None:
+        key, value = match_heads(call.key, n_heads), match_heads(call.value, n_heads)
+        output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
+    else:
+        output, _ = attend(
+            query,
+            call.key,
+            call.value,
+            mask,
+            scale=call.scale,
+            is_causal=False,
+            weights=None,
+            softcap=call.softcap,
+            sinks=call.sinks,
+        )
+    return output.transpose(1, 2)[rows.is_row][None]
+
+
+def _mask_of_rows(call: AttentionCall, rows: Rows) -> Tensor | None:
+    """The rows' part of the mask, `[batch, 1 or head, longest, seq]`."""
+    seq = call.key.shape[2]
+    may_attend = torch.arange(seq, device=rows.index.device) <= rows.index[:, None, :, None]
+    if call.mask is None:
+        return may_attend if call.is_causal else None
+    mask = call.mask.expand(len(rows.index), -1, seq, -1)
+    mask = mask.gather(2, rows.index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1]))
+    if not call.is_causal:
+        return mask
+    return mask & may_attend if mask.dtype == torch.bool else mask.masked_fill(~may_attend, -torch.inf)
+
+
+@contextmanager
+def _standing_in(recorder: AttentionRecorder, stand_in: StandIn) -> Iterator[None]:
+    recorder.stand_in = stand_in
+    try:
+        yield
+    finally:
+        recorder.stand_in = None
