@@ -60,7 +60,17 @@ def test_cells_are_drawn_where_they_lie() -> None:
     html = str(render_fragment(inspection()).html)
     assert '<rect x="0.0" y="0.0" width="500.0" height="500.0" class="heat4"><title>image token 0: 1.50 times' in html
     assert '<rect x="500.0" y="0.0" width="500.0" height="500.0" class="heat1">' in html
-    assert html.count("hidden-cell") == 1 + 1  # the masked cell, and the legend
+    rim = "M0 0L500 0M0 500L500 500M0 0L0 500M500 0L500 500"
+    assert f'<path d="{rim}" class="hidden-cells"/>' in html
+
+
+def test_masked_cells_that_touch_have_one_rim() -> None:
+    tokens = tuple(ImageToken(number, 1.0, True) for number in range(2))
+    cells = tuple(Cell(n, Box(n / 2, 0, n / 2 + 0.5, 1), 1.0, True) for n in range(2))
+    pictures = (Picture("a.png", Image.new("RGB", (40, 20)), (cells,)),)
+    html = str(render_fragment(inspection(pictures=pictures, image_tokens=tokens)).html)
+    assert "M500 0L500 500" not in html, "the side that both share"
+    assert "M0 0L0 500" in html
 
 
 def test_answer_tokens_tell_their_losses() -> None:

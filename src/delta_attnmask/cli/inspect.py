@@ -113,7 +113,7 @@ def inspect(
     else:
         mask = choose_settings(settings or "relative", overrides, loaded, dataset, None, batch_tokens=8192).mask
     inspections = Inspector(loaded, dataset, mask).inspect_rows(row)
-    html = render_inspections(inspections, model=chosen.model, data=str(dataset.path))
+    html = render_inspections(inspections, model=chosen.model, data=str(chosen.data))
     write_text_atomically(out, html)
     for inspection in inspections:
         print(_line(inspection))

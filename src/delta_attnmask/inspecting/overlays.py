@@ -1,5 +1,6 @@
 """Attention as rectangles over a picture, for the templates. No torch here."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -51,14 +52,19 @@ class Heat:
             "title": title,
             "caption": f"{share:.0%} of all attention; {n_masked} of {len(cells)} tokens masked",
             "cells": [self._show_cell(cell, _height(picture)) for cell in cells],
+            "outline": _outline([_scaled(cell.box, _height(picture)) for cell in cells if cell.is_masked]),
         }
 
     def _show_cell(self, cell: Cell, height: float) -> dict[str, Any]:
         times = cell.saliency / self.average
         masked = ", masked" if cell.is_masked else ""
-        return _scaled(cell.box, height) | {
+        box = _scaled(cell.box, height)
+        return {
+            "x": box.left,
+            "y": box.top,
+            "width": round(box.right - box.left, 1),
+            "height": round(box.bottom - box.top, 1),
             "level": sum(times >= edge for edge in _EDGES),
-            "is_masked": cell.is_masked,
             "tip": f"image token {cell.number}: {times:.2f} times the average{masked}",
         }
 
@@ -67,7 +73,22 @@ def _height(picture: Picture) -> float:
     return float(_WIDTH * picture.image.height / picture.image.width)
 
 
-def _scaled(box: Box, height: float) -> dict[str, float]:
-    left, right = round(box.left * _WIDTH, 1), round(box.right * _WIDTH, 1)
-    top, bottom = round(box.top * height, 1), round(box.bottom * height, 1)
-    return {"x": left, "y": top, "width": round(right - left, 1), "height": round(bottom - top, 1)}
+def _scaled(box: Box, height: float) -> Box:
+    """In the units of the overlay."""
+    return Box(*(round(value * size, 1) for value, size in zip(box, (_WIDTH, height) * 2, strict=True)))
+
+
+def _outline(boxes: Sequence[Box]) -> str:
+    """The rim of the area that boxes cover together, as an SVG path: every side that no two of them share."""
+    sides = Counter(side for box in boxes for side in _sides(box))
+    return "".join(f"M{x0:g} {y0:g}L{x1:g} {y1:g}" for (x0, y0, x1, y1), n in sides.items() if n == 1)
+
+
+def _sides(box: Box) -> tuple[tuple[float, float, float, float], ...]:
+    left, top, right, bottom = box
+    return (
+        (left, top, right, top),
+        (left, bottom, right, bottom),
+        (left, top, left, bottom),
+        (right, top, right, bottom),
+    )

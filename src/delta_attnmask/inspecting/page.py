@@ -1,7 +1,7 @@
 """The page of inspected rows, and one row as a fragment for other pages. No torch here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -68,16 +68,29 @@ def _view(inspection: RowInspection) -> dict[str, Any]:
         "masked_count": f"{inspection.n_masked} of {inspection.n_tokens}{of_image}",
         "image_share": f"{inspection.image_share:.0%}" if n_image else "",
         "layout_fault": inspection.layout_fault,
+        "unplaced": _describe_unplaced(inspection),
         "pictures": pictures,
         "has_overlay": any(picture["views"] for picture in pictures),
         "pieces": pieces,
-        "answers": [piece for piece in pieces if piece.tip],
+        "answers": [replace(piece, text=_visible(piece.text)) for piece in pieces if piece.tip],
         "most_attended": _most_attended(inspection),
     }
 
 
 def _label(inspection: RowInspection) -> str:
     return " · ".join(text for text in (inspection.source, inspection.id) if text)
+
+
+def _describe_unplaced(inspection: RowInspection) -> str:
+    """What is said of image tokens that are on no picture, where others are."""
+    placed = {cell.number for picture in inspection.pictures for view in picture.views for cell in view}
+    others = [token for token in inspection.image_tokens if token.number not in placed]
+    if not placed or not others:
+        return ""
+    n_masked = sum(token.is_masked for token in others)
+    return (
+        f"{len(others)} image tokens show no part of a picture (ends of lines, padding); {n_masked} of them are masked."
+    )
 
 
 def _show_picture(inspection: RowInspection, number: int) -> dict[str, Any]:
@@ -127,14 +140,23 @@ def _delta_level(delta: float) -> str:
 
 def _most_attended(inspection: RowInspection) -> list[dict[str, Any]]:
     """The tokens that receive most; those of an image by their number."""
-    words = [(piece.text, piece.saliency, piece.n_masked > 0) for piece in inspection.pieces if piece.role != "image"]
+    words = [
+        (_visible(piece.text), piece.saliency, piece.n_masked > 0)
+        for piece in inspection.pieces
+        if piece.role != "image"
+    ]
     images = [(f"image token {token.number}", token.saliency, token.is_masked) for token in inspection.image_tokens]
     ranked = sorted([*words, *images], key=lambda token: -token[1])[:_MOST_ATTENDED]
     total = inspection.saliency_total or 1.0
     return [
-        {"name": name.replace("\n", "↵"), "share": f"{saliency / total:.1%}", "is_masked": is_masked}
+        {"name": name, "share": f"{saliency / total:.1%}", "is_masked": is_masked}
         for name, saliency, is_masked in ranked
     ]
+
+
+def _visible(text: str) -> str:
+    """A token by itself, white space to be seen."""
+    return text.replace("\n", "↵").replace(" ", "␣")
 
 
 def _nats(value: float) -> str:

@@ -11,9 +11,15 @@ _EXCLUDE = {"none": "", "sink": " (never the first token)", "special": " (never 
 
 def describe_settings(settings: MaskSettings) -> str:
     """What is masked and where, such as a reader of a page needs it."""
+    block = str(settings.block).replace("-", "−")
+    early = (
+        " Early tokens are seen by more of them, so pictures look brighter at the top."
+        if settings.queries == "all"
+        else ""
+    )
     return (
         f"Masked are the {settings.fraction:.0%} {_ORDER[settings.order]} of {_TOKENS[settings.tokens]}"
-        f"{_EXCLUDE[settings.exclude]}: what decoder block {settings.block} puts out for them becomes "
+        f"{_EXCLUDE[settings.exclude]}: what decoder block {block} puts out for them becomes "
         f"{_REPLACEMENT[settings.replacement]}. Attention counts from {_QUERIES[settings.queries]}, averaged over "
-        "heads and blocks."
+        f"heads and blocks.{early}"
     )
