@@ -1,5 +1,6 @@
 """`MaskedStateAugmentation` in the plain Trainer and in TRL's, with adapters, and what it leaves."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,13 @@ def test_an_exception_leaves_nothing_in_the_context_manager(tmp_path: Path) -> N
     assert left_on(model) == []
 
 
+def checkpointing(reentrant: bool) -> dict[str, Any]:
+    """The Trainer's options, under the names of this version of transformers."""
+    names = {field.name for field in fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": reentrant}}
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks for it
 @pytest.mark.parametrize("is_lora", [False, True], ids=["full", "lora"])
 def test_adapters_checkpointing_and_accumulation(is_lora: bool, tmp_path: Path) -> None:
@@ -152,8 +160,7 @@ def test_adapters_checkpointing_and_accumulation(is_lora: bool, tmp_path: Path) 
     for reentrant in (None, False, True):
         options: dict[str, Any] = {"gradient_accumulation_steps": 2, "max_grad_norm": 0.0}
         if reentrant is not None:
-            kind = {"use_reentrant": reentrant}
-            options |= {"activation_checkpointing": True, "activation_checkpointing_kwargs": kind}
+            options |= checkpointing(reentrant)
         torch.manual_seed(0)
         model: Any = build()
         if is_lora:

@@ -304,6 +304,8 @@ def test_what_cannot_be_done_is_said() -> None:
     inputs, _ = FAMILIES["Llama"].inputs()
     with masked_states(model, always(ANSWER)), pytest.raises(SettingsError, match="labels"):
         model(**inputs)
+    with masked_states(model, always(IMAGES)), pytest.raises(SettingsError, match="embeddings"):
+        model(inputs_embeds=model.get_input_embeddings()(inputs["input_ids"]))
     with pytest.raises(SettingsError, match="block"), masked_states(model, always(MaskSettings(block=9))):
         pass
     model.config._attn_implementation = "flex_attention"

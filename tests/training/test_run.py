@@ -24,7 +24,7 @@ from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
 from delta_attnmask.training.run import Outcome, train_dataset
 
-PLAN = TrainingPlan(batch_size=4, learning_rate=1e-3, warmup=0.0, log_steps=1, save_steps=1, max_steps=3)
+PLAN = TrainingPlan(batch_size=4, learning_rate=1e-3, warmup=0.0, log_steps=1, max_steps=3)
 MASK = MaskSettings(block=-3)
 
 
