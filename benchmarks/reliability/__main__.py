@@ -134,7 +134,7 @@ def disturbed(
         child = home.begin(out)
         tally.n_starts += 1
         while child.is_alive() and tally.kills.total() < n_moments:
-            child.join(chance.uniform(0, seconds))
+            child.join(chance.uniform(0, seconds if home.engine == "local" else seconds / 4))
             if child.is_alive():
                 tally.kills[kill_one(child, chance, home.is_ray)] += 1
         if (code := finish(child)) not in (0, -signal.SIGKILL):

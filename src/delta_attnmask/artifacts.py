@@ -13,6 +13,9 @@ folders of their names.
 """
 
 import json
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -26,13 +29,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.manifest import WHOLE, Manifest, Shard, collect_versions
+from delta_attnmask.manifest import WHOLE, Manifest, Shard, agree, collect_versions, read_manifest, refuse_another
 from delta_attnmask.pace import Pace, PaceKeeper, read_pace, remove_paces
 from delta_attnmask.parts import Part, find_parts, unit_path, without_covered
-from delta_attnmask.scores import REPEATING, SampleScore, score_schema, score_table
+from delta_attnmask.remote import RemoteFolder, as_path, as_url, fetch_about, fetch_run, refuse_foreign
+from delta_attnmask.scores import SampleScore, reading_options, score_schema, score_table
 from delta_attnmask.storage import (
-    TEMPORARY,
-    create_text,
     hold_lock,
     remove_stale,
     write_atomically,
@@ -53,22 +55,32 @@ _N_NAMED = 5  # missing units that a message names
 
 
 class RunFolder:
-    """The folder of one run. `open` reads it; `start` holds it for writing; `join` writes for who holds it."""
+    """The folder of one run. `open` reads it; `start` holds it for writing; `join` writes for who holds it.
 
-    def __init__(self, path: Path, manifest: Manifest, shard: Shard = WHOLE) -> None:
-        self.path, self.manifest, self.shard = path, manifest, shard
+    A run folder behind a URL has a copy on this machine, `path`. For reading it is fetched; for writing it stays almost
+    empty, and what is written goes on to the URL.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, shard: Shard = WHOLE, remote: RemoteFolder | None = None
+    ) -> None:
+        self.path, self.manifest, self.shard, self._remote = path, manifest, shard, remote
         self._pace = PaceKeeper(path, shard.tag)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a run for reading; ArtifactError if there is none."""
-        path = Path(path)
-        manifest = _read_manifest(path)
+        url = as_url(path)
+        folder = as_path(path) if url is None else fetch_run(RemoteFolder(url))
+        manifest = read_manifest(folder)
         if manifest is None:
             raise ArtifactError(
                 f"{path} is no run folder: it has no manifest.json; `delta-attnmask score --out` makes one"
             )
-        return cls(path, manifest)
+        run = cls(folder, manifest)
+        if url is not None:
+            weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
+        return run
 
     @classmethod
     @contextmanager
@@ -79,23 +91,53 @@ class RunFolder:
         Raises ArtifactError, naming every difference, if the folder belongs to another run, and if another process
         works on it.
         """
-        path = Path(path)
+        if (url := as_url(path)) is not None:
+            with cls._start_remote(RemoteFolder(url), manifest, shard) as run:
+                yield run
+            return
+        path = as_path(path)
         try:
             (path / "scores").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ArtifactError(f"run folder {path} can't be made: {error.strerror}") from error
         with _locks(path, shard) as is_locked:
-            found = _agree(path, manifest, shard)
+            found = agree(path, manifest, shard)
             if is_locked:
                 remove_stale(path, shard.tag)
             yield cls(path, found, shard)
 
     @classmethod
+    @contextmanager
+    def _start_remote(cls, remote: RemoteFolder, manifest: Manifest, shard: Shard) -> Iterator[Self]:
+        with tempfile.TemporaryDirectory() as copy:
+            fetch_about(remote, Path(copy))
+            if not (Path(copy) / "manifest.json").exists():
+                refuse_foreign(remote)
+                remote.create("manifest.json", manifest.to_json().encode())
+                remote.fetch("manifest.json", Path(copy))  # another shard may have been faster
+            with cls.start(copy, manifest, shard) as run:
+                run._remote = remote
+                yield run
+
+    @classmethod
     def join(cls, path: str | Path, manifest: Manifest, shard: Shard = WHOLE) -> Self:
         """Write units of a run, or of a shard, that another process holds; ArtifactError where it isn't this run."""
-        run = cls.open(path)
-        _refuse_another(run.path, run.manifest, manifest)
-        return cls(run.path, run.manifest, shard)
+        if (url := as_url(path)) is None:
+            run = cls.open(path)
+            refuse_another(run.path, run.manifest, manifest)
+            return cls(run.path, run.manifest, shard)
+        remote, copy = RemoteFolder(url), Path(tempfile.mkdtemp())
+        remote.fetch("manifest.json", copy)
+        found = cls.open(copy)
+        refuse_another(copy, found.manifest, manifest)
+        run = cls(copy, found.manifest, shard, remote)
+        weakref.finalize(run, shutil.rmtree, copy, ignore_errors=True)
+        return run
+
+    @property
+    def location(self) -> str:
+        """The folder as a user would name it: its path or its URL."""
+        return str(self.path) if self._remote is None else self._remote.url
 
     @property
     def n_units(self) -> int:
@@ -126,7 +168,8 @@ class RunFolder:
 
     def parts(self, kind: str = "scores") -> list[Part]:
         """The files that hold a table, in order, each unit once; units that aren't there are left out."""
-        parts = without_covered(find_parts(self.path / kind))
+        names = None if self._remote is None else self._remote.names(kind)
+        parts = without_covered(find_parts(self.path / kind, names))
         return [part for part in parts if part.last < self.n_units]
 
     def finished_units(self) -> set[int]:
@@ -153,6 +196,19 @@ class RunFolder:
     def _write_table(self, path: Path, table: pa.Table) -> None:
         with write_atomically(path, self.shard.tag) as file:
             pq.write_table(table, file, compression="zstd")
+        self._hand_on(path)
+        if self._remote is not None:
+            path.unlink()  # nobody reads it here
+
+    def _hand_on(self, path: Path) -> None:
+        """Put a file that was written or removed here to where the run is, if that is elsewhere."""
+        if self._remote is None:
+            return
+        name = path.relative_to(self.path).as_posix()
+        if path.exists():
+            self._remote.put(name, path.read_bytes())
+        elif name in self._remote.names():
+            self._remote.remove(name)
 
     # How far the run is
 
@@ -168,6 +224,8 @@ class RunFolder:
     def keep_pace(self) -> None:
         """Write down what was counted."""
         self._pace.write()
+        if (self.path / f"pace{self.shard.tag}.json").exists():
+            self._hand_on(self.path / f"pace{self.shard.tag}.json")
 
     @property
     def failed_path(self) -> Path:
@@ -179,6 +237,7 @@ class RunFolder:
             write_text_atomically(self.failed_path, json.dumps({"units": list(failed)}, indent=1) + "\n")
         elif self.failed_path.exists():
             self.failed_path.unlink()
+        self._hand_on(self.failed_path)
 
     def mark_complete(self) -> None:
         """Say that nothing is missing; ArtifactError if a unit is. Only who holds the whole run may say so."""
@@ -186,7 +245,9 @@ class RunFolder:
         self.keep_pace()
         counts = {"n_rows": self.manifest.n_rows, "n_units": self.n_units, "pace": asdict(self.pace)}
         write_text_atomically(self.path / "complete.json", json.dumps(counts) + "\n")
-        remove_paces(self.path)
+        self._hand_on(self.path / "complete.json")
+        for path in remove_paces(self.path):
+            self._hand_on(path)
         remove_stale(self.path)
 
     def require_all(self) -> None:
@@ -214,7 +275,7 @@ class RunFolder:
         wanted = list(dict.fromkeys(["row", *(columns or schema.names)]))
         files = [str(part.path) for part in self.parts()]
         try:
-            table = ds.dataset(files, **_reading(schema, encoded)).to_table(columns=wanted)
+            table = ds.dataset(files, **reading_options(schema, encoded)).to_table(columns=wanted)
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{self.path}: the scores can't be read: {error}") from error
         rows = table.column("row").to_numpy()
@@ -233,16 +294,6 @@ class RunFolder:
             raise ArtifactError(f"{self.path / kind} can't be read: {error}") from error
 
 
-def _reading(schema: pa.Schema, encoded: bool) -> dict[str, Any]:
-    """How the shards are read, as arguments of pyarrow's `dataset`."""
-    repeating = [name for name in REPEATING if encoded]
-    for name in repeating:
-        dictionary = pa.dictionary(pa.int32(), pa.string())
-        schema = schema.set(schema.get_field_index(name), pa.field(name, dictionary, nullable=False))
-    options = ds.ParquetReadOptions(dictionary_columns=set(repeating))
-    return {"schema": schema, "format": ds.ParquetFileFormat(read_options=options)}
-
-
 @contextmanager
 def _locks(path: Path, shard: Shard) -> Iterator[bool]:
     """Lock the folder, or for a shard its own share of it; False where the file system has no locks."""
@@ -251,45 +302,3 @@ def _locks(path: Path, shard: Shard) -> Iterator[bool]:
         if not shard.is_whole:
             is_locked = stack.enter_context(hold_lock(path / f"lock{shard.tag}"))
         yield is_locked
-
-
-def _agree(path: Path, manifest: Manifest, shard: Shard) -> Manifest:
-    """The folder's manifest: this one if there is none yet, else the one that is there, if it is of the same run."""
-    found = _read_manifest(path)
-    if found is None:
-        _refuse_foreign_files(path)
-        create_text(path / "manifest.json", manifest.to_json(), shard.tag)
-        found = _read_manifest(path)  # another shard may have been faster
-    if found is None:
-        raise ArtifactError(f"{path / 'manifest.json'} vanished; is another program at work in this folder?")
-    _refuse_another(path, found, manifest)
-    return found
-
-
-def _refuse_another(path: Path, found: Manifest, manifest: Manifest) -> None:
-    if differences := found.differences(manifest):
-        raise ArtifactError(
-            f"{path} holds another run; choose another folder, or repeat that run's choices. "
-            f"What differs: {'; '.join(differences)}"
-        )
-
-
-def _read_manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.from_json((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path / 'manifest.json'} can't be read: {error}") from error
-
-
-def _refuse_foreign_files(path: Path) -> None:
-    """A folder without a manifest may hold only what a run leaves that was killed before it wrote one."""
-    for entry in path.iterdir():
-        is_own = entry.name in {"scores", "calibration.json"} or entry.name.startswith("lock")
-        is_own = is_own or entry.name.endswith(TEMPORARY)
-        is_foreign = not is_own or (entry.is_dir() and any(entry.iterdir()))
-        if is_foreign and not (path / "manifest.json").exists():  # another shard may have put it there meanwhile
-            raise ArtifactError(
-                f"{path} isn't empty and is no run folder (it has {entry.name!r}); choose another folder"
-            )

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from platform import python_version
 from typing import Any, Self
 
-from delta_attnmask.errors import SettingsError
+from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.storage import TEMPORARY, create_text
 
 MANIFEST_SCHEMA = 1
 _VERSIONED = ("delta-attnmask", "torch", "transformers", "tokenizers", "pillow", "pyarrow", "numpy")
@@ -124,3 +126,45 @@ class Shard:
 
 
 WHOLE = Shard()
+
+
+def agree(path: Path, manifest: Manifest, shard: Shard) -> Manifest:
+    """The folder's manifest: this one if there is none yet, else the one that is there, if it is of the same run."""
+    found = read_manifest(path)
+    if found is None:
+        _refuse_foreign_files(path)
+        create_text(path / "manifest.json", manifest.to_json(), shard.tag)
+        found = read_manifest(path)  # another shard may have been faster
+    if found is None:
+        raise ArtifactError(f"{path / 'manifest.json'} vanished; is another program at work in this folder?")
+    refuse_another(path, found, manifest)
+    return found
+
+
+def refuse_another(path: Path, found: Manifest, manifest: Manifest) -> None:
+    if differences := found.differences(manifest):
+        raise ArtifactError(
+            f"{path} holds another run; choose another folder, or repeat that run's choices. "
+            f"What differs: {'; '.join(differences)}"
+        )
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    try:
+        return Manifest.from_json((path / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path / 'manifest.json'} can't be read: {error}") from error
+
+
+def _refuse_foreign_files(path: Path) -> None:
+    """A folder without a manifest may hold only what a run leaves that was killed before it wrote one."""
+    for entry in path.iterdir():
+        is_own = entry.name in {"scores", "calibration.json"} or entry.name.startswith("lock")
+        is_own = is_own or entry.name.endswith(TEMPORARY)
+        is_foreign = not is_own or (entry.is_dir() and any(entry.iterdir()))
+        if is_foreign and not (path / "manifest.json").exists():  # another shard may have put it there meanwhile
+            raise ArtifactError(
+                f"{path} isn't empty and is no run folder (it has {entry.name!r}); choose another folder"
+            )

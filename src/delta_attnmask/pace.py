@@ -57,10 +57,12 @@ def read_pace(folder: Path) -> Pace:
     )
 
 
-def remove_paces(folder: Path) -> None:
-    """Remove what single processes have written down."""
-    for path in folder.glob("pace*.json"):
+def remove_paces(folder: Path) -> list[Path]:
+    """Remove what single processes have written down; where that was."""
+    paths = list(folder.glob("pace*.json"))
+    for path in paths:
         path.unlink(missing_ok=True)
+    return paths
 
 
 def _read(path: Path) -> Pace:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -34,14 +34,17 @@ def merged_path(folder: Path, first: int, last: int) -> Path:
     return folder / f"merged-{first:05d}-{last:05d}.parquet"
 
 
-def find_parts(folder: Path) -> list[Part]:
-    """All parts in a folder, in order; a merged part stands before the units that it covers."""
+def find_parts(folder: Path, names: Iterable[str] | None = None) -> list[Part]:
+    """All parts in a folder, in order; a merged part stands before the units that it covers.
+
+    names: what lies in the folder, if somebody else has looked.
+    """
     found = []
     with suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
-            if match := _NAME.fullmatch(entry.name):
+        for name in os.listdir(folder) if names is None else names:  # noqa: PTH208 - names are all that is needed
+            if match := _NAME.fullmatch(name):
                 first, last = match[1] or match[2], match[1] or match[3]
-                found.append(Part(Path(entry.path), int(first), int(last)))
+                found.append(Part(folder / name, int(first), int(last)))
     return sorted(found, key=lambda part: (part.first, -part.last))
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 Status = Literal["ok", "failed"]
 
@@ -75,3 +76,16 @@ def score_table(scores: Sequence[SampleScore], extra_columns: Sequence[str] = ()
     columns = {name: [getattr(score, name) for score in scores] for name in SCORE_SCHEMA.names}
     columns |= {name: [score.extra.get(name) for score in scores] for name in extra_columns}
     return pa.table(columns, schema=score_schema(extra_columns))
+
+
+def reading_options(schema: pa.Schema, encoded: bool) -> dict[str, Any]:
+    """How tables of scores are read, as arguments of pyarrow's `dataset`.
+
+    encoded: texts that repeat come as dictionaries.
+    """
+    repeating = [name for name in REPEATING if encoded]
+    for name in repeating:
+        dictionary = pa.dictionary(pa.int32(), pa.string())
+        schema = schema.set(schema.get_field_index(name), pa.field(name, dictionary, nullable=False))
+    options = ds.ParquetReadOptions(dictionary_columns=set(repeating))
+    return {"schema": schema, "format": ds.ParquetFileFormat(read_options=options)}

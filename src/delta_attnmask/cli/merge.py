@@ -4,6 +4,7 @@ from pathlib import Path
 
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.executing.merge import merge_run
+from delta_attnmask.remote import as_url
 
 
 def merge(run: Path, /) -> None:
@@ -18,8 +19,9 @@ def merge(run: Path, /) -> None:
     """
     with show_progress("merging") as advance:
         done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))
+    where = as_url(run) or run
     n_files = len(done.parts())
     print(
-        f"{done.path}: {done.manifest.n_rows} rows, each once, in {n_files} file{'s' * (n_files != 1)}; "
-        f"next: delta-attnmask select {done.path} --keep 20% --out FILE"
+        f"{where}: {done.manifest.n_rows} rows, each once, in {n_files} file{'s' * (n_files != 1)}; "
+        f"next: delta-attnmask select {where} --keep 20% --out FILE"
     )

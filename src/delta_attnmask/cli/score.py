@@ -13,6 +13,7 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.remote import beside
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
 
 
@@ -154,7 +155,8 @@ def score(
         if compile:
             compile_blocks(loaded.model)
     alone = loaded if share.is_whole else None  # several must not each calibrate for themselves
-    chosen = choose_settings(settings, overrides, alone, dataset, None if dry_run else out, batch_tokens)
+    with beside(out) as folder:
+        chosen = choose_settings(settings, overrides, alone, dataset, None if dry_run else folder, batch_tokens)
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),
@@ -199,7 +201,10 @@ def _tell_check(line: str) -> None:
 
 def _tell_what_is_next(run: RunFolder) -> None:
     if run.shard.is_whole:
-        said, following = f"{run.manifest.n_rows} rows scored", f"select {run.path} --keep 20% --out FILE"
+        said, following = f"{run.manifest.n_rows} rows scored", f"select {run.location} --keep 20% --out FILE"
     else:
-        said, following = f"shard {run.shard.index}/{run.shard.count} is done", f"merge {run.path}, after all shards"
-    print(f"{run.path}: {said}; next: delta-attnmask {following}")
+        said, following = (
+            f"shard {run.shard.index}/{run.shard.count} is done",
+            f"merge {run.location}, after all shards",
+        )
+    print(f"{run.location}: {said}; next: delta-attnmask {following}")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.parts import Part, find_parts, merged_path
+from delta_attnmask.remote import RemoteFolder, as_path, as_url, replace_remote
 from delta_attnmask.storage import write_atomically
 
 MAX_BYTES = 128 << 20
@@ -27,7 +28,12 @@ def merge_run(path: str | Path, on_progress: Callable[[int, int], None] = lambda
     on_progress is given the rows merged, of all tables, and how many there are.
     Raises ArtifactError where rows are missing or doubled, and where a process still works on the run.
     """
-    path = Path(path)
+    if (url := as_url(path)) is not None:
+        fetched = RunFolder.open(url)
+        merge_run(fetched.path, on_progress)
+        replace_remote(RemoteFolder(url), fetched.path)
+        return fetched
+    path = as_path(path)
     with RunFolder.start(path, RunFolder.open(path).manifest) as run:
         run.require_all()
         kinds = ["scores", *_side_tables(path)]

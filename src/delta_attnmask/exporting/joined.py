@@ -97,7 +97,7 @@ def _describe_image(reference: str, dataset: Dataset) -> dict[str, Any]:
     part, within = dataset.resolve(reference)
     if within.startswith("data:") or parse_embedded(within):
         return {"bytes": dataset.read_image_bytes(reference), "path": None}
-    return {"bytes": None, "path": str(part.images_root / within if part.images_root else within)}
+    return {"bytes": None, "path": f"{part.images_root}/{within}" if part.images_root else within}
 
 
 def _join(batches: Iterator[pa.RecordBatch], scores: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

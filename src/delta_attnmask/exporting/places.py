@@ -9,6 +9,7 @@ from delta_attnmask.artifacts import write_atomically
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.embedded import parse_embedded
+from delta_attnmask.remote import RemoteFolder
 
 _ENDINGS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II": "tif"}
 
@@ -22,13 +23,13 @@ class ImagePlaces:
     """References as a trainer needs them.
 
     root: the folder that references are below; others are absolute. It is the data's own image folder if there is
-    just one, else OUT.images, where images are unpacked that stood in the data.
+    just one, else OUT.images, where images are unpacked that stood in the data or behind a URL.
     """
 
     def __init__(self, dataset: Dataset, out: Path) -> None:
         self._dataset = dataset
         self._unpacked = out.absolute().with_name(f"{out.name}.images")
-        roots = {part.images_root for part in dataset.parts if part.images_root is not None}
+        roots = {part.images_root for part in dataset.parts if isinstance(part.images_root, Path)}
         self.root = roots.pop() if len(roots) == 1 else self._unpacked
 
     def place(self, references: Sequence[str]) -> list[str]:
@@ -37,11 +38,12 @@ class ImagePlaces:
 
     def _place(self, reference: str) -> str:
         part, within = self._dataset.resolve(reference)
-        if within.startswith("data:") or parse_embedded(within):
+        root = part.images_root
+        if within.startswith("data:") or parse_embedded(within) or isinstance(root, RemoteFolder):
             return self._below_root(self._unpack(self._dataset.read_image_bytes(reference)))
-        if part.images_root is None:
+        if root is None:
             raise RowError(f"image {within!r:.80}: no image folder was given")
-        return within if part.images_root == self.root else self._below_root(part.images_root / within)
+        return within if root == self.root else self._below_root(root / within)
 
     def _unpack(self, data: bytes) -> Path:
         name = sha256(data).hexdigest()

@@ -17,6 +17,7 @@ from delta_attnmask.reading.images import ImageLimits, decode_image, read_image_
 from delta_attnmask.reading.inputs import Source, find_sources
 from delta_attnmask.reading.rows import open_input
 from delta_attnmask.records import Fingerprint, Record
+from delta_attnmask.remote import RemoteFolder, as_path, as_url
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +41,7 @@ class Part:
 
     container: Container
     format: Format
-    images_root: Path | None
+    images_root: Path | RemoteFolder | None
     name: str = ""
     weight: float = 1.0
 
@@ -76,7 +77,7 @@ class Dataset:
     ) -> None:
         if limit is not None and limit < 1:
             raise SettingsError(f"limit={limit}: expected at least 1")
-        self.images_root = None if images_root is None else _find_folder(Path(images_root))
+        self.images_root = None if images_root is None else _find_folder(images_root)
         self.limit = limit
         self.image_limits = image_limits
         self.location, sources = find_sources(location)
@@ -97,8 +98,11 @@ class Dataset:
 
     @property
     def path(self) -> Path:
-        """The location as a path, which opens the same data again; of several files it says which, but names none."""
-        return Path(self.location)
+        """The location as a path, which opens the same data again; of several files it says which, but names none.
+
+        Behind a URL it is the copy on this machine.
+        """
+        return Path(self.location) if as_url(self.location) is None else self.parts[0].path
 
     @property
     def format_name(self) -> str:
@@ -198,7 +202,10 @@ def _split_formats(format: str | None, n_parts: int) -> list[str | None]:
     return list(specs)
 
 
-def _find_folder(path: Path) -> Path:
+def _find_folder(location: str | Path) -> Path | RemoteFolder:
+    if (url := as_url(location)) is not None:
+        return RemoteFolder(url)
+    path = as_path(location)
     if not path.is_dir():
         raise DataError(f"image folder {path.absolute()} is no directory")
     return path.absolute()

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import posixpath
 import stat
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import RowError
+from delta_attnmask.remote import RemoteFolder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +42,7 @@ def load_image(reference: str, root: Path | None, limits: ImageLimits = ImageLim
     return decode_image(read_image_bytes(reference, root, limits), limits)
 
 
-def read_image_bytes(reference: str, root: Path | None, limits: ImageLimits = ImageLimits()) -> bytes:
+def read_image_bytes(reference: str, root: Path | RemoteFolder | None, limits: ImageLimits = ImageLimits()) -> bytes:
     """The undecoded image that `reference` names: a path below `root`, or a base64 `data:` URI."""
     if reference.startswith("data:"):
         return _read_data_uri(reference, limits)
@@ -48,6 +50,8 @@ def read_image_bytes(reference: str, root: Path | None, limits: ImageLimits = Im
         raise RowError(f"image {_short(reference)}: URLs are never fetched; save it below the image folder")
     if root is None:
         raise RowError(f"image {_short(reference)}: no image folder was given")
+    if isinstance(root, RemoteFolder):
+        return _read_remote(reference, root, limits)
     try:
         return _read_file(_locate(reference, root, limits), reference, limits)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
@@ -79,6 +83,19 @@ def _read_data_uri(reference: str, limits: ImageLimits) -> bytes:
         return base64.b64decode(body, validate=True)
     except ValueError as error:
         raise RowError(f"image data URI: {error}") from error
+
+
+def _read_remote(reference: str, root: RemoteFolder, limits: ImageLimits) -> bytes:
+    """Raises RowError for what the row is to blame for, OSError for what the network is: that is tried again."""
+    name = posixpath.normpath(reference)
+    if name.startswith(("/", "..")):
+        raise RowError(f"image {_short(reference)}: outside the image folder")
+    data = root.read(name, limits.max_bytes + 1)
+    if data is None:
+        raise RowError(f"image {_short(reference)}: no such file in {root}")
+    if len(data) > limits.max_bytes:
+        raise RowError(f"image {_short(reference)}: more than {limits.max_bytes} bytes")
+    return data
 
 
 def _locate(reference: str, root: Path, limits: ImageLimits) -> Path:

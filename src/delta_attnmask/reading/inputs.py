@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from delta_attnmask.errors import DataError
+from delta_attnmask.remote import as_path, as_url, fetch_file
 
 _FAMILIES = {
     ".parquet": "parquet",
@@ -48,7 +49,7 @@ def find_sources(given: str | Path | Sequence[str | Path]) -> tuple[str, list[So
     texts = [given] if isinstance(given, str | Path) else list(given)
     if not texts:
         raise DataError("no data file was given")
-    locations = [str(Path(text).absolute()) for text in texts]
+    locations = [as_url(text) or str(as_path(text).absolute()) for text in texts]
     sources = [source for location in locations for source in _expand(location)]
     return locations[0] if len(locations) == 1 else json.dumps(locations, ensure_ascii=False), sources
 
@@ -66,6 +67,8 @@ def _read_list(text: str) -> list[str]:
 def _expand(location: str) -> list[Source]:
     from delta_attnmask.reading.mixture import read_mixture
 
+    if (url := as_url(location)) is not None:
+        return [Source(fetch_file(url))]
     path = Path(location)
     if not path.exists() and has_magic(location):
         matches = sorted(map(Path, glob(location, recursive=True)))  # noqa: PTH207 - the pattern may be absolute

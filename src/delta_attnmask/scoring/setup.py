@@ -42,7 +42,7 @@ def make_manifest(
         model=loaded.name,
         model_fingerprint=model_fingerprint(loaded.model),
         settings=settings,
-        data=str(dataset.path),
+        data=dataset.location,
         images=str(dataset.images_root or ""),
         input=dataset.fingerprint,
         format=dataset.format_name,
