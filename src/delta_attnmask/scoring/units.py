@@ -1,7 +1,7 @@
 """Score one unit of rows: encode, batch, score, and give every row exactly one result."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,8 @@ ImageLoader = Callable[[str], Any]
 
 _FATAL = (UnsupportedModelError, torch.AcceleratorError)  # about the model or the device, not about a row
 _CHECK_ATTEMPTS = 8
+_ROWS_AT_ONCE = 32  # encoded before their bytes are counted
+MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
 
 
 @dataclass
@@ -74,13 +76,17 @@ class ScoringPlan:
 
 @dataclass(frozen=True)
 class PreparedUnit:
-    """A unit whose rows are encoded, or failed with a reason. variants: changed rows by the score that reads them."""
+    """A unit whose rows are encoded, or failed with a reason.
+
+    variants: changed rows by the score that reads them. rest: the unit's rows behind `records`, not encoded yet.
+    """
 
     index: int
     records: tuple[Record, ...]
     samples: tuple[EncodedSample, ...]
     failures: dict[int, str]
     variants: dict[str, list[EncodedSample]]
+    rest: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,25 +116,34 @@ class UnitScorer:
         self.encoder = encoder
         self.plan = plan
         self.batch_tokens = plan.batch_tokens
+        self.max_bytes = MAX_BYTES
         self._is_checked = False
         self._image_cost = image_cost(examine(loaded.model))
         self._load_image = load_image
         self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
-        """Read images and encode; no row is lost, a bad one is kept with its reason."""
+        """Read images and encode; no row is lost, a bad one is kept with its reason.
+
+        Large images fill the memory before all rows are encoded; `compute` then encodes the others bit by bit.
+        """
         rows = tuple(records)
         samples: list[EncodedSample] = []
         failures: dict[int, str] = {}
         variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
-        for record, outcome in zip(rows, self._workers.map(self._encode, rows), strict=True):
-            if isinstance(outcome, str):
-                failures[record.row] = outcome
-                continue
-            samples.append(outcome[""])
-            for name in variants.keys() & outcome.keys():
-                variants[name].append(outcome[name])
-        return PreparedUnit(index, rows, tuple(samples), failures, variants)
+        n_rows = n_bytes = 0
+        while n_rows < len(rows) and n_bytes < self.max_bytes:
+            some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
+            n_rows += len(some)
+            for record, outcome in zip(some, self._workers.map(self._encode, some), strict=True):
+                if isinstance(outcome, str):
+                    failures[record.row] = outcome
+                    continue
+                n_bytes += sum(sample.n_bytes for sample in outcome.values())
+                samples.append(outcome[""])
+                for name in variants.keys() & outcome.keys():
+                    variants[name].append(outcome[name])
+        return PreparedUnit(index, rows[:n_rows], tuple(samples), failures, variants, rows[n_rows:])
 
     def self_check(self, unit: PreparedUnit) -> str | None:
         """Check the model on two short samples, once; the line that says what was found, None if done before.
@@ -166,7 +181,27 @@ class UnitScorer:
         return losses
 
     def compute(self, unit: PreparedUnit) -> ScoredUnit:
-        """Score the encoded rows; one result for each row of the unit, in input order."""
+        """Score the rows; one result for each row of the unit, in input order."""
+        whole = ScoredUnit(unit.index, [], {})
+        for part in self._parts(unit):
+            scored = self._compute(part)
+            whole.scores.extend(scored.scores)
+            whole.sweep.update(scored.sweep)
+            whole.embeddings.update(scored.embeddings)
+        return whole
+
+    def _parts(self, unit: PreparedUnit) -> Iterator[PreparedUnit]:
+        """What is encoded of the unit, then its rest, each part encoded while the one in front is computed."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
+            part = unit
+            while part.rest:
+                following = pool.submit(self.prepare, part.index, part.rest)
+                yield part
+                part = following.result()
+            yield part
+
+    def _compute(self, unit: PreparedUnit) -> ScoredUnit:
+        """Score what is encoded."""
         found = _Found(failures=dict(unit.failures))
         self._run_all(unit.samples, self._score, found)
         for name, variants in unit.variants.items():

@@ -1,0 +1,43 @@
+"""A unit of large images is encoded in parts, so that memory is bounded, and every row is scored once all the same."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring import units
+from delta_attnmask.scoring.setup import make_scorer
+from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan
+from delta_attnmask.settings import MaskSettings
+
+
+def test_a_unit_is_encoded_in_parts(
+    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=20)
+    records = list(dataset)
+    records[3] = replace(records[3], reason="planned", turns=())
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings(), embed=True))
+    whole = scorer.prepare(0, records)
+    assert (len(whole.records), whole.rest) == (20, ())
+    expected = scorer.compute(whole)
+
+    monkeypatch.setattr(units, "_ROWS_AT_ONCE", 2)
+    scorer.max_bytes = 5 * whole.samples[0].n_bytes
+    first = scorer.prepare(0, records)
+    assert 0 < len(first.records) < 20
+    assert first.records + first.rest == tuple(records)
+    seen: list[PreparedUnit] = []
+    compute = scorer._compute
+    monkeypatch.setattr(scorer, "_compute", lambda part: (seen.append(part), compute(part))[1])
+    found = scorer.compute(first)
+    assert len(seen) > 2
+    largest = max(sample.n_bytes for sample in whole.samples)
+    assert all(sum(sample.n_bytes for sample in part.samples) < scorer.max_bytes + 2 * largest for part in seen)
+    assert [score.row for score in found.scores] == [*range(20)]
+    assert [score.reason for score in found.scores] == [score.reason for score in expected.scores]
+    assert found.embeddings.keys() == expected.embeddings.keys()
+    for a, b in zip(found.scores, expected.scores, strict=True):
+        assert a.delta == (None if b.delta is None else pytest.approx(b.delta, abs=1e-5))
