@@ -19,6 +19,7 @@ from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import loss_batch
 from delta_attnmask.scoring.run import make_encoder, score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.training import run
 from delta_attnmask.training.examples import ExampleCollator, GroupedBatches, choose_examples
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
@@ -191,6 +192,24 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     assert steps == sorted(steps)
 
 
+def test_a_training_killed_before_its_model_was_saved_makes_no_step_more(
+    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Killed
+
+    plan = replace(PLAN, max_steps=2)  # within the first epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_save", fail)
+        with pytest.raises(Killed):
+            train_dataset(load(), dataset, tmp_path / "cut", plan)
+    rest = train_dataset(load(), dataset, tmp_path / "cut", plan)
+    whole = train_dataset(load(), dataset, tmp_path / "whole", plan)
+    assert rest.about["n_steps"] == 2
+    assert rest.about["loss"] == whole.about["loss"]
+    assert same(weights(rest.path), weights(whole.path))
+
+
 def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path) -> None:
     plan = replace(PLAN, lora=LoraSettings(rank=4, alpha=8), max_steps=2, augment="masked", probability=1.0)
     alone = train_dataset(load(), dataset, tmp_path / "alone", plan)
@@ -257,14 +276,14 @@ def test_each_augmentation_changes_the_training(
 def test_top_rows_come_twice_plain_and_masked(
     dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    run = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK, form="low_loss"))
-    plan = replace(PLAN, augment="twice", mask=MASK, from_scores=run.path, top_share=0.5, max_steps=None)
+    scored = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK, form="low_loss"))
+    plan = replace(PLAN, augment="twice", mask=MASK, from_scores=scored.path, top_share=0.5, max_steps=None)
     done = train_dataset(load(), dataset, tmp_path / "twice", plan)
     assert (done.about["n_rows"], done.about["n_examples"], done.about["n_changed"]) == (9, 13, 4)
     table = read_rows(done.path)
     assert table is not None
     examples = choose_examples(table, plan)
-    losses_of = run.read_scores(["loss"])["loss"].to_pylist()
+    losses_of = scored.read_scores(["loss"])["loss"].to_pylist()
     lowest = sorted(range(9), key=lambda row: losses_of[row])[:4]
     assert examples.rows.tolist() == [*range(9), *sorted(lowest)]
     assert examples.is_allowed.tolist() == [False] * 9 + [True] * 4

@@ -79,11 +79,10 @@ class GroupedBatches(Sampler[list[int]]):
     """Batches of examples of one group each, in an order that seed and epoch decide.
 
     Every example comes once an epoch. The last batch of a group is smaller where its size doesn't divide.
-    n_processes: the number of batches is made a multiple of it by splitting batches.
     """
 
-    def __init__(self, kinds: Numbers, batch_size: int, seed: int, n_processes: int = 1):
-        self._kinds, self._size, self._seed, self._n_processes = kinds, batch_size, seed, n_processes
+    def __init__(self, kinds: Numbers, batch_size: int, seed: int):
+        self._kinds, self._size, self._seed = kinds, batch_size, seed
         self._epoch = 0
         self._n_batches = len(self._plan(0))
 
@@ -102,12 +101,6 @@ class GroupedBatches(Sampler[list[int]]):
         for kind in np.unique(self._kinds):
             members = rng.permutation(np.flatnonzero(self._kinds == kind))
             batches += [members[at : at + self._size].tolist() for at in range(0, len(members), self._size)]
-        for _ in range(-len(batches) % self._n_processes):
-            largest = max(batches, key=len)
-            if len(largest) < 2:
-                raise DataError(f"{len(self._kinds)} examples can't be shared out among {self._n_processes} processes")
-            batches.append(largest[len(largest) // 2 :])
-            del largest[len(largest) // 2 :]
         return [batches[index] for index in rng.permutation(len(batches))]
 
 

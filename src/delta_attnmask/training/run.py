@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from trl.trainer.sft_config import SFTConfig
 
 from delta_attnmask.artifacts import RunFolder, collect_versions
+from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
 from delta_attnmask.modeling.fingerprint import model_fingerprint
@@ -63,6 +64,7 @@ def train_dataset(
     Raises ArtifactError where `out` belongs to another training or is in use, DataError where no row can be used,
     SettingsError where the plan doesn't fit the model or its scores.
     """
+    _require_one_process()
     anatomy = examine(loaded.model)
     encoder = _make_encoder(loaded, anatomy, plan)
     identity = {"model": model_fingerprint(loaded.model), "merge": merge, **_identity(loaded, dataset, plan)}
@@ -127,7 +129,7 @@ def _train(
             peft_config=None if plan.lora is None else _lora_config(anatomy, plan.lora),
             callbacks=[*([augmentation] if augmentation else []), metrics, StepReporter(on_step, n_rows)],
         )
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train_from(checkpoint)
         text_config(loaded.model).use_cache = use_cache  # the Trainer switches it off for gradient checkpointing
         _save(trainer, loaded, folder.path, merge)
     masking = augmentation.masking if augmentation else None
@@ -160,8 +162,6 @@ def _quiet_peft() -> Iterator[None]:
 
 def _save(trainer: ExampleTrainer, loaded: LoadedModel, out: Path, merge: bool) -> None:
     """The model (or its adapter) and the processor, such that `from_pretrained` loads them from `out`."""
-    if not trainer.accelerator.is_main_process:
-        return
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     if merge:
         model = model.merge_and_unload()
@@ -201,7 +201,6 @@ def _arguments(loaded: LoadedModel, folder: TrainingFolder, plan: TrainingPlan, 
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         remove_unused_columns=False,
-        accelerator_config={"even_batches": False},
     )
 
 
@@ -237,6 +236,14 @@ def freeze_all_but_language(anatomy: Anatomy) -> None:
         kept |= {id(weight) for weight in part.parameters()}
     for weight in anatomy.model.parameters():
         weight.requires_grad_(id(weight) in kept)
+
+
+def _require_one_process() -> None:
+    if (n_processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise SettingsError(
+            f"{n_processes} processes were started, but `train` runs in one; for several GPUs use "
+            "MaskedStateAugmentation in a script of your own (docs/training.md)"
+        )
 
 
 def _make_encoder(loaded: LoadedModel, anatomy: Anatomy, plan: TrainingPlan) -> Encoder:

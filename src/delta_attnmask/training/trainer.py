@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
@@ -17,6 +18,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -35,9 +37,7 @@ class ExampleTrainer(SFTTrainer):
             args=args, train_dataset=datasets.Dataset.from_dict(examples.to_dict()), data_collator=collator, **kwargs
         )
         self.remove_callback(PrinterCallback)
-        self._batches = GroupedBatches(
-            examples.kinds, args.per_device_train_batch_size, args.seed, self.accelerator.num_processes
-        )
+        self._batches = GroupedBatches(examples.kinds, args.per_device_train_batch_size, args.seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = DataLoader(
@@ -49,6 +49,18 @@ class ExampleTrainer(SFTTrainer):
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Train to the end; from a checkpoint of the last step only its weights are loaded.
+
+        The Trainer itself would make one step more from such a checkpoint if it lies within an epoch.
+        """
+        state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if checkpoint is None or state is None or state.global_step < state.max_steps:
+            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            return
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = state
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load what `save_pretrained` wrote by `from_pretrained`.
@@ -79,8 +91,6 @@ class MetricsWriter(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs: dict[str, Any] = kwargs.get("logs", {})
-        if not state.is_world_process_zero:
-            return
         self._add(state, {name: value for name, value in logs.items() if isinstance(value, int | float)})
         if not math.isfinite(logs.get("loss", 0.0)):
             raise DeltaAttnMaskError(
@@ -89,8 +99,7 @@ class MetricsWriter(TrainerCallback):
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self._add(state, {"event": "checkpoint"})
+        self._add(state, {"event": "checkpoint"})
 
     def _add(self, state: TrainerState, values: dict[str, Any]) -> None:
         self._file.add({"step": state.global_step, "seconds": round(self.seconds, 3), **values})

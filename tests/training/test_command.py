@@ -1,0 +1,48 @@
+"""`delta-attnmask train` as it is called."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask import MaskSettings, SettingsError, cli
+from delta_attnmask.cli.train import choose_mask
+from tests.selecting.tables import make_scores, write_run
+
+
+def call(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+def test_it_trains_and_says_so(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    options += ["--out", tmp_path / "out", "--limit", 4, "--batch-size", 2, "--max-steps", 1, "--device", "cpu"]
+    options += ["--augment", "masked", "--block", "-3", "--gradient-checkpointing"]
+    assert call("train", *options) == 0
+    assert "4 rows, 1 steps" in capsys.readouterr().out
+    assert call("train", *options) == 0
+    assert "trained already" in capsys.readouterr().out
+    assert call("train", *options, "--seed", 1) == 2
+    assert "plan.seed: 0 there, 1 now" in capsys.readouterr().err
+
+
+def test_faults_are_told_before_anything_large_is_imported(tmp_path: Path) -> None:
+    for options in (["--data", "no.json"], ["--data", __file__, "--epochs", "0"], ["--data", __file__, "--merge"]):
+        command = [sys.executable, "-X", "importtime", "-m", "delta_attnmask", "train", "--model", "a/b"]
+        done = subprocess.run([*command, "--out", tmp_path, *options], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        (message,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+        assert message.startswith("delta-attnmask: ")
+        assert " torch\n" not in done.stderr
+
+
+def test_which_mask_is_used(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", make_scores([1.0]), queries="answer", block=-4, form="delta", dtype="float32")
+    assert choose_mask(None, run.path, {}) == MaskSettings(queries="answer", block=-4)
+    assert choose_mask("paper", run.path, {"fraction": 0.1}) == MaskSettings(fraction=0.1)
+    assert choose_mask(None, None, {}) == MaskSettings()
+    with pytest.raises(SettingsError, match="expected paper"):
+        choose_mask("best", None, {})
