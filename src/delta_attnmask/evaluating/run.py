@@ -123,7 +123,7 @@ def _make_manifest(
     command: tuple[str, ...],
 ) -> Manifest:
     return Manifest(
-        model=loaded.name,
+        model=str(Path(loaded.name).absolute()) if Path(loaded.name).is_dir() else loaded.name,  # for `compare`
         model_fingerprint=model_fingerprint(loaded.model),
         settings={
             "turns": plan.turns,
