@@ -72,6 +72,8 @@ def test_a_change_is_told_with_its_size_and_only_where_it_is() -> None:
     assert difference.low < -0.05 < difference.high
     assert -0.055 < difference.value < -0.045
     assert headline(found) == "After tuning, less attention goes to the image"
+    slight = compare(model("a"), model("b", shift=-0.005, seed=5), "delta")
+    assert headline(slight) == "After tuning, attention changes only slightly: less attention goes to the image"
     assert "−5." in describe(image, N_BLOCKS)
     assert "most in block" in describe(image, N_BLOCKS)
 

@@ -55,7 +55,7 @@ def _ticks(n_blocks: int) -> list[int]:
 
 
 def _rows(measure: MeasureChange, meaning: Meaning, scale: int) -> list[tuple[object, ...]]:
-    digits = 1 if meaning.is_share else 3
+    digits = 2 if meaning.is_share else 3
 
     def number(value: float, sign: str = "") -> str:
         return f"{scale * value:{sign}.{digits}f}".replace("-", "−")

@@ -69,15 +69,25 @@ def headline(comparison: Comparison) -> str:
     if not told:
         return "After tuning, no change of attention can be told"
     strongest = sorted(told, key=lambda measure: -abs(_in_interval_widths(measure.overall.difference)))[:3]
-    phrases = [direction(measure) for measure in strongest]
-    return f"After tuning, {_join(phrases)}"
+    if all(_is_slight(measure) for measure in told):
+        phrases = [_direction(measure, "") for measure in strongest]
+        return f"After tuning, attention changes only slightly: {_join(phrases)}"
+    return f"After tuning, {_join([direction(measure) for measure in strongest])}"
 
 
 def direction(measure: MeasureChange) -> str:
     """What it means that the measure rose or fell."""
-    meaning, difference = MEANINGS[measure.name], measure.overall.difference.value
-    text = meaning.more if difference > 0 else meaning.less
-    return text.format("slightly " if abs(difference) < meaning.small else "")
+    return _direction(measure, "slightly " if _is_slight(measure) else "")
+
+
+def _direction(measure: MeasureChange, degree: str) -> str:
+    meaning = MEANINGS[measure.name]
+    text = meaning.more if measure.overall.difference.value > 0 else meaning.less
+    return text.format(degree)
+
+
+def _is_slight(measure: MeasureChange) -> bool:
+    return abs(measure.overall.difference.value) < MEANINGS[measure.name].small
 
 
 def describe(measure: MeasureChange, n_blocks: int) -> str:
@@ -142,7 +152,7 @@ def write(value: float, meaning: Meaning) -> str:
 
 
 def write_difference(value: float, meaning: Meaning) -> str:
-    text = f"{100 * value:+.1f} points" if meaning.is_share else f"{value:+.3f} nats"
+    text = f"{100 * value:+.2f} points" if meaning.is_share else f"{value:+.3f} nats"
     return text.replace("-", "−")
 
 
