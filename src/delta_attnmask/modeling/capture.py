@@ -25,6 +25,7 @@ from delta_attnmask.modeling.outputs import are_same, first_states, given_states
 from delta_attnmask.modeling.sharing import shared_images
 
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
+_ROWS_AT_ONCE = 1 << 14  # whose states are held for many masks: 128 MiB in bfloat16 at a width of 4096
 
 TokenFunction = Callable[[Tensor, Tensor], Tensor]  # logits [row, vocabulary], targets [row] -> [row]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -89,10 +90,25 @@ class CapturedForward:
         it is the same, which spares a run of the last block.
         Raises SettingsError in front of `first_block`.
         """
-        if self._last_block is not None and block == self._anatomy.n_blocks - 2 >= self.first_block:
+        if self._last_block is not None and self._masks_last_input(block):
             return self._decode(block + 1, self._last_block.run_masked(is_masked, fill))[0]
         states = self.states[block]
         return self.run_tail(block, torch.where(is_masked[..., None].to(states.device), fill, states))
+
+    def masked_losses(self, block: int, masks: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Each sample's loss in nats under each mask, given as for `run_masked`; `[batch]`, float32, for each mask.
+
+        Where the last block runs on the rows alone, what comes after it is run for many masks at once.
+        """
+        if self._last_block is None or not self._masks_last_input(block):
+            return [self.answer_loss(self.run_masked(block, *mask)) for mask in masks]
+        losses: list[Tensor] = []
+        step = max(1, _ROWS_AT_ONCE // len(self._targets))
+        for start in range(0, len(masks), step):
+            rows = [self._last_block.run_masked(*mask) for mask in masks[start : start + step]]
+            values = self.token_losses(self._decode(block + 1, torch.cat(rows, dim=1))[0])
+            losses += [self._roles.mean_by_sample(part) for part in values.view(-1, len(self._targets))]
+        return losses
 
     def run_tail(self, block: int, states: Tensor) -> Tensor:
         """Run the blocks behind `block` on `states` (as kept in `states[block]`); `[row, hidden]`.
@@ -106,6 +122,9 @@ class CapturedForward:
             )
         output = self._decode(block, states)
         return self._rows(output) if self._last_block is None else output[0]
+
+    def _masks_last_input(self, block: int) -> bool:
+        return block == self._anatomy.n_blocks - 2 >= self.first_block
 
     def _decode(self, block: int, states: Tensor) -> Tensor:
         """The decoder's output if `block` had put out `states`; of the rows alone where the last block runs on them."""
@@ -132,11 +151,13 @@ class CapturedForward:
     def token_values(self, rows: Tensor, functions: Mapping[str, TokenFunction]) -> dict[str, Tensor]:
         """Each function of the float32 logits and the targets at the decoder's output `rows`; `[row]` a name.
 
-        The head runs on some rows at a time, so that no logits of the whole batch exist.
+        rows: `[row, hidden]`, or those of several masks one after the other. The head runs on some at a time, so that
+        no logits of the whole batch exist.
         """
         vocabulary = self._anatomy.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
         values: dict[str, list[Tensor]] = {name: [] for name in functions}
-        for part, targets in _split(rows, self._targets, max(1, _LOGITS_PER_CHUNK // vocabulary)):
+        every = self._targets.repeat(len(rows) // len(self._targets))
+        for part, targets in _split(rows, every, max(1, _LOGITS_PER_CHUNK // vocabulary)):
             logits = self.run_head(part).float()
             for name, function in functions.items():
                 values[name].append(function(logits, targets.to(logits.device)))

@@ -70,24 +70,37 @@ class LastBlock:
 
     def run(self, states: Tensor) -> Tensor:
         """Its output at the rows if it were given `states` `[batch, seq, hidden]`; `[1, row, hidden]`."""
-        attention = self._attention if states is self._states else self._attention_of(states)
-        return self._finish(states[self._places], attention)
+        given = self._attention if states is self._states else self._attention_of(states)
+        return self._finish(states[self._places], replace(given, query=self._at_rows(given.query)))
 
     def run_masked(self, is_masked: Tensor, fill: Tensor) -> Tensor:
         """Its output at the rows if it were given `fill` at masked positions; `[1, row, hidden]`.
 
         is_masked: `[batch, seq]`. fill: `[batch, 1, hidden]`; the same tensor again spares a run.
         """
-        is_masked = is_masked.to(self._states.device)
-        states = torch.where(is_masked[self._places][:, None], fill[self._rows.samples, 0], self._states[self._places])
-        return self._finish(states, _mixed(self._attention, self._attention_under(fill), is_masked))
+        own, rows, is_masked = self._attention, self._rows, is_masked.to(self._states.device)
+        filled, is_filled = self._attention_under(fill), is_masked[:, None, :, None]
+        is_filled_row = is_masked.gather(1, rows.index)[:, None, :, None]
+        mixed = replace(
+            own,
+            query=torch.where(is_filled_row, self._at_rows(filled.query), self._at_rows(own.query)),
+            key=torch.where(is_filled, filled.key, own.key),
+            value=torch.where(is_filled, filled.value, own.value),
+        )
+        states = torch.where(is_masked[self._places][:, None], fill[rows.samples, 0], self._states[self._places])
+        return self._finish(states, mixed)
+
+    def _at_rows(self, query: Tensor) -> Tensor:
+        """`[batch, head, seq, dim]` to `[batch, head, longest, dim]`."""
+        index = self._rows.index[:, None, :, None]
+        return query.gather(2, index.expand(-1, query.shape[1], -1, query.shape[-1]))
 
     @property
     def _places(self) -> tuple[Tensor, Tensor]:
         return self._rows.samples, self._rows.positions
 
     def _finish(self, states: Tensor, attention: AttentionCall) -> Tensor:
-        """states: of the rows, `[row, hidden]`."""
+        """states, and the queries of `attention`: of the rows alone; `[row, hidden]`."""
         attended = _attend_rows(attention, self._rows)
         with _standing_in(self._recorder, lambda *_: attended):
             return first_states(self._run_block(states[None], self._rows))
@@ -147,31 +160,15 @@ def at_rows(value: Any, rows: Rows, batch: int, seq: int) -> Any:
     return value
 
 
-def _mixed(call: AttentionCall, filled: AttentionCall, is_masked: Tensor) -> AttentionCall:
-    """What is given to attention if masked positions have the states of `filled`."""
-    is_filled = is_masked[:, None, :, None]
-    query, key, value = (
-        torch.where(is_filled, there, here)
-        for there, here in (
-            (filled.query, call.query),
-            (filled.key, call.key),
-            (filled.value, call.value),
-        )
-    )
-    return replace(call, query=query, key=key, value=value)
-
-
 def _attend_rows(call: AttentionCall, rows: Rows) -> Tensor:
-    """Attention of the rows; `[1, row, head, dim]`."""
-    _, n_heads, _, dim = call.query.shape
-    query = call.query.gather(2, rows.index[:, None, :, None].expand(-1, n_heads, -1, dim))
-    mask = _mask_of_rows(call, rows)
+    """Attention of the rows, whose queries `call` has; `[1, row, head, dim]`."""
+    mask, n_heads = _mask_of_rows(call, rows), call.query.shape[1]
     if call.softcap is None and call.sinks is None:
         key, value = match_heads(call.key, n_heads), match_heads(call.value, n_heads)
-        output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
+        output = scaled_dot_product_attention(call.query, key, value, attn_mask=mask, scale=call.scale)
     else:
         output, _ = attend(
-            query,
+            call.query,
             call.key,
             call.value,
             mask,

@@ -125,14 +125,26 @@ def sweep_batch(
             (block, how): replacement_state(forward.states[block], roles.is_token, how)
             for block, how in {(block, s.replacement) for block, s in zip(blocks, grid, strict=True)}
         }
-        scores = []
-        for settings, block in zip(grid, blocks, strict=True):
+        masks, unmaskable = [], []
+        for settings in grid:
             eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
             ranked_by = priority(saliency[settings.queries], settings.order, seeds, roles.is_token)
-            is_masked = choose_tokens(ranked_by, eligible, settings.fraction)
-            rows = forward.run_masked(block, is_masked, fills[block, settings.replacement])
-            masked_loss = forward.answer_loss(rows).masked_fill(~eligible.any(-1), torch.nan)
-            scores.append(BatchScore(means["loss"], masked_loss, saliency[settings.queries], is_masked))
+            masks.append(choose_tokens(ranked_by, eligible, settings.fraction))
+            unmaskable.append(~eligible.any(-1))
+        masked_losses: dict[int, Tensor] = {}
+        for block in set(blocks):
+            own = [index for index, other in enumerate(blocks) if other == block]
+            pairs = [(masks[index], fills[block, grid[index].replacement]) for index in own]
+            masked_losses |= zip(own, forward.masked_losses(block, pairs), strict=True)
+    scores = [
+        BatchScore(
+            means["loss"],
+            masked_losses[index].masked_fill(unmaskable[index], torch.nan),
+            saliency[s.queries],
+            is_masked,
+        )
+        for index, (s, is_masked) in enumerate(zip(grid, masks, strict=True))
+    ]
     by_attention = {
         name: rival.value(saliency[pools[0]], roles)
         for name, rival in rivals.items()
