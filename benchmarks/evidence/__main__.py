@@ -25,7 +25,7 @@ from .training import Recipe
 from .tuning import tune
 from .workplace import Workplace, describe_machine, write_json
 
-SMALL, LARGE = Sizes(pool=160, dev=40, test=80), Sizes()
+SMALL, LARGE = Sizes(pool=200, dev=40, test=80), Sizes()
 BUDGETS = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -43,7 +43,9 @@ def main() -> None:
     recipe = Recipe(**json.loads(recipe_file.read_text())["recipe"])
     groups = [group for group in options.group if group != "transfer" or options.other]
     write_json(options.out / "machine.json", describe_machine() | {"recipe": asdict(recipe), "scoring_s": seconds})
-    run_all(place, plan_jobs(groups, options.seeds, BUDGETS), recipe, options.device, options.processes)
+    number, n_parts = map(int, options.part.split("/"))
+    jobs = plan_jobs(groups, options.seeds, BUDGETS)[number - 1 :: n_parts]
+    run_all(place, jobs, recipe, options.device, options.processes)
     write_report(place)
 
 
@@ -53,7 +55,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--base", type=Path, required=True, help="the model that scores and is trained")
     parser.add_argument("--other", type=Path, help="a model that is trained on what the base has selected")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--small", action="store_true", help="160 rows a source, for 2 cores")
+    size.add_argument("--small", action="store_true", help="200 rows a source, for 2 cores")
     size.add_argument("--large", action="store_true", help="1,500 rows a source, for a GPU")
     parser.add_argument("--group", nargs="+", choices=GROUPS, default=GROUPS)
     parser.add_argument("--seeds", type=int, default=5)
@@ -61,6 +63,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--skewed", action="store_true", help="sources of very different sizes")
     parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else 2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--part", default="1/1", help="2/3 does the second third: several commands share a folder")
     parser.add_argument("--tune", action="store_true", help="choose the recipe anew")
     return parser.parse_args()
 

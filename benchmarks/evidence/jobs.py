@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -160,12 +161,14 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 
 def append(path: Path, result: dict[str, object]) -> None:
-    """Write one line, rewriting the file where a column is new."""
-    lines: list[dict[str, object]] = [*read_lines(path), result]
-    names = list(dict.fromkeys(name for line in sorted(lines, key=len, reverse=True) for name in line))
-    partial_file = path.with_suffix(".part")
-    with partial_file.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(lines)
-    partial_file.replace(path)
+    """Write one line, rewriting the file since a column may be new; commands that share the file take turns."""
+    with path.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        lines: list[dict[str, object]] = [*read_lines(path), result]
+        names = list(dict.fromkeys(name for line in sorted(lines, key=len, reverse=True) for name in line))
+        partial_file = path.with_suffix(".part")
+        with partial_file.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names, restval="")
+            writer.writeheader()
+            writer.writerows(lines)
+        partial_file.replace(path)

@@ -57,6 +57,8 @@ class Results:
         rng = np.random.default_rng(0)
         drawn = [[rng.choice(values, len(values)).mean() for values in (ours, low, high)] for _ in range(RESAMPLES)]
         shares = [(a - b) / (c - b) for a, b, c in drawn if c > b]
+        if not shares:
+            return (np.nan,) * 3
         plain = (ours.mean() - low.mean()) / (high.mean() - low.mean())
         return float(plain), *map(float, np.quantile(shares, [0.025, 0.975]))
 
@@ -140,7 +142,8 @@ def methods_table(results: Results) -> str:
 
 
 def shown_share(share: tuple[float, float, float]) -> str:
-    return f"{share[0]:+.2f} ({share[1]:+.2f} to {share[2]:+.2f})"
+    """A share of the oracle's gain with its interval; a dash where the oracle gains nothing."""
+    return "–" if np.isnan(share[0]) else f"{share[0]:+.2f} ({share[1]:+.2f} to {share[2]:+.2f})"
 
 
 def mean_of(values: NDArray[np.float64], form: str) -> str:

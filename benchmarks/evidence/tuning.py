@@ -1,6 +1,7 @@
 """Chooses learning rate and epochs on the validation split, for random picks alone: no method is favoured.
 
-The accuracies of the untouched base and of the oracle on that split are told too, since a suite whose oracle gains little over random tells nothing.
+The accuracies of the untouched base and of the oracle on that
+split are told too, since a suite whose oracle gains little over random tells nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .methods import read_unscored_pool
 from .training import Recipe
 from .workplace import Workplace, write_json
 
-RATES, EPOCHS, SEEDS = (1e-3, 2e-3), (3, 4), (100, 101)  # seeds that the run itself never uses
+RATES, EPOCHS, SEEDS = (1e-3, 2e-3), (5, 8), (100, 101)  # seeds that the run itself never uses
 
 
 def tune(place: Workplace, file: Path, device: str) -> None:

@@ -1,4 +1,4 @@
-"""What the base models learn from: captions of pictures, and questions in other wordings than the pool's.
+"""What the base models learn from: captions of pictures, and questions, half of them in other wordings than the pool's.
 
 A base sees only part of the concepts, part of the kinds of questions, and only short answers: it knows what is in a
 picture and how it is called, but not how the suite wants to be answered. That is what finetuning has to teach.
@@ -23,7 +23,8 @@ from .sources.digits import Digits
 from .sources.maps import Division
 
 KNOWN = 0.8  # share of things, words and countries that the base is told the name of
-ASKED = 0.35  # share of a base's rows that are questions
+ASKED = 0.6  # share of a base's rows that are questions
+REWORDED = 0.5  # share of those that are asked in words that only the base sees
 HELD_OUT_KINDS = 0.3  # share of the kinds of questions that a base never sees
 CAPTION = ("Caption.", "Write a caption.", "Note what is there.")
 
@@ -90,10 +91,12 @@ def lessons(rng: random.Random, source: str, n: int, split: Split = "train", per
 def _lessons_of(rng: random.Random, row: Row, per_picture: int) -> Iterator[Lesson]:
     pixels = row.pictures[0].pixels
     asked = [turn for turn in row.turns if is_known(f"{row.source}/{turn.question.kind}", 1 - HELD_OUT_KINDS)]
-    short = [(paraphrase(turn.asked), turn.answer) for turn in asked if is_short(turn.asked, turn.answer)]
+    short = [turn for turn in asked if is_short(turn.asked, turn.answer)]
     for number in range(per_picture):
         if short and rng.random() < ASKED:
-            yield Lesson(row.source, pixels, *short[number % len(short)])
+            turn = short[number % len(short)]
+            text = paraphrase(turn.asked) if rng.random() < REWORDED else _CLAUSE.sub("", turn.asked)
+            yield Lesson(row.source, pixels, text, turn.answer)
         else:
             yield Lesson(row.source, pixels, rng.choice(CAPTION), caption(rng, row.source, row.facts))
 
