@@ -1,7 +1,10 @@
-"""The page of the command line, made from the commands themselves each time the site is built."""
+"""What the site adds to the pages: the command line, made from the commands themselves, and no dead links into the code."""
+
+import re
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from delta_attnmask.cli import app
 
@@ -11,9 +14,15 @@ Made from the code. `delta-attnmask COMMAND --help` says the same; `python -m de
 Exit code 0 is success, 2 input, settings or folders that can't be used, 130 Ctrl-C.
 
 """
+INTO_THE_CODE = re.compile(r"\[([^\]]+)\]\(\.\./((?:src|tests|benchmarks|embedded)/[^)]*)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = app.generate_docs(output_format="markdown", recursive=True, heading_level=2)
     files.append(File.generated(config, "cli.md", content=FOREWORD + pages))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """A link to a file of the repository leads nowhere on the site; its path is shown instead."""
+    return INTO_THE_CODE.sub(r"\1 (`\2`)", markdown)
