@@ -1,4 +1,4 @@
-"""What the site adds to the pages: the command line, made from the commands themselves, and no dead links into the code."""
+"""What the site adds: the command line, made from the commands themselves, and no dead links into the code."""
 
 import re
 
