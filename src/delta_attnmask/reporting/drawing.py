@@ -126,9 +126,12 @@ def drawing(height: float, *, width: float = WIDTH) -> Iterator[Figure]:
 
 
 def label(text: str, longest: int = _MAX_LABEL) -> str:
-    """A name from the data as a label: printable and of bounded length."""
+    """A name from the data as a label: printable, and of bounded length by leaving out its middle."""
     shown = "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text) or "(none)"
-    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    if len(shown) <= longest:
+        return shown
+    tail = (longest - 1) // 3  # where names of one family differ
+    return f"{shown[: longest - 1 - tail]}…{shown[len(shown) - tail :]}"
 
 
 def fold(text: str, width: int, longest: int = 80) -> str:

@@ -68,7 +68,7 @@ def write_headline(
     n_kept, verb = count(len(standing.selection), "row"), "are kept" if is_written else "would be kept"
     kept = f"Of these {n_kept} {verb}: {describe_rule(standing.selection)}."
     return Headline(
-        f"Which {share:.0%} of {name} is worth training on?".replace("%", " %"),
+        _ask(standing.selection, name),
         (
             f"The model {model} read {count(n_rows - n_failed, 'conversation')}. {kept}",
             _say_sight(findings),
@@ -80,10 +80,17 @@ def write_headline(
     )
 
 
+def _ask(selection: Selection, name: str) -> str:
+    budget = str(selection.budget)
+    if budget.endswith("%"):
+        return f"Which {budget.replace('%', ' %')} of {name} is worth training on?"
+    return f"Which {count(len(selection), 'row')} of {name} {'is' if len(selection) == 1 else 'are'} worth training on?"
+
+
 def describe_rule(selection: Selection) -> str:
     """How rows are chosen, as the end of a sentence."""
     score, columns = name_form(selection.column), selection.options.get("columns", ())
-    of_each = f" of each {join_names([COLUMNS.get(name, name) for name in columns], 'with')}" if columns else ""
+    of_each = f" of each {join_names([COLUMNS.get(name, name) for name in columns])}" if columns else ""
     skipped = " below the very top" if selection.rule == "band" or selection.options.get("skip_top") else ""
     if selection.rule == "diverse":
         return f"the most different ones among those with a high score ({score}){of_each}"

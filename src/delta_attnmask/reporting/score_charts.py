@@ -81,12 +81,14 @@ def against_length(standing: Standing, correlation: float | None) -> Chart:
 
 
 def _bins(standing: Standing) -> Values:
-    """Edges of bins: the axis runs to the top and thrice as far below the lowest cut, if values go that far."""
+    """Edges of bins: around the cuts, up by twice the distance of the quartiles, down thrice as far as that."""
     low, high = _span(standing.values)
     cuts = standing.cuts[np.isfinite(standing.cuts)]
-    if len(cuts) and low < cuts.min() < high:
-        low = max(low, cuts.min() - 3 * (high - cuts.min()))
-    return np.linspace(low, high, _N_BINS + 1)
+    reach = 2 * float(np.subtract(*np.percentile(standing.values, (75, 25))))
+    if len(cuts) and reach:
+        high = min(high, cuts.max() + reach)
+        low = max(low, cuts.min() - 3 * max(high - cuts.min(), 0))
+    return np.linspace(low, high if high > low else low + 1, _N_BINS + 1)
 
 
 def _draw_group(axes: Axes, standing: Standing, group: Group, edges: Values) -> None:
@@ -125,11 +127,12 @@ def _scatter(
 ) -> Chart:
     trait, shown = standing.column(column), _spaced_points(standing)
     known = shown[np.isfinite(trait[shown])]
+    size = 2.2 if len(known) > 300 else 4.0
     with drawing(3.3) as figure:
         axes = figure.subplots()
         for is_kept, colour in ((False, LEFT), (True, KEPT)):
             points = known[standing.is_kept[known] == is_kept]
-            axes.plot(trait[points], standing.values[points], "o", color=colour, markersize=2.2, mew=0, alpha=0.75)
+            axes.plot(trait[points], standing.values[points], "o", color=colour, markersize=size, mew=0, alpha=0.75)
         if is_log and len(known):
             axes.set_xscale("log")
             number_logarithmically(axes.xaxis)

@@ -47,9 +47,9 @@ def name_settings(settings: Mapping[str, Any]) -> str:
     )
 
 
-def join_names(names: Sequence[str], last: str = "and") -> str:
+def join_names(names: Sequence[str]) -> str:
     """a, b and c"""
-    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
 
 
 def write_number(value: object) -> str:
