@@ -52,13 +52,18 @@ def pid_of(worker: Any) -> int:
     return os.getpid()
 
 
+def plan_of(worker: Any) -> Plan:
+    plan: Plan = worker.plan
+    return plan
+
+
 def test_units_are_done_once_and_workers_asked(opened: Open, tmp_path: Path) -> None:
     plan = Plan(tmp_path)
     with opened(plan) as pool:
         outcomes = list(pool.run(range(20)))
         assert list(pool.run([])) == []
-        assert next(pool.run([20])).n_before > 0  # by a worker that is still the same
-        assert pool.ask(pid_of) in {outcome.pid for outcome in outcomes}
+        assert [outcome.unit for outcome in pool.run([20])] == [20]
+        assert pool.ask(plan_of) == plan
         with pytest.raises(SettingsError, match="planned"):
             pool.ask(lambda worker: fail(SettingsError("planned")))
     assert units_of(outcomes) == [*range(20)]

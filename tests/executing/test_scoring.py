@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ArtifactError, UnitsFailedError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -20,7 +20,9 @@ from delta_attnmask.scoring.run import score_dataset, score_task
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import Task, UnitWorker
 from delta_attnmask.settings import MaskSettings
-from tests.test_kill import begin, finish, wait_for_units
+from tests.executing.test_shards import manifest as manifest  # the fixture
+from tests.executing.workers import Writing, drive
+from tests.test_kill import begin, begin_call, finish, wait_for_units
 
 N_ROWS, UNIT_ROWS = 24, 2
 
@@ -80,24 +82,33 @@ def kill_a_worker() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_ray_gives_the_table_of_one_process_whoever_is_killed(
+def test_ray_gives_the_table_of_one_process_though_a_worker_is_killed(
     cluster: str, embedded: Path, alone: tuple[pa.Table, pa.Table], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    driver = begin(command(embedded, out, "--engine", "ray", "--workers", "1", "--address", cluster))
-    wait_for_units(out, 2)
-    driver.kill()
-    finish(driver)
-    in_place = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
-    assert 2 <= len(in_place) < N_ROWS // UNIT_ROWS
-
-    killer = in_the_middle(out, len(in_place) + 2, kill_a_worker)
+    killer = in_the_middle(out, 2, kill_a_worker)
     assert call(command(embedded, out, "--engine", "ray", "--workers", "2")) == 0
     killer.join()
     assert tables(out) == alone  # bit for bit: the same code on one kind of machine
-    assert {path: path.stat().st_mtime_ns for path in in_place} == in_place
     assert RunFolder.open(out).is_complete
     assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+
+
+@pytest.mark.timeout(400)
+def test_a_driver_that_is_killed_and_started_again_goes_on(cluster: str, manifest: Manifest, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    writing = Writing(out, replace(manifest, n_rows=400))
+    driver = begin_call(drive, writing, cluster)
+    wait_for_units(out, 5)
+    driver.kill()
+    finish(driver)
+    in_place = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
+    assert 5 <= len(in_place) < 80
+    assert not RunFolder.open(out).is_complete
+    drive(replace(writing, seconds=0.0), cluster)
+    assert {path: path.stat().st_mtime_ns for path in in_place} == in_place
+    assert RunFolder.open(out).is_complete
+    assert RunFolder.open(out).read_scores()["delta"].to_pylist() == [row / 2 for row in range(400)]
 
 
 def test_shards_give_the_table_of_one_process(

@@ -3,12 +3,16 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import DeviceError, SettingsError
 from delta_attnmask.executing.contract import Faults
+from delta_attnmask.executing.ray import Cluster, ray_pool
+from delta_attnmask.scores import SampleScore, UnitReport
 
 FAULTS = Faults(ends_run=(SettingsError,), ends_worker=(DeviceError,))
 
@@ -17,7 +21,6 @@ FAULTS = Faults(ends_run=(SettingsError,), ends_worker=(DeviceError,))
 class Done:
     unit: int
     pid: int
-    n_before: int  # units that this worker has done before
 
 
 def kill() -> None:
@@ -67,7 +70,6 @@ class Plan:
 @dataclass
 class PlannedWorker:
     plan: Plan
-    n_done: int = 0
     is_computing: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, unit: int) -> int:
@@ -80,8 +82,7 @@ class PlannedWorker:
         try:
             if not self.plan.in_prepare:
                 self.plan.strike(unit)
-            self.n_done += 1
-            return Done(unit, os.getpid(), self.n_done - 1)
+            return Done(unit, os.getpid())
         finally:
             self.is_computing.release()
 
@@ -106,3 +107,42 @@ class WaitingWorker:
 
 def refuse_to_start() -> PlannedWorker:
     raise OSError("no model here")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Makes workers that write made-up scores into a run folder, and take their time."""
+
+    path: Path
+    manifest: Manifest
+    seconds: float = 0.05
+
+    def __call__(self) -> "WritingWorker":
+        return WritingWorker(self)
+
+
+@dataclass
+class WritingWorker:
+    plan: Writing
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.plan.manifest
+
+    def prepare(self, unit: int) -> list[SampleScore]:
+        rows = self.manifest.rows_of(unit)
+        return [SampleScore(row=row, id="", key=str(row), source="", status="ok", delta=row / 2) for row in rows]
+
+    def compute(self, scores: list[SampleScore]) -> UnitReport:
+        time.sleep(self.plan.seconds)
+        unit = scores[0].row // self.manifest.unit_rows
+        RunFolder.join(self.plan.path, self.manifest).write_unit(unit, scores)
+        return UnitReport(unit, len(scores), 0)
+
+
+def drive(plan: Writing, address: str) -> None:
+    """What a driver of its own does: let two workers of a cluster write the run."""
+    from delta_attnmask.scoring.run import score_units
+
+    with ray_pool(plan, Cluster(2, 0, address)) as pool:
+        score_units(pool, plan.path)

@@ -1,6 +1,5 @@
 """Score one unit of rows: encode, batch, score, and give every row exactly one result."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,10 +22,10 @@ from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
-from delta_attnmask.reading.traits import answer_type, question
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
+from delta_attnmask.scoring.results import row_score
 from delta_attnmask.scoring.rivals import Rival, VariantRival
 from delta_attnmask.settings import MaskSettings
 
@@ -208,7 +207,9 @@ class UnitScorer:
             self._run_all(variants, partial(self._score_variant, name), _Found(found.numbers))
         samples = {sample.row: sample for sample in unit.samples}
         scores = [
-            _result(record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row, ""))
+            row_score(
+                record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row, "")
+            )
             for record in unit.records
         ]
         kept = {score.row for score in scores if score.status == "ok"}
@@ -296,34 +297,6 @@ class UnitScorer:
         for row, value in zip(batch.rows, losses, strict=True):
             if row in found.numbers:
                 found.numbers[row][name] = value
-
-
-def _result(record: Record, sample: EncodedSample | None, numbers: dict[str, float] | None, reason: str) -> SampleScore:
-    """The row's score; a loss that is not finite makes it a failed row."""
-    core: dict[str, float | None] = {name: (numbers or {}).pop(name, None) for name in ("loss", "masked_loss", "delta")}
-    if numbers is not None and not all(value is not None and math.isfinite(value) for value in core.values()):
-        reason = reason or f"the loss is not finite ({core['loss']}, masked {core['masked_loss']})"
-        numbers = None
-    is_ok = numbers is not None
-    return SampleScore(
-        row=record.row,
-        id=record.id,
-        key=record.key,
-        source=record.source,
-        status="ok" if is_ok else "failed",
-        reason=reason,
-        question=question(record),
-        answer_type=answer_type(record),
-        n_turns=sum(turn.role == "assistant" for turn in record.turns),
-        n_images=len(record.images),
-        n_tokens=sample.n_tokens if sample else None,
-        n_image_tokens=sample.n_image_tokens if sample else None,
-        n_answer_tokens=sample.n_answer_tokens if sample else None,
-        loss=core["loss"] if is_ok else None,
-        masked_loss=core["masked_loss"] if is_ok else None,
-        delta=core["delta"] if is_ok else None,
-        extra=dict(numbers or {}),
-    )
 
 
 def _no_such_token(settings: MaskSettings) -> str:
