@@ -25,7 +25,7 @@ from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
 from delta_attnmask.training.run import Outcome, train_dataset
 
-PLAN = TrainingPlan(batch_size=4, learning_rate=1e-3, warmup=0.0, log_steps=1, max_steps=3)
+PLAN = TrainingPlan(batch_size=4, learning_rate=1e-3, warmup=0.0, log_steps=1, max_steps=2)  # an epoch has three
 MASK = MaskSettings(block=-3)
 
 
@@ -85,7 +85,7 @@ def plain(model_folder: Path, dataset: Dataset, tmp_path_factory: pytest.TempPat
 
 def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
     about = json.loads((plain.path / "train.json").read_text())
-    assert (about["n_rows"], about["n_skipped"], about["n_steps"], about["seed"]) == (9, 2, 3, 0)
+    assert (about["n_rows"], about["n_skipped"], about["n_steps"], about["seed"]) == (9, 2, 2, 0)
     assert about["augment"] == "none"
     assert about["seconds"] > 0
     assert about["versions"]["trl"]
@@ -97,7 +97,7 @@ def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
     assert table is not None
     assert table.schema == ROWS_SCHEMA
     assert table["status"].to_pylist() == ["ok"] * 9 + ["skipped"] * 2
-    assert [line["step"] for line in metrics(plain.path) if "loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in metrics(plain.path) if "loss" in line] == [1, 2]
     assert not (plain.path / "checkpoints").exists()
     assert not same(weights(plain.path), weights(model_folder))
 
@@ -165,11 +165,10 @@ class Killed(BaseException):
     """As if the process ended."""
 
 
-@pytest.mark.parametrize("augment", ["none", "random"])
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
-    augment: Any, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    plan = replace(PLAN, augment=augment, max_steps=4, save_steps=2, epochs=2)
+    plan = replace(PLAN, augment="random", max_steps=4, save_steps=2)
     whole = train_dataset(load(), dataset, tmp_path / "whole", plan)
 
     def kill(n_done: int, n_rows: int) -> None:
@@ -193,25 +192,23 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
 
 
 def test_a_training_killed_before_its_model_was_saved_makes_no_step_more(
-    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise Killed
 
-    plan = replace(PLAN, max_steps=2)  # within the first epoch
     with monkeypatch.context() as patch:
         patch.setattr(run, "_save", fail)
         with pytest.raises(Killed):
-            train_dataset(load(), dataset, tmp_path / "cut", plan)
-    rest = train_dataset(load(), dataset, tmp_path / "cut", plan)
-    whole = train_dataset(load(), dataset, tmp_path / "whole", plan)
+            train_dataset(load(), dataset, tmp_path / "cut", PLAN)
+    rest = train_dataset(load(), dataset, tmp_path / "cut", PLAN)
     assert rest.about["n_steps"] == 2
-    assert rest.about["loss"] == whole.about["loss"]
-    assert same(weights(rest.path), weights(whole.path))
+    assert rest.about["loss"] == plain.about["loss"]
+    assert same(weights(rest.path), weights(plain.path))
 
 
 def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path) -> None:
-    plan = replace(PLAN, lora=LoraSettings(rank=4, alpha=8), max_steps=2, augment="masked", probability=1.0)
+    plan = replace(PLAN, lora=LoraSettings(rank=4, alpha=8), augment="masked", probability=1.0)
     alone = train_dataset(load(), dataset, tmp_path / "alone", plan)
     merged = train_dataset(load(), dataset, tmp_path / "merged", plan, merge=True)
     assert (alone.path / "adapter_config.json").exists()
@@ -231,13 +228,11 @@ def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedMo
     assert not torch.allclose(scores[0], loss_batch(load().model, batch, labels), atol=1e-4)
 
 
-@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4, alpha=8)], ids=["full", "lora"])
 def test_checkpointing_and_accumulation_give_the_same_losses(
-    lora: LoraSettings | None, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    plan = replace(
-        PLAN, lora=lora, augment="masked", probability=0.5, mask=MASK, accumulate=2, batch_size=2, max_steps=2
-    )
+    lora = LoraSettings(rank=4, alpha=8)
+    plan = replace(PLAN, lora=lora, augment="masked", probability=0.5, mask=MASK, accumulate=2, batch_size=2)
     expected = train_dataset(load(), dataset, tmp_path / "plain", plan)
     loaded = load()
     found = train_dataset(loaded, dataset, tmp_path / "saved", replace(plan, gradient_checkpointing=True))
@@ -246,18 +241,17 @@ def test_checkpointing_and_accumulation_give_the_same_losses(
     assert load_model(str(found.path), device="cpu").model.config.get_text_config().use_cache
 
 
-def test_only_the_language_model_is_trained(
-    dataset: Dataset, load: Callable[[], LoadedModel], model_folder: Path, tmp_path: Path
-) -> None:
-    done = train_dataset(load(), dataset, tmp_path / "out", replace(PLAN, only_language=True, max_steps=2))
-    before, after = weights(model_folder), weights(done.path)
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    path = examine(load().model).decoder_path
-    assert changed
-    assert all(name.startswith((path, "lm_head")) for name in changed), changed
+def test_only_the_language_model_is_trained(load: Callable[[], LoadedModel]) -> None:
+    anatomy = examine(load().model)
+    run.freeze_all_but_language(anatomy)
+    trained = {name for name, weight in anatomy.model.named_parameters() if weight.requires_grad}
+    assert trained == {
+        name for name, _ in anatomy.model.named_parameters() if name.startswith((anatomy.decoder_path, "lm_head"))
+    }
+    assert 0 < len(trained) < len(list(anatomy.model.parameters()))
 
 
-@pytest.mark.parametrize("augment", ["masked", "random", "dropout", "neftune"])
+@pytest.mark.parametrize("augment", ["random", "dropout", "neftune"])
 def test_each_augmentation_changes_the_training(
     augment: Any, plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
@@ -268,7 +262,7 @@ def test_each_augmentation_changes_the_training(
     assert done.about["augment"] == augment
     if augment != "neftune":
         shares = [line["masked_share"] for line in metrics(done.path) if "loss" in line]
-        assert shares == [1.0, 1.0, 1.0]
+        assert shares == [1.0, 1.0]
     assert not loaded.model._forward_pre_hooks
     assert not examine(loaded.model).blocks[-3]._forward_hooks
 
