@@ -27,7 +27,7 @@ def test_writes_a_page(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "row 3: loss" in capsys.readouterr().out
     html = out.read_text()
     assert html.count('<section class="inspection"') == 2
-    assert "block -4" in html, "the preset relative"
+    assert "block −4" in html, "the preset relative"
     assert run(*source, "--row", "99999", "-o", str(out)) == 2
     assert "rows 0 to 2406" in capsys.readouterr().err
 

@@ -11,9 +11,10 @@ import torch
 
 from delta_attnmask.cli import main
 from delta_attnmask.errors import DataError
-from delta_attnmask.inspecting.attention import ModelAttention, RowAttention, measure_attention, spread_rows
+from delta_attnmask.inspecting.attention import measure_attention, spread_rows
 from delta_attnmask.inspecting.attention_words import caution, describe, describe_picks, headline
 from delta_attnmask.inspecting.comparison import MEASURES, Comparison, compare
+from delta_attnmask.inspecting.measured import ModelAttention, RowAttention
 from delta_attnmask.modeling.attention.shares import MEASURES as MEASURED
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,7 +16,8 @@ from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import Preset
 
 if TYPE_CHECKING:
-    from delta_attnmask.inspecting.attention import ModelAttention
+    from delta_attnmask.inspecting.comparison import Comparison
+    from delta_attnmask.inspecting.measured import ModelAttention
     from delta_attnmask.modeling.load import LoadedModel
 
 
@@ -101,7 +102,7 @@ def _measure(loaded: "LoadedModel", dataset: Dataset, rows: list[int], preset: P
         return measure_attention(loaded, dataset, rows, preset.mask, lambda n_done: advance(n_done, len(rows), 0))
 
 
-def _lines(comparison: Any) -> list[str]:
+def _lines(comparison: "Comparison") -> list[str]:
     from delta_attnmask.inspecting.attention_words import describe, describe_picks, headline
 
     told = [describe(measure, comparison.n_blocks) for measure in comparison.measures]

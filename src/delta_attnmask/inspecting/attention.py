@@ -1,14 +1,13 @@
 """Where one model's attention goes over many rows: per block, per row, and what it would mask."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch, TokenRoles
 from delta_attnmask.errors import DataError, RowError
+from delta_attnmask.inspecting.measured import ModelAttention, RowAttention
 from delta_attnmask.inspecting.refusals import refusals
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.shares import read_shares
@@ -24,34 +23,6 @@ from delta_attnmask.settings import MaskSettings
 _MAP_ELEMENTS = 1 << 26  # of one block's maps: 256 MiB in float32
 
 Advance = Callable[[int], None]  # rows done so far
-
-
-@dataclass(frozen=True)
-class RowAttention:
-    """One row under one model.
-
-    ids: its tokens. shares: `[block, measure]`, see modeling.attention.shares. loss, masked_loss: nats.
-    saliency: of each token. is_masked, is_image: of each token. All `[token]`.
-    """
-
-    row: int
-    ids: NDArray[np.int64]
-    shares: NDArray[np.float64]
-    loss: float
-    masked_loss: float
-    saliency: NDArray[np.float64]
-    is_masked: NDArray[np.bool_]
-    is_image: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class ModelAttention:
-    """All rows that one model could be given, by their number, and why not the others. n_blocks: that were measured."""
-
-    name: str
-    n_blocks: int
-    rows: dict[int, RowAttention] = field(repr=False)
-    failures: dict[int, str]
 
 
 def spread_rows(n_rows: int, wanted: int) -> list[int]:

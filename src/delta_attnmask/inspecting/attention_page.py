@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from delta_attnmask.inspecting import attention_words as words
 from delta_attnmask.inspecting.attention_charts import draw_measure
 from delta_attnmask.inspecting.comparison import Comparison
 from delta_attnmask.inspecting.inspection import ImageToken, Picture
+from delta_attnmask.inspecting.measured import RowAttention
 from delta_attnmask.inspecting.overlays import Heat, show_picture, title_views
 from delta_attnmask.inspecting.page import STYLE
 from delta_attnmask.inspecting.words import describe_settings
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.reporting.page import render_page
 from delta_attnmask.settings import MaskSettings
-
-if TYPE_CHECKING:
-    from delta_attnmask.inspecting.attention import RowAttention
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class SideBySide:
     label: str
     question: str
     pictures: tuple[tuple[Picture, Picture], ...]
-    base: "RowAttention"
-    tuned: "RowAttention"
+    base: RowAttention
+    tuned: RowAttention
     problem: str = ""
 
 
@@ -104,13 +102,13 @@ def _show_sample(sample: SideBySide) -> dict[str, Any]:
     }
 
 
-def _views(picture: Picture, row: "RowAttention") -> list[dict[str, Any]]:
+def _views(picture: Picture, row: RowAttention) -> list[dict[str, Any]]:
     heat = Heat.of(image_tokens(row), float(row.saliency.sum()))
     titles = title_views(picture.views)
     return [heat.show(cells, title, picture) for cells, title in zip(picture.views, titles, strict=True)]
 
 
-def image_tokens(row: "RowAttention") -> tuple[ImageToken, ...]:
+def image_tokens(row: RowAttention) -> tuple[ImageToken, ...]:
     """A row's image tokens in reading order."""
     pairs = zip(row.saliency[row.is_image].tolist(), row.is_masked[row.is_image].tolist(), strict=True)
     return tuple(ImageToken(number, saliency, is_masked) for number, (saliency, is_masked) in enumerate(pairs))

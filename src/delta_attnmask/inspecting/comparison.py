@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,7 @@ from delta_attnmask.auditing.correlations import spearman
 from delta_attnmask.derived import derive
 from delta_attnmask.errors import DataError
 from delta_attnmask.evaluating.intervals import Estimate, resampled_sums
-
-if TYPE_CHECKING:
-    from delta_attnmask.inspecting.attention import ModelAttention, RowAttention
+from delta_attnmask.inspecting.measured import ModelAttention, RowAttention
 
 Values = NDArray[np.float64]
 
@@ -87,7 +85,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(base: "ModelAttention", tuned: "ModelAttention", form: str, keep: float = 0.2) -> Comparison:
+def compare(base: ModelAttention, tuned: ModelAttention, form: str, keep: float = 0.2) -> Comparison:
     """Compare row by row; only rows that both models were given count.
 
     form: the column that orders rows, as `select` knows it. keep: share of the rows that is picked.
@@ -112,7 +110,7 @@ def compare(base: "ModelAttention", tuned: "ModelAttention", form: str, keep: fl
     )
 
 
-Pairs = Sequence[tuple["RowAttention", "RowAttention"]]
+Pairs = Sequence[tuple[RowAttention, RowAttention]]
 
 
 def _require_same_tokens(pairs: Pairs, base: str, tuned: str) -> None:
@@ -167,7 +165,7 @@ def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
     )
 
 
-def _scores(rows: Sequence["RowAttention"], form: str) -> Values:
+def _scores(rows: Sequence[RowAttention], form: str) -> Values:
     columns = {
         "loss": np.array([row.loss for row in rows]),
         "masked_loss": np.array([row.masked_loss for row in rows]),

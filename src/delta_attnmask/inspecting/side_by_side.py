@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delta_attnmask.inspecting.attention import ModelAttention, spread_rows
+from delta_attnmask.inspecting.attention import spread_rows
 from delta_attnmask.inspecting.attention_page import SideBySide, image_tokens
 from delta_attnmask.inspecting.cells import PlaceFinder, Places
 from delta_attnmask.inspecting.inspection import Picture
+from delta_attnmask.inspecting.measured import ModelAttention
 from delta_attnmask.inspecting.views import split_views
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
