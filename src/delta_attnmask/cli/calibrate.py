@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def calibrate(
     *,
     model: str,
-    data: Path,
+    data: Annotated[list[Path], Parameter(consume_multiple=True)],
     images: Path | None = None,
     out: Path,
     rows: int = 240,

@@ -24,7 +24,7 @@ _CALIBRATION_TRIED = 16
 def estimate(
     *,
     model: str,
-    data: Path,
+    data: Annotated[list[Path], Parameter(consume_multiple=True)],
     images: Path | None = None,
     rows: int = 50,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,

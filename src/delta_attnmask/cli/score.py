@@ -20,7 +20,7 @@ from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Repla
 def score(
     *,
     model: str,
-    data: Path,
+    data: Annotated[list[Path], Parameter(consume_multiple=True)],
     images: Path | None = None,
     out: Path,
     settings: str = "auto",
@@ -58,7 +58,8 @@ def score(
     model
         Folder of a Hugging Face model, or its name on the hub.
     data
-        Conversations: LLaVA JSON (a list) or JSONL.
+        Files (JSON, JSONL, parquet, arrow, WebDataset tars), a pattern such as 'shards/*.tar', a folder, or a mixture
+        file in JSON or YAML; see docs/formats.md.
     images
         Folder below which the rows' image paths lie.
     out

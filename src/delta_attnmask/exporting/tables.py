@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from delta_attnmask.artifacts import write_atomically
 from delta_attnmask.reading.columns import ArrowFile, Columns, ParquetFile
 
-_GROUP_BYTES = 32 << 20
+_GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 1000
 
 

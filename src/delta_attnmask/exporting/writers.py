@@ -18,7 +18,7 @@ from delta_attnmask.exporting.targets import Layout
 
 WriteRow = Callable[[int, dict[str, Any], list[bytes]], None]  # row, fields, and the images that stand in the file
 
-_GROUP_BYTES = 32 << 20
+_GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100
 
 

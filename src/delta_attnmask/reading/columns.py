@@ -25,9 +25,9 @@ from delta_attnmask.errors import DataError, RowError
 from delta_attnmask.reading.embedded import Embedded, parse_embedded
 from delta_attnmask.reading.rows import RawRow, open_input
 
-_BATCH_BYTES = 8 << 20  # about what a batch may take; its rows are counted from the file's own sizes
+_BATCH_BYTES = 4 << 20  # about what a batch may take; its rows are counted from the file's own sizes
 _MAX_BATCH_ROWS = 1024
-_CACHE_BYTES = 48 << 20  # of batches that images are read from
+_CACHE_BYTES = 24 << 20  # of batches that images are read from
 _READ_BYTES = 1 << 20
 MAX_ROW_BYTES = 256 << 20
 
