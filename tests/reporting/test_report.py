@@ -176,9 +176,11 @@ def test_what_is_no_calibration_is_refused(run, tmp_path):
 
 def test_evidence_is_drawn_by_method(run, tmp_path):
     path = tmp_path / "evidence.csv"
-    path.write_text("method,seed,exact_match,note\nrandom,0,0.5,<b>\nrandom,1,0.6,\ndelta,0,0.7,\ndelta,1,oops,\n")
+    path.write_text(
+        "method,budget,seed,exact_match,note\nrandom,0.2,0,0.5,<b>\nrandom,0.2,1,0.6,\nfull,1.0,0,0.7,\nfull,1.0,1,oops,\n"
+    )
     evidence = read_evidence(path)
-    assert evidence.outcomes == {"random": (0.5, 0.6), "delta": (0.7,)}
+    assert evidence.outcomes == {"random, 0.2": (0.5, 0.6), "full, 1.0": (0.7,)}
     html = make_report(request_for(run, evidence=evidence)).html
     assert "What training says" in html
     assert "&lt;b&gt;" in html

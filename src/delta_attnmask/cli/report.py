@@ -58,7 +58,7 @@ def report(
     calibration
         Folder that `calibrate` has made, if it is not the run's own.
     evidence
-        CSV with a column method and one of exact_match or accuracy: one line for each model trained.
+        CSV with a column method and one of exact_match, accuracy or em_mean: one line for each model trained.
     review
         A review of the run, as `delta-attnmask review --out` has made it.
     data

@@ -1,8 +1,8 @@
 """Figures of trained models, read from a CSV: one line for each training. No torch here.
 
-A column `method` names what was trained on, and one of MEASURES holds the outcome; `budget`, if there, tells apart runs
-of one method, and lines of one method and budget are its seeds. Where a column `source` has lines for "all", only these
-are drawn. Any other column is shown in the table as it is.
+A column `method` names what was trained on, and one of MEASURES holds the outcome. Lines that agree in the method and
+in the columns of APART are the seeds of one; where a column `source` has lines for "all", only these are drawn. Any
+other column is shown in the table as it is.
 """
 
 import csv
@@ -16,7 +16,13 @@ import numpy as np
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.drawing import INK, KEPT, LINE, Chart, drawing, label, rule_out
 
-MEASURES = ("exact_match", "accuracy", "em_mean", "em_all", "em", "normalised_match")
+MEASURES = {
+    "exact_match": "exact match",
+    "accuracy": "accuracy",
+    "em_mean": "exact match, mean over the sources",
+    "normalised_match": "normalised match",
+}
+APART = ("group", "budget", "accounting", "augmentation")
 _MAX_LINES = 5000
 _N_METHODS = 24
 
@@ -65,7 +71,7 @@ def evidence_chart(evidence: Evidence) -> Chart:
                 axes.axvline(float(np.mean(found)), color=LINE, linewidth=1.5, zorder=0)
         axes.set_yticks(range(len(shown)), [label(method, 44) for method, _ in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_xlabel(evidence.measure.replace("_", " "))
+        axes.set_xlabel(MEASURES[evidence.measure])
         axes.tick_params(axis="y", length=0)
         rule_out(axes, "left")
     return Chart(
@@ -82,10 +88,10 @@ def evidence_chart(evidence: Evidence) -> Chart:
 
 def _outcomes(lines: Sequence[Mapping[str, str | None]], measure: str) -> dict[str, tuple[float, ...]]:
     whole = [line for line in lines if (line.get("source") or "all") == "all"]
-    budgets = {line.get("budget") or "" for line in whole}
+    telling = [name for name in APART if len({line.get(name) for line in whole}) > 1]
     found = dict[str, list[float]]()
     for line in whole:
-        name = " ".join(filter(None, [line["method"], line.get("budget") if len(budgets) > 1 else ""])) or "(none)"
+        name = ", ".join(text for column in ("method", *telling) if (text := line.get(column))) or "(none)"
         try:
             number = float(line[measure] or "nan")
         except ValueError:
