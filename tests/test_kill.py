@@ -160,8 +160,8 @@ def test_killed_and_stopped_from_outside(embedded: Path, whole: dict[str, pa.Tab
     assert tables(out) == {"scores": whole["scores"]}
 
 
-def wait_for_units(out: Path, n_units: int) -> None:
-    deadline = time.monotonic() + 100
+def wait_for_units(out: Path, n_units: int, seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
     while len(list((out / "scores").glob("unit-*"))) < n_units:
         assert time.monotonic() < deadline
         time.sleep(0.005)

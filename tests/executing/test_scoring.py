@@ -99,7 +99,7 @@ def test_a_driver_that_is_killed_and_started_again_goes_on(cluster: str, manifes
     out = tmp_path / "run"
     writing = Writing(out, replace(manifest, n_rows=400))
     driver = begin_call(drive, writing, cluster)
-    wait_for_units(out, 5)
+    wait_for_units(out, 5, seconds=300)
     driver.kill()
     finish(driver)
     in_place = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
