@@ -48,7 +48,6 @@ class Findings:
     low_loss: Mapping[str, Any]
     n_originals: int
     n_planted: int
-    rule: str
     warnings: tuple[str, ...]
 
 
@@ -88,7 +87,6 @@ def _parse(report: Mapping[str, Any]) -> Findings:
         low_loss=dict(report["low_loss"]),
         n_originals=int(report["n_originals"]),
         n_planted=int(report["n_planted"]),
-        rule=str(report["rule"]),
         warnings=tuple(map(str, report["warnings"])),
     )
 

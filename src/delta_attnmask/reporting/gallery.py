@@ -72,11 +72,6 @@ class Card:
     problem: str = ""
     inspection: Inspection | None = None
 
-    @property
-    def text(self) -> str:
-        """What a search looks through."""
-        return " ".join([self.id, f"row {self.row}", self.why, *(turn.text for turn in self.turns)]).lower()
-
 
 @dataclass
 class Reader:

@@ -27,7 +27,7 @@ _MUCH_DISTORTION = 0.1  # above chance
 
 @dataclass(frozen=True)
 class Tile:
-    """One number. is_good: None for a neutral one."""
+    """One number: what it counts, and what it means."""
 
     name: str
     number: str
