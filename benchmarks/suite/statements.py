@@ -1,7 +1,8 @@
 """What the base models learn from: captions of pictures, and questions, half of them in other wordings than the pool's.
 
-A base sees only part of the concepts, part of the kinds of questions, and only short answers: it knows what is in a
-picture and how it is called, but not how the suite wants to be answered. That is what finetuning has to teach.
+A base is taught part of the concepts, part of the kinds of questions, and whole sentences for half of those: it knows
+what is in a picture and how people answer, but not how the suite wants all of it answered. That is what finetuning has
+to teach.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from .sources.digits import Digits
 from .sources.maps import Division
 
 KNOWN = 0.8  # share of things, words and countries that the base is told the name of
-ASKED = 0.6  # share of a base's rows that are questions
+ASKED = 0.7  # share of a base's rows that are questions
 REWORDED = 0.5  # share of those that are asked in words that only the base sees
 HELD_OUT_KINDS = 0.3  # share of the kinds of questions that a base never sees
+SENTENCES = 0.5  # share of the other kinds that it also sees answered in a sentence
 CAPTION = ("Caption.", "Write a caption.", "Note what is there.")
 
 # Wordings of the pool -> wordings that only the base sees.
@@ -91,12 +93,12 @@ def lessons(rng: random.Random, source: str, n: int, split: Split = "train", per
 def _lessons_of(rng: random.Random, row: Row, per_picture: int) -> Iterator[Lesson]:
     pixels = row.pictures[0].pixels
     asked = [turn for turn in row.turns if is_known(f"{row.source}/{turn.question.kind}", 1 - HELD_OUT_KINDS)]
-    short = [turn for turn in asked if is_short(turn.asked, turn.answer)]
+    taught = [turn for turn in asked if is_taught(f"{row.source}/{turn.question.kind}", turn.asked, turn.answer)]
     for number in range(per_picture):
-        if short and rng.random() < ASKED:
-            turn = short[number % len(short)]
-            text = paraphrase(turn.asked) if rng.random() < REWORDED else _CLAUSE.sub("", turn.asked)
-            yield Lesson(row.source, pixels, text, turn.answer)
+        if taught and rng.random() < ASKED:
+            turn = taught[number % len(taught)]
+            is_reworded = is_short(turn.answer) and rng.random() < REWORDED
+            yield Lesson(row.source, pixels, paraphrase(turn.asked) if is_reworded else turn.asked, turn.answer)
         else:
             yield Lesson(row.source, pixels, rng.choice(CAPTION), caption(rng, row.source, row.facts))
 
@@ -106,10 +108,15 @@ def is_known(name: str, share: float = KNOWN) -> bool:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") < share * 2**32
 
 
-def is_short(asked: str, answer: str) -> bool:
-    """Whether an answer is of the short form and only of things that a base is taught."""
+def is_taught(kind: str, asked: str, answer: str) -> bool:
+    """Whether a base sees this answer: of things that it is told of, in a form that it sees for this kind."""
     told = [label for label in by_label() if re.search(rf"\b{re.escape(label)}\b", f"{asked} {answer}")]
-    return len(answer.split()) <= 4 and not answer.endswith(".") and all(map(is_known, told))
+    return all(map(is_known, told)) and (is_short(answer) or is_known(f"{kind}/sentence", SENTENCES))
+
+
+def is_short(answer: str) -> bool:
+    """Whether an answer is of the short form."""
+    return len(answer.split()) <= 4 and not answer.endswith(".")
 
 
 def paraphrase(asked: str) -> str:

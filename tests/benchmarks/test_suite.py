@@ -1,6 +1,7 @@
 """The suite's rows and its defects; skipped where the packages haven't been fetched (`python -m benchmarks.suite`)."""
 
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -8,7 +9,8 @@ from benchmarks.suite.build import Sizes, draw_source, has_assets, pool_sizes
 from benchmarks.suite.packages import CACHE, COUNTRIES, EMOJIBASE, FLAGS, MAPS, MNIST
 from benchmarks.suite.planting import plant, words_of
 from benchmarks.suite.sources import SOURCES
-from benchmarks.suite.statements import lessons, paraphrase
+from benchmarks.suite.statements import is_known, lessons, paraphrase
+from embedded.concepts import by_label
 from embedded.sample import is_right
 
 is_fetched = has_assets() and all((CACHE / one.archive).exists() for one in (MNIST, FLAGS, COUNTRIES, MAPS, EMOJIBASE))
@@ -56,10 +58,12 @@ def test_the_same_seed_draws_the_same_rows():
 
 
 @needs_packages
-def test_lessons_never_ask_as_the_pool_asks(drawn):
-    asked = {row.turns[0].asked for rows in drawn.values() for row in rows}
-    taught = {lesson.asked for name in SOURCES for lesson in lessons(random.Random(4), name, 12)}
-    assert not asked & taught
+@pytest.mark.parametrize("name", ["emoji", "scene"])
+def test_lessons_never_name_what_is_held_out(name):
+    held_out = [label for label in by_label() if not is_known(label)]
+    taught = [f"{lesson.asked} {lesson.answer}" for lesson in lessons(random.Random(4), name, 60)]
+    assert held_out
+    assert not [text for text in taught for label in held_out if re.search(rf"\b{label}\b", text)]
 
 
 def test_a_paraphrase_drops_the_clause_that_asks_for_a_form():
