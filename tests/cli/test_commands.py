@@ -9,8 +9,8 @@ import pytest
 
 from delta_attnmask import __version__, cli
 from delta_attnmask.cli.tables import print_table, printable
-from tests.reading.builders import make_row, write_images, write_list
 from tests.exporting.test_native import make_run
+from tests.reading.builders import make_row, write_images, write_list
 
 
 def call(*arguments: object) -> int:
