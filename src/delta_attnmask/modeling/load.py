@@ -17,6 +17,8 @@ from delta_attnmask.errors import SettingsError, UnsupportedModelError
 
 _PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
 
+_SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -55,10 +57,11 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     placement = {"device_map": device} if device in _PLACEMENTS else {}
     try:
         base = _base_of_adapter(name)
-        config = AutoConfig.from_pretrained(base or name, revision=None if base else revision)
+        config = AutoConfig.from_pretrained(base or name, revision=None if base else revision, **_SAFE)
         kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
         with bars_on_terminals_only():
-            model = kind.from_pretrained(name, dtype=wanted, revision=revision, **placement)
+            options = _SAFE | placement | {"dtype": wanted, "revision": revision, "use_safetensors": True}
+            model = kind.from_pretrained(name, **options)
         processor = _load_processor(name, revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UnsupportedModelError(f"{name}: can't be loaded as an image-text or language model: {error}") from error
@@ -128,8 +131,8 @@ def _takes_images(config: Any) -> bool:
 def _load_processor(name: str, revision: str | None) -> Any:
     """The processor, or for a text-only folder its tokenizer."""
     try:
-        return AutoProcessor.from_pretrained(name, revision=revision)  # type: ignore[no-untyped-call]
+        return AutoProcessor.from_pretrained(name, revision=revision, **_SAFE)  # type: ignore[no-untyped-call]
     except (OSError, ValueError):
         if Path(name).is_dir() and (Path(name) / "preprocessor_config.json").exists():
             raise
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        return AutoTokenizer.from_pretrained(name, revision=revision, **_SAFE)

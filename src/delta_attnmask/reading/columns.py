@@ -27,6 +27,7 @@ from delta_attnmask.reading.rows import RawRow, open_input
 
 _BATCH_BYTES = 4 << 20  # about what a batch may take; its rows are counted from the file's own sizes
 _MAX_BATCH_ROWS = 1024
+_UNPACKED_BYTES = 64 << 20  # that a batch may take where every row has the same long value
 _CACHE_BYTES = 24 << 20  # of batches that images are read from
 _READ_BYTES = 1 << 20
 MAX_ROW_BYTES = 256 << 20
@@ -148,10 +149,17 @@ class ParquetFile(Columns):
     def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
         with self._file as file:
             size = file.metadata.row_group(group)
-            n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * size.num_rows // max(size.total_byte_size, 1)))
+            even = _BATCH_BYTES * size.num_rows // max(size.total_byte_size, 1)
+            n_rows = max(1, min(_MAX_BATCH_ROWS, even, _UNPACKED_BYTES // _longest_value(size)))
             for batch in file.iter_batches(batch_size=n_rows, row_groups=[group], use_threads=False):
                 batch.validate(full=True)
                 yield batch
+
+
+def _longest_value(group: pq.RowGroupMetaData) -> int:
+    """How long a value may be that stands once in a column's dictionary, and is unpacked for each row that has it."""
+    columns = [group.column(n) for n in range(group.num_columns)]
+    return max([1, *(int(column.total_uncompressed_size) for column in columns if column.has_dictionary_page)])
 
 
 class ArrowFile(Columns):

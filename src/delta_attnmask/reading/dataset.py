@@ -10,7 +10,7 @@ from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delta_attnmask.errors import DataError, SettingsError
+from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.reading.containers import Container, open_container
 from delta_attnmask.reading.formats import Format, choose_format, read_record
 from delta_attnmask.reading.images import ImageLimits, decode_image, read_image_bytes
@@ -51,7 +51,11 @@ class Part:
 
     def read_image_bytes(self, reference: str, limits: ImageLimits) -> bytes:
         data = self.container.read_embedded(reference)
-        return read_image_bytes(reference, self.images_root, limits) if data is None else data
+        if data is None:
+            return read_image_bytes(reference, self.images_root, limits)
+        if len(data) > limits.max_bytes:
+            raise RowError(f"image {reference}: more than {limits.max_bytes} bytes")
+        return data
 
 
 class Dataset:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from delta_attnmask.batches import IGNORED_LABEL
@@ -113,7 +115,8 @@ class Encoder:
         options = self._options(text)
         tokenized = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)
         self._refuse_length(len(tokenized["input_ids"]))  # before images are processed
-        runs = [self._answer_run(text, tokenized, answer) for answer in answers]
+        edges = np.array(tokenized["offset_mapping"]).reshape(-1, 2)
+        runs = [self._answer_run(text, tokenized, edges, answer) for answer in answers]
         inputs = dict(self._call(text, images, options))
         ids = inputs["input_ids"][0].tolist()
         self._refuse_length(len(ids))
@@ -178,10 +181,10 @@ class Encoder:
         except Exception as error:  # image processors raise many kinds; each means that this row can't be encoded
             raise RowError(f"the model's processor refuses the row: {error}") from error
 
-    def _answer_run(self, text: str, tokenized: Any, answer: Answer) -> Run:
+    def _answer_run(self, text: str, tokenized: Any, edges: NDArray[np.int64], answer: Answer) -> Run:
         """Positions of an answer: every token that overlaps its text, and the token that ends the turn."""
         offsets, ids = tokenized["offset_mapping"], tokenized["input_ids"]
-        run = [i for i, (first, last) in enumerate(offsets) if first < answer.stop and last > answer.start]
+        run: Run = ((edges[:, 0] < answer.stop) & (edges[:, 1] > answer.start)).nonzero()[0].tolist()
         if not run:
             raise RowError("the answer has no token of its own")
         for index in range(run[-1] + 1, len(ids)):

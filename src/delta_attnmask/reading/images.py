@@ -4,6 +4,7 @@ import base64
 import os
 import posixpath
 import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,17 +21,22 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 
+_MAX_SCANS = 100  # of a JPEG; each costs the time of a whole picture, and a few bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
     """What an image may be.
 
     max_bytes: of the file, or of what a `data:` URI holds.
     max_pixels: width times height as the header says, looked at before anything is decoded.
+    max_row_pixels: of all images of a row together.
     allow_outside: follow absolute paths, and links and `..` that leave the image folder.
     """
 
     max_bytes: int = 64 << 20
     max_pixels: int = 50_000_000
+    max_row_pixels: int = 200_000_000
     allow_outside: bool = False
 
 
@@ -57,6 +63,19 @@ def read_image_bytes(reference: str, root: Path | RemoteFolder | None, limits: I
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RowError(f"image {_short(reference)}: {why}") from error
+
+
+def iter_images(
+    references: Iterable[str], load: "Callable[[str], Image]", limits: ImageLimits = ImageLimits()
+) -> "Iterator[Image]":
+    """The images of a row, by what loads one; RowError where together they hold more pixels than a row may."""
+    n_pixels = 0
+    for reference in references:
+        image = load(reference)
+        n_pixels += image.width * image.height
+        if n_pixels > limits.max_row_pixels:
+            raise RowError(f"the row's images hold more than {limits.max_row_pixels} pixels together")
+        yield image
 
 
 def decode_image(data: bytes, limits: ImageLimits = ImageLimits()) -> "Image":
@@ -127,6 +146,8 @@ def _open_decoder(data: bytes) -> "ImageFile":
 
     file = BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
+        if (n_scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+            raise RowError(f"image of {n_scans} scans: more than {_MAX_SCANS}")
         return JpegImagePlugin.JpegImageFile(file)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImagePlugin.PngImageFile(file)

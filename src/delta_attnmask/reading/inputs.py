@@ -6,7 +6,7 @@ Nothing is opened here but what lists files: `state.json` and `dataset_dict.json
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,8 @@ def _expand(location: str) -> list[Source]:
     if (url := as_url(location)) is not None:
         return [Source(fetch_file(url))]
     path = Path(location)
-    if not path.exists() and has_magic(location):
-        matches = sorted(map(Path, glob(location, recursive=True)))  # noqa: PTH207 - the pattern may be absolute
-        found = [path for path in matches if not _is_about(path)]
+    if not _exists(path) and has_magic(location):
+        found = [match for match in _match(path) if not _is_about(match)]
         if not found and ("*" in location or "?" in location):
             raise DataError(f"no file matches {location}")
         if found:
@@ -80,6 +79,32 @@ def _expand(location: str) -> list[Source]:
     if path.is_dir():
         return [Source(file) for file in find_files(path)]
     return read_mixture(path) or [Source(path)]
+
+
+def _match(pattern: Path) -> list[Path]:
+    """What an absolute pattern matches; of hidden names only those that it begins with a dot as well.
+
+    `glob.glob` would follow links within `**`: three of them to their own folder are as many paths as 3 to the 40th.
+    """
+    root = Path(pattern.anchor)
+    try:
+        matches = sorted(root.glob(str(pattern.relative_to(root))))
+    except (OSError, ValueError) as error:
+        raise DataError(f"the pattern {str(pattern)!r:.200} can't be matched: {error}") from error
+    shown = {part for part in pattern.parts if part.startswith(".")}
+    wants_hidden = any(has_magic(part) for part in shown)
+    return [path for path in matches if wants_hidden or not _hidden_parts(path) - shown]
+
+
+def _hidden_parts(path: Path) -> set[str]:
+    return {part for part in path.parts if part.startswith(".")}
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"{str(path)!r:.200}: {error.strerror}") from error
 
 
 def find_files(folder: Path) -> list[Path]:

@@ -45,7 +45,7 @@ class LlamaFactory:
     def from_entry(cls, entry: Mapping[str, Any]) -> Self:
         """Raises SettingsError for what the entry of a data file can't say."""
         kept = {name: entry[name] for name in ("formatting", "columns", "tags") if entry.get(name)}
-        if kept.get("formatting", "alpaca") not in {"alpaca", "sharegpt", "openai"}:
+        if kept.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
             raise SettingsError(f"formatting={kept['formatting']!r} in {INFO_FILE}: expected alpaca or sharegpt")
         for group in ("columns", "tags"):
             found = kept.get(group, {})

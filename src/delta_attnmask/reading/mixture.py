@@ -35,9 +35,12 @@ def read_mixture(path: Path) -> list[Source]:
 def _read(path: Path) -> Any:
     """The file's value if it is small and one JSON object with the keys of a mixture, or any YAML; else None."""
     is_yaml = path.suffix.lower() in {".yaml", ".yml"}
-    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-        return None
-    raw = path.read_bytes()
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return None
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from error
     if is_yaml:
         return _read_yaml(raw, path)
     if not raw.lstrip().startswith(b"{"):
@@ -53,6 +56,8 @@ def _read_yaml(raw: bytes, path: Path) -> Any:
     import yaml
 
     try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(raw)):  # a few of them hold billions of texts
+            raise DataError(f"mixture {path} has aliases (*name); write out what they stand for")
         values = yaml.safe_load(raw)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"mixture {path} is no YAML: {str(error).splitlines()[0]}") from error
@@ -85,7 +90,9 @@ def _entries(values: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
 def _from_llava_next(entry: object, path: Path) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise DataError(f"mixture {path}: expected objects in `datasets`")
-    strategy = str(entry.get("sampling_strategy", "all"))
+    strategy = entry.get("sampling_strategy", "all")
+    if not isinstance(strategy, str):
+        raise DataError(f"mixture {path}: sampling_strategy must be a text")
     share = re.fullmatch(r"(?:first|end|random):(\d+(?:\.\d+)?)%", strategy)
     if strategy != "all" and not share:
         raise DataError(
@@ -114,4 +121,7 @@ def _read_entry(entry: Mapping[str, Any], n: int, path: Path) -> list[Source]:
 
 def _locate(name: str, mixture: Path) -> Path:
     beside = mixture.parent / name
-    return beside if beside.exists() or not Path(name).exists() else Path(name).absolute()
+    try:
+        return beside if beside.exists() or not Path(name).exists() else Path(name).absolute()
+    except OSError as error:
+        raise DataError(f"mixture {mixture}: {name!r:.80}: {error.strerror}") from error

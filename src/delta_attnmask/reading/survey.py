@@ -14,6 +14,7 @@ import numpy as np
 
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import iter_images
 from delta_attnmask.records import Record
 
 _ROWS_AT_ONCE = 256
@@ -89,8 +90,8 @@ def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, 
         if record.reason or not load_images:
             return record.reason
         try:
-            for reference in record.images:
-                dataset.load_image(reference)
+            for _ in iter_images(record.images, dataset.load_image):
+                pass
         except RowError as error:
             return str(error)
         return ""

@@ -22,9 +22,19 @@ from delta_attnmask.reading.rows import MAX_ROW_BYTES, RawRow, open_input, parse
 
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 _TEXTS = frozenset({"txt", "caption"})
-_MAX_MEMBER_BYTES = 256 << 20
+_MAX_IMAGE_BYTES = 256 << 20
+_MAX_HEADER_BYTES = 8 << 10  # of an extended header, for which tarfile takes the square of its length in time
 _CHUNK_BYTES = 1 << 20
 _MAX_MEMBERS = 10_000  # of one sample
+_EXTENDED = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    }
+)
 
 
 class Span(NamedTuple):
@@ -44,6 +54,16 @@ class Member(NamedTuple):
     @property
     def kind(self) -> str:
         return self.suffix.rpartition(".")[2].lower()
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose sizes are looked at before they are used; tarfile has `_proc_member` there to be overridden."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in _EXTENDED and self.size > _MAX_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # the stubs leave it out
+        return found
 
 
 class TarFile:
@@ -88,6 +108,8 @@ class TarFile:
         images = [member for member in members if member.kind in _IMAGES]
         if place.number >= len(images):
             raise RowError(f"image {reference}: the row has {len(images)} images")
+        if images[place.number].n_bytes > _MAX_IMAGE_BYTES:
+            raise RowError(f"image {reference}: more than {_MAX_IMAGE_BYTES} bytes")
         with open_input(self.path) as file:
             return b"".join(_read(file, images[place.number]))
 
@@ -114,7 +136,7 @@ class TarFile:
             size = file.seek(0, 2)
             file.seek(within.start)
             try:
-                with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+                with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header, errors="surrogateescape") as tar:
                     while (member := tar.next()) is not None:
                         tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
                         end = member.offset_data + -(-member.size // 512) * 512
@@ -127,7 +149,7 @@ class TarFile:
                     file.seek(tar.offset)  # the tar's end is a block of zeros, or that of the file
                     if file.read(512).strip(b"\0"):
                         raise DataError(f"{self.path} is broken at byte {tar.offset}: expected a tar header")
-            except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
+            except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is no tar that can be read: {error}") from error
 
     def _read_row(self, file: BinaryIO, row: int, start: int, members: list[Member]) -> RawRow:

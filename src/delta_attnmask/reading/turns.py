@@ -15,6 +15,7 @@ ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "system": "system",
 }
+_MAX_IMAGES = 1000
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -118,6 +119,8 @@ def put_in_front(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...]:
 
 def check_conversation(found: Conversation) -> None:
     """RowError unless turns and images are in the order in which they can be trained on."""
+    if len(found.images) > _MAX_IMAGES:
+        raise RowError(f"{len(found.images)} images, more than {_MAX_IMAGES}")
     _check_order(found.turns)
     _check_places(found.turns, len(found.images))
 

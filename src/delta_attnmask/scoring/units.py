@@ -22,6 +22,7 @@ from delta_attnmask.modeling.selfcheck import self_check, tolerance
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
+from delta_attnmask.reading.images import iter_images
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
@@ -228,7 +229,7 @@ class UnitScorer:
         if record.reason:
             return record.reason
         try:
-            images = [self._load_image(reference) for reference in record.images]
+            images = list(iter_images(record.images, self._load_image))
             encoded = {"": self.encoder.encode(record, images)}
         except RowError as error:
             return str(error)
