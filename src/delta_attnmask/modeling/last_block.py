@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.attention.plain import attend, match_heads
 from delta_attnmask.modeling.attention.recorder import AttentionCall, AttentionRecorder, StandIn
 from delta_attnmask.modeling.outputs import first_states, given_states
@@ -46,6 +47,12 @@ class Rows:
 
     def on(self, device: torch.device) -> "Rows":
         return Rows(*(getattr(self, name).to(device) for name in ("samples", "positions", "is_row", "index")))
+
+
+class _AtAttention(Exception):
+    def __init__(self, call: AttentionCall):
+        super().__init__()
+        self.call = call
 
 
 class LastBlock:
@@ -113,17 +120,17 @@ class LastBlock:
         return self._filled[-1][1]
 
     def _attention_of(self, states: Tensor) -> AttentionCall:
-        """What it gives to attention under `states`; attention itself is spared."""
-        seen: list[AttentionCall] = []
+        """What it gives to attention under `states`; it stops there."""
 
-        def keep(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            seen.append(replace(self._attention, query=query, key=key, value=value))
-            batch, n_heads, seq, _ = query.shape
-            return value.new_zeros(batch, seq, n_heads, value.shape[-1])
+        def stop(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            raise _AtAttention(replace(self._attention, query=query, key=key, value=value))
 
-        with _standing_in(self._recorder, keep):
-            self._run_block(states, None)
-        return seen[0]
+        with _standing_in(self._recorder, stop):
+            try:
+                self._run_block(states, None)
+            except _AtAttention as reached:
+                return reached.call
+        raise UnsupportedModelError("the last block didn't attend when it was run again")
 
     def _run_block(self, states: Tensor, rows: Rows | None) -> Any:
         args, kwargs = self._call

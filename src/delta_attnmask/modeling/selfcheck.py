@@ -139,7 +139,7 @@ def _runs_on_rows(
     whole = rows(runs_on_rows=False)
     try:
         difference = rows(runs_on_rows=True) - whole
-    except (RuntimeError, ValueError, TypeError, IndexError):  # so says a block that can't take rows alone
+    except (RuntimeError, ValueError, TypeError, IndexError, UnsupportedModelError):  # it can't take rows alone
         return False
     return bool(difference.nan_to_num(0).abs().max() <= _TOLERANCE.get(dtype, 1e-4) * whole.nan_to_num(0).abs().max())
 
