@@ -60,7 +60,7 @@ def test_reference_does_not_depend_on_the_batch(built: Built) -> None:
         assert abs(alone.delta[0] - together.delta[sample]) < ROUNDING
 
 
-@over(lambda family: family.kind == "vlm")
+@over(lambda family: family.kind == "vlm" and not family.is_broken)
 def test_reference_looks_at_the_image(built: Built) -> None:
     family, model = built
     inputs, _ = family.inputs()
@@ -105,6 +105,8 @@ def test_score_does_not_depend_on_the_batch(built: Built) -> None:
 @pytest.mark.parametrize("name", ["Llama 4", "Gemma 3", "SmolVLM", "Qwen2-VL", "OPT"])
 def test_equals_the_reference_when_loaded_with_eager_attention(name: str) -> None:
     family = FAMILIES[name]
+    if family.refusal:
+        pytest.skip(family.notes)
     model = family.build()
     model.set_attn_implementation("eager")
     found = difference(family, model, next(cells(family)))

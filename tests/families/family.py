@@ -38,6 +38,7 @@ class Family:
     moved: settings.block → the block that is masked instead.
     refused: settings.block → a word of the reason why that block is refused.
     refusal: a word of the reason why the family is refused as a whole.
+    broken_in: versions of transformers whose own forward of the class fails, with or without this package.
     """
 
     name: str
@@ -55,7 +56,17 @@ class Family:
     moved: dict[int, int] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     refusal: str = ""
+    broken_in: tuple[str, ...] = ()
     notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.is_broken:
+            object.__setattr__(self, "refusal", "own forward fails")
+            object.__setattr__(self, "notes", f"its own forward fails in transformers {transformers.__version__}")
+
+    @property
+    def is_broken(self) -> bool:
+        return transformers.__version__ in self.broken_in
 
     @property
     def is_installed(self) -> bool:

@@ -59,6 +59,8 @@ def test_same_scores_from_fewer_images(name: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", NOT_SHARING)
 def test_others_are_left_alone(name: str) -> None:
     family = FAMILIES[name]
+    if family.is_broken:
+        pytest.skip(family.notes)
     model = family.build()
     together = score_batch(model, *family.inputs("right", (0, 1, 0)))
     apart = score_batch(model, *family.inputs("right", (0, 1)))

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -78,10 +79,7 @@ class CapturedForward:
 
     def final_rows(self) -> Tensor:
         """The decoder's output at the positions that predict an answer token; `[row, hidden]`."""
-        if self._last_block is None:
-            return self._rows(self._last_states)
-        last = self._anatomy.n_blocks - 1
-        return self._decode(last, self._last_block.run(given_states(*self._calls["last block"])))[0]
+        return self._rows(self._last_states)
 
     def run_masked(self, block: int, is_masked: Tensor, fill: Tensor) -> Tensor:
         """Run the blocks behind `block` with the states of masked positions replaced; `[row, hidden]`.
@@ -205,14 +203,13 @@ def captured_forward(
             stack.enter_context(narrowed(anatomy.row_wise, forward.answer_positions, shape))
         stack.enter_context(packed_vision(anatomy.model, anatomy.decoder_config))
         stack.enter_context(shared_images(anatomy.model))
-        with _capturing(anatomy, forward, blocks):
+        with ExitStack() as running:
+            running.enter_context(_capturing(anatomy, forward, blocks))
+            if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
+                running.enter_context(_last_block_on_rows(forward))
             recorder.is_recording = query_weights.shape[1] > 0
-            recorder.last_calls = []
             anatomy.model(**inputs, **_no_cache(anatomy.model))
             recorder.is_recording = False
-            if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
-                forward._last_block = _read_last_block(forward)
-            recorder.last_calls = None
         if query_weights.shape[1] and forward.n_recorded == 0:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
@@ -222,9 +219,18 @@ def captured_forward(
 
 
 def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
-    """The logits of the untouched model in evaluation mode, not compiled; `[batch, seq, vocabulary]`."""
+    """The logits of the untouched model in evaluation mode, not compiled; `[batch, seq, vocabulary]`.
+
+    Raises UnsupportedModelError where the model's code doesn't fit the installed transformers.
+    """
     with torch.no_grad(), _evaluating(anatomy), torch.compiler.set_stance("force_eager"):
-        output = anatomy.model(**inputs, **_no_cache(anatomy.model))
+        try:
+            output = anatomy.model(**inputs, **_no_cache(anatomy.model))
+        except (AttributeError, TypeError) as error:
+            raise UnsupportedModelError(
+                f"{type(anatomy.model).__name__}: its own forward fails under transformers {transformers.__version__} "
+                f"({error}); try another version of transformers"
+            ) from error
     logits: Tensor = output.logits
     return logits
 
@@ -266,7 +272,6 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
 
     handles = [
         anatomy.decoder.register_forward_pre_hook(keep_call("decoder"), with_kwargs=True),
-        anatomy.blocks[-1].register_forward_pre_hook(keep_call("last block"), with_kwargs=True),
         anatomy.head_owner.register_forward_pre_hook(keep_call("head"), with_kwargs=True),
         *(
             block.register_forward_hook(keep_block(index), with_kwargs=True)
@@ -283,13 +288,18 @@ def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]
             handle.remove()
 
 
-def _read_last_block(forward: CapturedForward) -> LastBlock | None:
-    """The last block, unless its attention wasn't one call over the whole sequence."""
-    calls, block = forward._recorder.last_calls, forward._anatomy.blocks[-1]
-    if calls is None or len(calls) != 1 or calls[0] is None:
-        return None
-    rows = Rows.of(forward._roles.predicts_answer)
-    return LastBlock(block.forward, forward._recorder, forward._calls["last block"], calls[0], rows)
+@contextmanager
+def _last_block_on_rows(forward: CapturedForward) -> Iterator[None]:
+    """Run the last block for the rows alone; what it is asked to give elsewhere are zeros."""
+    block, rows = forward._anatomy.blocks[-1], Rows.of(forward._roles.predicts_answer)
+    whole = block.forward
+
+    def on_rows(*args: Any, **kwargs: Any) -> Any:
+        forward._last_block = LastBlock(whole, forward._recorder, (args, kwargs), rows)
+        return forward._last_block.output
+
+    with replaced_forward(block, on_rows):
+        yield
 
 
 @contextmanager

@@ -5,8 +5,7 @@ those of the captured forward, and at masked positions those of one run in which
 keys of the other positions never change, and only the rows that are read need attention and what follows it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.attention.plain import attend, match_heads
-from delta_attnmask.modeling.attention.recorder import AttentionCall, AttentionRecorder, StandIn
-from delta_attnmask.modeling.outputs import first_states, given_states
+from delta_attnmask.modeling.attention.recorder import AtAttention, AttentionCall, AttentionRecorder
+from delta_attnmask.modeling.outputs import first_states, given_states, with_states
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -49,36 +48,27 @@ class Rows:
         return Rows(*(getattr(self, name).to(device) for name in ("samples", "positions", "is_row", "index")))
 
 
-class _AtAttention(Exception):
-    def __init__(self, call: AttentionCall):
-        super().__init__()
-        self.call = call
-
-
 class LastBlock:
     """The last block of one captured forward.
 
-    forward: its own. call: the arguments that it was given. attention: what it gave to attention then, in one call over
-    the whole sequence.
+    forward: its own. call: the arguments that it was given. output: what it then gave for the rows, in the form that
+    it gives, zeros at the other positions.
+    Raises UnsupportedModelError where it doesn't attend over the whole sequence through transformers' interface.
     """
 
-    def __init__(
-        self,
-        forward: Callable[..., Any],
-        recorder: AttentionRecorder,
-        call: Call,
-        attention: AttentionCall,
-        rows: Rows,
-    ):
-        self._forward, self._recorder, self._call, self._attention = forward, recorder, call, attention
+    def __init__(self, forward: Callable[..., Any], recorder: AttentionRecorder, call: Call, rows: Rows):
+        self._forward, self._recorder, self._call = forward, recorder, call
         self._states = given_states(*call)  # [batch, seq, hidden]
         self._rows = rows.on(self._states.device)
         self._filled: list[tuple[Tensor, AttentionCall]] = []
+        self._attention = self._attention_of(self._states)
+        own = self._finish_rows(self._states[self._places], self._attention, self._at_rows(self._attention.query))
+        self.output = self._spread(own)
 
     def run(self, states: Tensor) -> Tensor:
         """Its output at the rows if it were given `states` `[batch, seq, hidden]`; `[1, row, hidden]`."""
-        given = self._attention if states is self._states else self._attention_of(states)
-        return self._finish(states[self._places], replace(given, query=self._at_rows(given.query)))
+        attention = self._attention_of(states)
+        return first_states(self._finish_rows(states[self._places], attention, self._at_rows(attention.query)))
 
     def run_masked(self, is_masked: Tensor, fill: Tensor) -> Tensor:
         """Its output at the rows if it were given `fill` at masked positions; `[1, row, hidden]`.
@@ -87,30 +77,35 @@ class LastBlock:
         """
         own, rows, is_masked = self._attention, self._rows, is_masked.to(self._states.device)
         filled, is_filled = self._attention_under(fill), is_masked[:, None, :, None]
-        is_filled_row = is_masked.gather(1, rows.index)[:, None, :, None]
         mixed = replace(
-            own,
-            query=torch.where(is_filled_row, self._at_rows(filled.query), self._at_rows(own.query)),
-            key=torch.where(is_filled, filled.key, own.key),
-            value=torch.where(is_filled, filled.value, own.value),
+            own, key=torch.where(is_filled, filled.key, own.key), value=torch.where(is_filled, filled.value, own.value)
         )
+        is_filled_row = is_masked.gather(1, rows.index)[:, None, :, None]
+        query = torch.where(is_filled_row, self._at_rows(filled.query), self._at_rows(own.query))
         states = torch.where(is_masked[self._places][:, None], fill[rows.samples, 0], self._states[self._places])
-        return self._finish(states, mixed)
+        return first_states(self._finish_rows(states, mixed, query))
 
     def _at_rows(self, query: Tensor) -> Tensor:
         """`[batch, head, seq, dim]` to `[batch, head, longest, dim]`."""
         index = self._rows.index[:, None, :, None]
         return query.gather(2, index.expand(-1, query.shape[1], -1, query.shape[-1]))
 
+    def _spread(self, output: Any) -> Any:
+        states = torch.zeros_like(self._states)
+        states[self._places] = first_states(output)[0]
+        return with_states(output, states)
+
     @property
     def _places(self) -> tuple[Tensor, Tensor]:
         return self._rows.samples, self._rows.positions
 
-    def _finish(self, states: Tensor, attention: AttentionCall) -> Tensor:
-        """states, and the queries of `attention`: of the rows alone; `[row, hidden]`."""
-        attended = _attend_rows(attention, self._rows)
-        with _standing_in(self._recorder, lambda *_: attended):
-            return first_states(self._run_block(states[None], self._rows))
+    def _finish_rows(self, states: Tensor, attention: AttentionCall, query: Tensor) -> Any:
+        """What it returns for the rows. states: `[row, hidden]`. query: `[batch, head, longest, dim]`."""
+        self._recorder.stand_in = _attend_rows(attention, query, self._rows)
+        try:
+            return self._run_block(states[None], self._rows)
+        finally:
+            self._recorder.stand_in = None
 
     def _attention_under(self, fill: Tensor) -> AttentionCall:
         for known, attention in self._filled:
@@ -121,16 +116,14 @@ class LastBlock:
 
     def _attention_of(self, states: Tensor) -> AttentionCall:
         """What it gives to attention under `states`; it stops there."""
-
-        def stop(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            raise _AtAttention(replace(self._attention, query=query, key=key, value=value))
-
-        with _standing_in(self._recorder, stop):
-            try:
-                self._run_block(states, None)
-            except _AtAttention as reached:
-                return reached.call
-        raise UnsupportedModelError("the last block didn't attend when it was run again")
+        self._recorder.stops_at_last = True
+        try:
+            self._run_block(states, None)
+        except AtAttention as reached:
+            return reached.call
+        finally:
+            self._recorder.stops_at_last = False
+        raise UnsupportedModelError("the last block attends to nothing that can be read")
 
     def _run_block(self, states: Tensor, rows: Rows | None) -> Any:
         args, kwargs = self._call
@@ -167,15 +160,15 @@ def at_rows(value: Any, rows: Rows, batch: int, seq: int) -> Any:
     return value
 
 
-def _attend_rows(call: AttentionCall, rows: Rows) -> Tensor:
-    """Attention of the rows, whose queries `call` has; `[1, row, head, dim]`."""
-    mask, n_heads = _mask_of_rows(call, rows), call.query.shape[1]
+def _attend_rows(call: AttentionCall, query: Tensor, rows: Rows) -> Tensor:
+    """Attention of the rows, whose queries are given, `[batch, head, longest, dim]`; `[1, row, head, dim]`."""
+    mask, n_heads = _mask_of_rows(call, rows), query.shape[1]
     if call.softcap is None and call.sinks is None:
         key, value = match_heads(call.key, n_heads), match_heads(call.value, n_heads)
-        output = scaled_dot_product_attention(call.query, key, value, attn_mask=mask, scale=call.scale)
+        output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
     else:
         output, _ = attend(
-            call.query,
+            query,
             call.key,
             call.value,
             mask,
@@ -199,12 +192,3 @@ def _mask_of_rows(call: AttentionCall, rows: Rows) -> Tensor | None:
     if not call.is_causal:
         return mask
     return mask & may_attend if mask.dtype == torch.bool else mask.masked_fill(~may_attend, -torch.inf)
-
-
-@contextmanager
-def _standing_in(recorder: AttentionRecorder, stand_in: StandIn) -> Iterator[None]:
-    recorder.stand_in = stand_in
-    try:
-        yield
-    finally:
-        recorder.stand_in = None

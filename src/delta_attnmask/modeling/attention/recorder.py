@@ -19,7 +19,6 @@ from delta_attnmask.modeling.attention.received import AttentionBackend, Receive
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
-StandIn = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value -> `[batch, seq, head, dim]`
 
 _active: list["AttentionRecorder"] = []  # those at work in nested forwards, the innermost last
 
@@ -41,6 +40,14 @@ class AttentionCall:
     is_causal: bool
     softcap: float | None
     sinks: Tensor | None
+
+
+class AtAttention(Exception):
+    """Ends the last block's forward at its attention."""
+
+    def __init__(self, call: AttentionCall):
+        super().__init__()
+        self.call = call
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -76,8 +83,8 @@ class AttentionRecorder:
     backend: "plain" never uses a fused kernel, "fused" sums its columns in torch, "triton" by the Triton kernel, "auto"
         takes the fastest. Softcaps and attention sinks are always plain, other masks than "causal" never go to Triton.
     backends: what ran, such as "cuda-triton". original: the model's own function.
-    last_calls: what the last block gave to attention, where a list is put here; None for one onto another sequence.
-    stand_in: takes the last block's queries, keys and values instead, and gives what attention shall return.
+    stops_at_last: whether the last block's forward ends where it attends, with `AtAttention`.
+    stand_in: what the last block's attention returns instead, `[batch, seq, head, dim]`.
     """
 
     def __init__(self, blocks: nn.ModuleList, weights: Tensor, roles: TokenRoles, backend: AttentionBackend = "auto"):
@@ -85,8 +92,8 @@ class AttentionRecorder:
         self.original: AttentionFunction | None = None
         self.is_recording = False
         self.backends: set[str] = set()
-        self.last_calls: list[AttentionCall | None] | None = None
-        self.stand_in: StandIn | None = None
+        self.stops_at_last = False
+        self.stand_in: Tensor | None = None
         self._backend = backend
         self._own = {id(module) for module in blocks.modules()}
         self._last = {id(module) for module in blocks[-1].modules()}
@@ -105,10 +112,8 @@ class AttentionRecorder:
     ) -> tuple[Tensor, Any]:
         is_last = id(module) in self._last
         if is_last and self.stand_in is not None:
-            return self.stand_in(query, key, value), None
+            return self.stand_in, None
         if not self._is_ours(module, query, key):
-            if is_last:
-                self._keep_last(None)
             function = self.original or _eager_function(module)
             return function(module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs)
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -116,16 +121,14 @@ class AttentionRecorder:
         mask, causal = self._masks.simplify(mask, bool(causal) and attention_mask is None)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         call = AttentionCall(query, key, value, mask, scale, causal, kwargs.get("softcap"), kwargs.get("s_aux"))
-        if is_last:
-            self._keep_last(call)
+        if is_last and self.stops_at_last:
+            if self.is_recording:
+                self._attend(call)
+            raise AtAttention(call)
         return self._attend(call).transpose(1, 2).contiguous(), None
 
     def _is_ours(self, module: nn.Module, query: Tensor, key: Tensor) -> bool:
         return id(module) in self._own and query.shape[2] == self.received.seq == key.shape[2]
-
-    def _keep_last(self, call: AttentionCall | None) -> None:
-        if self.last_calls is not None:
-            self.last_calls.append(call)
 
     def _attend(self, call: AttentionCall) -> Tensor:
         if call.softcap is None and call.sinks is None and self._backend != "plain":
