@@ -36,7 +36,7 @@ def score(
     embeddings: bool = False,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
-    attention: Literal["auto", "plain", "fused", "triton"] = "auto",
+    attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto",
     compile: bool = False,
     batch_tokens: int = 8192,
     limit: int | None = None,

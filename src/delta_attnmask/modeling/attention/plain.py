@@ -80,7 +80,7 @@ def column_sums(
     is_counted = (weights != 0).any(1)
     # In powers of two throughout: exp2 is three times as fast as exp on a CPU.
     minus_lse = (lse.float() * -_LOG2_E).masked_fill(~is_counted[:, None], -torch.inf)
-    mask = _in_powers_of_two(mask, batch, seq)
+    mask = in_powers_of_two(mask, batch, seq)
     received = weights.new_zeros(weights.shape, dtype=torch.float32)
     for tile in _tiles(is_counted, n_heads):
         n_keys = tile.stop if is_causal else key.shape[2]
@@ -88,14 +88,15 @@ def column_sums(
         queries, added = query[tile.samples, :, tile.queries], minus_lse[tile.samples, :, tile.queries]
         scores = _scores(queries, keys, added, scale * _LOG2_E)
         if mask is not None:
-            scores = _masked(scores, mask[tile.samples, :, tile.queries, :n_keys])
+            scores = masked(scores, mask[tile.samples, :, tile.queries, :n_keys])
         if is_causal:
-            scores[..., tile.queries].masked_fill_(_future(tile.stop - tile.start, scores.device), -torch.inf)
+            scores[..., tile.queries].masked_fill_(future(tile.stop - tile.start, scores.device), -torch.inf)
         received[tile.samples, :, :n_keys] += pool_heads(scores.exp2_(), weights[tile.samples, :, tile.queries])
     return received
 
 
-def _in_powers_of_two(mask: Tensor | None, batch: int, seq: int) -> Tensor | None:
+def in_powers_of_two(mask: Tensor | None, batch: int, seq: int) -> Tensor | None:
+    """The mask for scores whose powers are of two, one line for each sample and query."""
     if mask is None:
         return None
     mask = mask if mask.dtype == torch.bool else mask * _LOG2_E
@@ -122,7 +123,13 @@ def _tiles(is_counted: Tensor, n_heads: int) -> Iterator[Tile]:
     if is_counted.device.type != "cpu":
         step = max(16, min(_GPU_QUERIES, _CHUNK_ELEMENTS // (batch * n_heads * seq)))
         yield from (Tile(slice(0, batch), start, min(start + step, seq)) for start in range(0, seq, step))
-        return
+    else:
+        yield from cache_tiles(is_counted, n_heads)
+
+
+def cache_tiles(is_counted: Tensor, n_heads: int) -> Iterator[Tile]:
+    """Pieces whose scores stay in the cache of a CPU's cores, from each piece's first counted query to its last."""
+    batch, seq = is_counted.shape
     n_samples = max(1, torch.get_num_threads() * _CACHE_ELEMENTS // (n_heads * seq * _CPU_QUERIES))
     for first in range(0, batch, n_samples):
         samples = slice(first, min(first + n_samples, batch))
@@ -149,7 +156,7 @@ def match_heads(states: Tensor, n_heads: int) -> Tensor:
 def restrict(scores: Tensor, mask: Tensor | None, start: int, stop: int, is_causal: bool) -> Tensor:
     """Set the scores `[batch, head, start:stop, keys]` that may not be attended to minus infinity."""
     if mask is not None:
-        scores = _masked(scores, mask[..., start:stop, :] if mask.shape[-2] > 1 else mask)
+        scores = masked(scores, mask[..., start:stop, :] if mask.shape[-2] > 1 else mask)
     if is_causal:
         positions = torch.arange(scores.shape[-1], device=scores.device)
         is_future = positions > torch.arange(start, stop, device=scores.device)[:, None]
@@ -157,11 +164,13 @@ def restrict(scores: Tensor, mask: Tensor | None, start: int, stop: int, is_caus
     return scores
 
 
-def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+def masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Minus infinity where a boolean mask is False; an additive one added."""
     return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-def _future(size: int, device: torch.device) -> Tensor:
+def future(size: int, device: torch.device) -> Tensor:
+    """True where a key of a square tile lies behind its query; `[size, size]`."""
     return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
 
 

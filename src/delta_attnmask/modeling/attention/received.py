@@ -8,10 +8,11 @@ from torch import Tensor
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.attention.plain import column_sums
+from delta_attnmask.modeling.attention.tiled import takes_tiles
 
 _MAX_HEAD_DIM = 256  # of the Triton kernel
 
-AttentionBackend = Literal["auto", "plain", "fused", "triton"]
+AttentionBackend = Literal["auto", "plain", "tiled", "fused", "triton"]
 
 
 class ReceivedAttention:
@@ -33,8 +34,9 @@ class ReceivedAttention:
     def seq(self) -> int:
         return self._weights.shape[-1]
 
-    def weights_on(self, device: torch.device) -> Tensor:
-        return self._weights.to(device)
+    @property
+    def weights(self) -> Tensor:
+        return self._weights
 
     def add(self, received: Tensor) -> None:
         """Add one block's `[batch, pool, seq]`, a mean over heads."""
@@ -45,7 +47,7 @@ class ReceivedAttention:
         self, query: Tensor, key: Tensor, lse: Tensor, mask: Tensor | None, *, scale: float, is_causal: bool
     ) -> str:
         """Add one block from what a fast kernel left; says which code summed it."""
-        weights = self.weights_on(query.device)
+        weights = self._weights.to(query.device)
         is_simple = mask is None and query.device.type == "cuda" and query.shape[-1] <= _MAX_HEAD_DIM
         if self._spans is None or not is_simple:
             self.add(column_sums(query, key, lse, mask, weights, scale=scale, is_causal=is_causal))
@@ -70,6 +72,16 @@ class ReceivedAttention:
         if (device, n_heads) not in self._sums_by_head:
             self._sums_by_head[device, n_heads] = torch.zeros(batch, n_heads, n_pools, seq, device=device)
         return self._sums_by_head[device, n_heads]
+
+
+def wants_tiles(backend: AttentionBackend, query: Tensor) -> bool:
+    """Whether attention shall be computed in tiles; raises SettingsError where that is demanded and can't be done."""
+    if backend == "tiled" and not takes_tiles(query):
+        raise SettingsError(
+            f"attention='tiled': is for float32 on CPUs; the model runs in {query.dtype} on {query.device.type!r}, "
+            "so use attention='auto'"
+        )
+    return backend in ("auto", "tiled") and takes_tiles(query)
 
 
 def wants_triton(backend: AttentionBackend, device: torch.device) -> bool:

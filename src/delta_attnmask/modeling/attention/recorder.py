@@ -14,7 +14,8 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.modeling.attention.fused import fused_attend
 from delta_attnmask.modeling.attention.masks import MaskReader
 from delta_attnmask.modeling.attention.plain import attend
-from delta_attnmask.modeling.attention.received import AttentionBackend, ReceivedAttention
+from delta_attnmask.modeling.attention.received import AttentionBackend, ReceivedAttention, wants_tiles
+from delta_attnmask.modeling.attention.tiled import tiled_attend
 
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 
@@ -80,8 +81,9 @@ class AttentionRecorder:
     (cross-attention) go to the model's own function.
 
     weights: `[batch, pool, seq]`, how much each query counts in each pool.
-    backend: "plain" never uses a fused kernel, "fused" sums its columns in torch, "triton" by the Triton kernel, "auto"
-        takes the fastest. Softcaps and attention sinks are always plain, other masks than "causal" never go to Triton.
+    backend: "plain" keeps to the definition, "tiled" gets both from the same scores (CPU), "fused" runs torch's flash
+        kernel and sums its columns in torch, "triton" by the Triton kernel, "auto" takes the fastest. Softcaps and
+        attention sinks are always plain, other masks than "causal" never go to Triton.
     backends: what ran, such as "cuda-triton". original: the model's own function.
     stops_at_last: whether the last block's forward ends where it attends, with `AtAttention`.
     stand_in: what the last block's attention returns instead, `[batch, seq, head, dim]`.
@@ -132,6 +134,8 @@ class AttentionRecorder:
 
     def _attend(self, call: AttentionCall) -> Tensor:
         if call.softcap is None and call.sinks is None and self._backend != "plain":
+            if wants_tiles(self._backend, call.query):
+                return self._attend_in_tiles(call)
             fused = fused_attend(
                 call.query, call.key, call.value, call.mask, scale=call.scale, is_causal=call.is_causal
             )
@@ -139,6 +143,13 @@ class AttentionRecorder:
                 self._note(call, fused[1])
                 return fused[0]
         return self._attend_plainly(call)
+
+    def _attend_in_tiles(self, call: AttentionCall) -> Tensor:
+        output, received = tiled_attend(
+            call.query, call.key, call.value, call.mask, self._weights, scale=call.scale, is_causal=call.is_causal
+        )
+        self._add(received, "cpu-tiles")
+        return output
 
     def _attend_plainly(self, call: AttentionCall) -> Tensor:
         output, received = attend(
@@ -148,14 +159,21 @@ class AttentionRecorder:
             call.mask,
             scale=call.scale,
             is_causal=call.is_causal,
-            weights=self.received.weights_on(call.query.device) if self.is_recording else None,
+            weights=None if self._weights is None else self._weights.to(call.query.device),
             softcap=call.softcap,
             sinks=call.sinks,
         )
+        self._add(received, "plain")
+        return output
+
+    @property
+    def _weights(self) -> Tensor | None:
+        return self.received.weights if self.is_recording else None
+
+    def _add(self, received: Tensor | None, backend: str) -> None:
         if received is not None:
             self.received.add(received)
-            self.backends.add("plain")
-        return output
+            self.backends.add(backend)
 
     def _note(self, call: AttentionCall, lse: Tensor) -> None:
         if self.is_recording:
