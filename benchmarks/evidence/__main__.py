@@ -4,26 +4,28 @@
     python -m benchmarks.suite.bases --lessons LESSONS --out OTHER --shape slim --minutes 25      # once
     python -m benchmarks.evidence --out DIR --base BASE --other OTHER --small
 
-It builds the suite, scores its pool with the product's own commands, trains, and writes results.csv, results.md and
-plots to DIR. Started again it goes on where it stopped. `--tune` chooses the recipe on the validation split, for random
-picks alone; the run refuses to start without that choice.
+It builds the suite, chooses the recipe on the validation split for random picks alone (or takes the one of `--recipe`),
+scores the pool with the product's own commands, trains, and writes results.csv, results.md and plots to DIR. Started
+again it goes on where it stopped; a folder of another suite, base or recipe is refused. Variants of the pool with the
+core methods alone: `--out DIR2 --group core --skewed --recipe DIR/recipe.json`, or `--defects 0.15`.
 """
 
 import argparse
 import json
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.suite.build import Sizes, build
+from benchmarks.suite.build import Sizes, build, made_with
 
 from .jobs import GROUPS, plan_jobs, run_all
 from .report import write_report
 from .scoring import score_pool
 from .training import Recipe
 from .tuning import tune
-from .workplace import Workplace, describe_machine, write_json
+from .workplace import Workplace, check_identity, describe_machine, write_json
 
 SMALL, LARGE = Sizes(pool=200, dev=40, test=80), Sizes()
 BUDGETS = (0.05, 0.1, 0.2, 0.4)
@@ -33,20 +35,31 @@ def main() -> None:
     options = read_options()
     place = Workplace(options.out, options.base, options.other)
     options.out.mkdir(parents=True, exist_ok=True)
-    if not (place.suite / "suite.json").exists():
-        sizes = SMALL if options.small else LARGE
-        build(place.suite, Sizes(sizes.pool, sizes.dev, sizes.test, options.defects, options.skewed))
-    recipe_file = options.out / "recipe.json"
-    if options.tune or not recipe_file.exists():
+    started = time.monotonic()
+    require_suite(place, replace(SMALL if options.small else LARGE, defects=options.defects, skewed=options.skewed))
+    recipe_file = options.recipe or options.out / "recipe.json"
+    if not recipe_file.exists():
         tune(place, recipe_file, options.device)
-    seconds = score_pool(place, options.device)
     recipe = Recipe(**json.loads(recipe_file.read_text())["recipe"])
+    check_identity(place, asdict(recipe))
+    seconds = score_pool(place, options.device)
     groups = [group for group in options.group if group != "transfer" or options.other]
-    write_json(options.out / "machine.json", describe_machine() | {"recipe": asdict(recipe), "scoring_s": seconds})
+    told = {"recipe": asdict(recipe), "scoring_s": seconds, "n_processes": options.processes}
+    write_json(options.out / "machine.json", describe_machine() | told)
     number, n_parts = map(int, options.part.split("/"))
     jobs = plan_jobs(groups, options.seeds, BUDGETS)[number - 1 :: n_parts]
     run_all(place, jobs, recipe, options.device, options.processes)
     write_report(place)
+    print(f"{time.monotonic() - started:.0f} s in this start")
+
+
+def require_suite(place: Workplace, sizes: Sizes) -> None:
+    """Build the suite, or make sure that the one that is there was built like this."""
+    file = place.suite / "suite.json"
+    if not file.exists():
+        build(place.suite, sizes)
+    if (known := json.loads(file.read_text()).get("made_with")) != made_with(sizes):
+        raise SystemExit(f"{place.suite} was built with {known}; give another --out")
 
 
 def read_options() -> argparse.Namespace:
@@ -64,7 +77,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else 2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--part", default="1/1", help="2/3 does the second third: several commands share a folder")
-    parser.add_argument("--tune", action="store_true", help="choose the recipe anew")
+    parser.add_argument(
+        "--recipe", type=Path, help="recipe.json of another run; chosen on the validation split if none"
+    )
     return parser.parse_args()
 
 

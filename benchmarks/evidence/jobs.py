@@ -11,20 +11,24 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.suite.bases import load
+from benchmarks.suite.cached import exact_match
 
 from .methods import RIVALS, ScoredPool, read_pool
 from .training import AUGMENTATIONS, Recipe, Split, accuracies, finetune, read_split
 from .workplace import Workplace
 
-MAIN = ("random", "oracle", "chosen/select", "low_loss/quota")  # at every budget
+MAIN = ("random", "oracle", "chosen/select", "low_loss/quota")
+AT_BUDGETS = (*MAIN, "chosen/top", "paper/top", "low_loss/top")  # at every budget
+TRANSFERRED = (*MAIN, "paper/top", "own/select")  # "own": selected with the other model itself
 CORE = (*MAIN, "chosen/top", "paper/top", "paper/quota", "low_loss/top", "random_tokens/quota")
-VARIANTS = ("chosen/source", "chosen/source-answer", "random_tokens/top", "diversity")
+VARIANTS = ("chosen/source", "chosen/source-answer", "relative/quota", "random_tokens/top", "diversity")
 _RIVALS = (f"{rival}/{rule}" for rule in ("quota", "top") for rival in RIVALS)
 METHODS = tuple(dict.fromkeys((*CORE, *VARIANTS, *_RIVALS)))
-GROUPS = ("methods", "augmentation", "transfer")
+GROUPS = ("core", "augmentation", "methods", "transfer")
 
 
 @dataclass(frozen=True)
@@ -47,22 +51,27 @@ def plan_jobs(groups: Sequence[str], seeds: int, budgets: Sequence[float]) -> li
 
     First the core methods over all seeds, then augmentation, the other methods, the other budgets, the other base.
     """
-    jobs = [Job("methods", "none", 0.0, 0)] if "methods" in groups else []
-    for seed in range(seeds):
-        if "methods" in groups:
+    jobs: list[Job] = []
+    others = [budget for budget in budgets if budget != 0.2]
+    if "core" in groups:
+        jobs += [Job("methods", "none", 0.0, 0)]
+        for seed in range(seeds):
             jobs += [Job("methods", name, 0.2, seed) for name in CORE] + [Job("methods", "full", 1.0, seed)]
-    for seed in range(seeds):
-        if "augmentation" in groups:
-            jobs += [Job("augmentation", name, 0.2, seed) for name in AUGMENTATIONS]
-        if "methods" in groups:
+    if "augmentation" in groups:
+        jobs += [Job("augmentation", name, 0.2, seed) for seed in range(seeds) for name in AUGMENTATIONS]
+    if "methods" in groups:
+        for seed in range(seeds):
             jobs += [Job("methods", "full", 1.0, seed, "steps")]
             jobs += [Job("methods", name, 0.2, seed) for name in METHODS if name not in CORE]
-    for seed in range(seeds):
-        if "methods" in groups:
-            jobs += [Job("methods", name, budget, seed) for budget in budgets if budget != 0.2 for name in MAIN]
+        for seed in range(seeds):
+            jobs += [Job("methods", name, budget, seed) for budget in others for name in AT_BUDGETS]
     if "transfer" in groups:
         jobs += [Job("transfer", "none", 0.0, 0)]
-        jobs += [Job("transfer", name, 0.2, seed) for seed in range(seeds) for name in MAIN]
+        jobs += [Job("transfer", name, 0.2, seed) for seed in range(seeds) for name in TRANSFERRED]
+        jobs += [Job("transfer", "full", 1.0, seed) for seed in range(seeds)]
+    if "methods" in groups:
+        for seed in range(seeds):
+            jobs += [Job("methods", name, budget, seed, "steps") for budget in others for name in MAIN]
     return jobs
 
 
@@ -80,26 +89,29 @@ class Worker:
         """Train, measure, and tell."""
         method = "chosen/select" if job.group == "augmentation" else job.method
         picks = [] if method == "none" else self.pool.pick(method, job.budget, job.seed).tolist()
+        pool = self.splits["pool"]
         self.model.load_state_dict(self.start)
         told: dict[str, object] = {"n_rows": len(picks), "n_steps": 0, "seconds": 0.0}
         if picks:
             n_20 = self.recipe.epochs * -(-round(0.2 * len(self.pool)) // self.recipe.batch)
             trained = finetune(
-                self.model, self.splits["pool"].rows.take(picks), self.recipe, job.seed,
+                self.model, pool.rows.take(picks), self.recipe, job.seed,
                 n_steps=n_20 if job.accounting == "steps" or job.group == "augmentation" else None,
                 augmentation=job.method if job.group == "augmentation" else "", mask=self.pool.mask,
             )  # fmt: skip
             is_defect = self.pool.kinds[picks] != ""
             told |= {
                 "n_steps": trained.n_steps, "seconds": round(trained.seconds, 2),
+                "tower_s": round(pool.tower_s * trained.n_steps * self.recipe.batch, 2),  # if it weren't cached
                 "defects": round(float(is_defect.mean()), 4),
                 "distortion": round(self.pool.mix_distortion(picks), 4),
             }  # fmt: skip
-        found = accuracies(self.model, self.splits[split])
+        is_right = exact_match(self.model, self.splits[split].rows)
+        found = accuracies(is_right, self.splits[split].sources)
         told |= {f"em_{name}": round(value, 4) for name, value in found.items()}
         if split == "test" and "shift" in self.splits:
-            told["em_shift"] = round(accuracies(self.model, self.splits["shift"])["mean"], 4)
-        return asdict(job) | told
+            told["em_shift"] = round(float(exact_match(self.model, self.splits["shift"].rows).mean()), 4)
+        return asdict(job) | told | {"right": np.packbits(is_right).tobytes().hex()}
 
 
 def make_worker(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -83,8 +84,9 @@ class ScoredPool:
     def _select(self, method: str, n_keep: int) -> Rows:
         score, _, rule = method.partition("/")
         column = self.chosen if score == "chosen" else score
-        if score == "chosen" and rule == "select":
-            return plan_selection(RunFolder.open(self.place.scored), str(n_keep)).selection.rows
+        if rule == "select":
+            run = {"chosen": self.place.scored, "own": self.place.of_other}[score]
+            return select_again(run, n_keep)
         columns = {"top": (), "quota": self.quota, "source": ("source",), "source-answer": MIX_COLUMNS}[rule]
         n_possible = len(find_candidates(self.scores, column))
         told = {"rule": "quota", "columns": columns} if columns else {"rule": "top"}
@@ -106,15 +108,19 @@ class ScoredPool:
         return distortion(strata_of(self.scores, MIX_COLUMNS), picks)
 
     def separation(self, score: str) -> dict[str, float]:
-        """AUROC of good rows above defective ones: pooled, mean within sources, and by kind."""
+        """AUROC of good rows above defective ones: pooled, mean within sources, and by kind within sources."""
         values = np.nan_to_num(self.values(score), neginf=-1e30, posinf=1e30)
         is_good, sources = self.kinds == "", np.array(self.scores["source"].to_pylist())
         within = [
             auroc(values[is_good & (sources == s)], values[~is_good & (sources == s)]) for s in np.unique(sources)
         ]
         by_kind = {
-            str(kind): auroc(values[is_good], values[self.kinds == kind]) for kind in np.unique(self.kinds) if kind
-        }
+            str(kind): float(np.mean([
+                auroc(values[is_good & (sources == s)], values[(self.kinds == kind) & (sources == s)])
+                for s in np.unique(sources[self.kinds == kind])
+            ]))
+            for kind in np.unique(self.kinds) if kind
+        }  # fmt: skip
         return {"pooled": auroc(values[is_good], values[~is_good]), "within": float(np.mean(within)), **by_kind}
 
 
@@ -124,7 +130,11 @@ def read_pool(place: Workplace) -> ScoredPool:
     scores = folder.read_scores()
     calibrated = read_calibrated(place.scored)
     chosen = calibrated.form if calibrated else str(folder.manifest.settings["form"])
-    forms = {"paper": (place.paper, PRESETS["paper"].form), "random_tokens": (place.random_tokens, chosen)}
+    forms = {
+        "paper": (place.paper, PRESETS["paper"].form),
+        "relative": (place.relative, PRESETS["relative"].form),
+        "random_tokens": (place.random_tokens, chosen),
+    }
     for name, (run, form) in forms.items():
         values = ranking_values(RunFolder.open(run).read_scores(), form)
         scores = scores.append_column(name, pa.array(values, pa.float64()))
@@ -133,6 +143,11 @@ def read_pool(place: Workplace) -> ScoredPool:
     settings = folder.manifest.settings
     mask = MaskSettings(**{name: settings[name] for name in MaskSettings().to_dict()})
     return ScoredPool(place, scores, chosen, read_defects(place), mask)
+
+
+def select_again(run: Path, n_keep: int) -> Rows:
+    """What `select` keeps of a run."""
+    return plan_selection(RunFolder.open(run), str(n_keep)).selection.rows
 
 
 def read_unscored_pool(place: Workplace) -> ScoredPool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from benchmarks.suite.cached import (
     Rows,
     answer_loss,
     embed,
-    exact_match,
     gather,
     make_rows,
     plan_batches,
@@ -35,7 +34,9 @@ from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.masked_states import StateMasking, masked_states
 from delta_attnmask.training.settings import AugmentationSettings
 
-AUGMENTATIONS = ("none", "twice", "masked", "random-tokens", "dropout", "neftune")
+AUGMENTATIONS = (
+    "none", "twice", "twice-random", "twice-dropout", "masked", "random-tokens", "dropout", "neftune",
+)  # fmt: skip
 NEFTUNE_ALPHA = 5.0  # the paper's default (arXiv:2310.05914)
 
 
@@ -51,10 +52,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Split:
-    """A split of the suite for one base, with each row's source."""
+    """A split of the suite for one base, with each row's source; tower_s: what the tower took for a row."""
 
     rows: Rows
     sources: list[str]
+    tower_s: float
 
 
 def read_split(model: nn.Module, tokenizer: object, suite: Path, name: str) -> Split:
@@ -68,13 +70,20 @@ def read_split(model: nn.Module, tokenizer: object, suite: Path, name: str) -> S
         (turns[0]["value"].removeprefix("<image>\n"), turns[1]["value"])
         for turns in (entry["conversations"] for entry in entries)
     ]
+    clock = clock_of(model)
+    started = clock()
     rows = make_rows(model.model.vision_tower, tokenizer, texts, pixels)  # type: ignore[union-attr,arg-type]
-    return Split(rows, [entry["source"] for entry in entries])
+    return Split(rows, [entry["source"] for entry in entries], (clock() - started) / max(1, len(entries)))
+
+
+def clock_of(model: nn.Module) -> Callable[[], float]:
+    """CPU seconds unless on a GPU, so that a busy machine changes little."""
+    return time.perf_counter if model.lm_head.weight.is_cuda else time.process_time  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training took; CPU seconds unless on a GPU, so that a busy machine changes little."""
+    """What a training took, by `clock_of`; the tower, whose features are cached, not counted."""
 
     n_steps: int
     seconds: float
@@ -93,21 +102,14 @@ def finetune(
     """Train in place: AdamW, warm-up and cosine, the loss on answer tokens.
 
     n_steps: how many; the recipe's epochs if not given. augmentation: a name of AUGMENTATIONS, or "" for the short way
-    through the language model alone, which gives the same loss as "none". "twice" sees every row plain and masked, in
-    half as many epochs.
+    through the language model alone, which gives the same loss as "none". "twice" and its controls see every row plain
+    and masked, in half as many epochs.
     """
     speed_up(model)
-    clock = time.perf_counter if model.lm_head.weight.is_cuda else time.process_time  # type: ignore[union-attr]
+    clock = clock_of(model)
     started = clock()
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    if augmentation == "twice":
-        plan = [part for _ in range(max(1, recipe.epochs // 2)) for part in _twice(rows, recipe.batch, rng)]
-    else:
-        plan = [(which, None) for _ in range(recipe.epochs) for which in plan_batches(rows, recipe.batch, rng)]
-    while n_steps is not None and len(plan) < n_steps:
-        plan += [(which, None) for which in plan_batches(rows, recipe.batch, rng)]
-    plan = plan[:n_steps]
+    plan = _plan(rows, recipe, np.random.default_rng(seed), augmentation.startswith("twice"), n_steps)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
     model.train()
@@ -123,14 +125,30 @@ def finetune(
     return Trained(len(plan), clock() - started)
 
 
-def accuracies(model: nn.Module, split: Split) -> dict[str, float]:
+def accuracies(is_right: NDArray[np.bool_], sources: Sequence[str]) -> dict[str, float]:
     """Exact match by source, and the mean over sources."""
-    is_right, sources = exact_match(model, split.rows), np.array(split.sources)
-    found = {str(source): float(is_right[sources == source].mean()) for source in np.unique(sources)}
+    names = np.array(sources)
+    found = {str(source): float(is_right[names == source].mean()) for source in np.unique(names)}
     return {"mean": float(np.mean(list(found.values()))), **found}
 
 
-def _twice(rows: Rows, size: int, rng: np.random.Generator) -> Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+Step = tuple[NDArray[np.int64], NDArray[np.bool_] | None]  # rows, and which of them are the masked copy
+
+
+def _plan(rows: Rows, recipe: Recipe, rng: np.random.Generator, is_twice: bool, n_steps: int | None) -> list[Step]:
+    """The recipe's epochs (an epoch of "twice" counts for two), or exactly `n_steps`."""
+    plan: list[Step] = []
+    n_epochs = max(1, recipe.epochs // 2) if is_twice else recipe.epochs
+    epoch = 0
+    while epoch < n_epochs if n_steps is None else len(plan) < n_steps:
+        plan += (
+            _twice(rows, recipe.batch, rng) if is_twice else [(w, None) for w in plan_batches(rows, recipe.batch, rng)]
+        )
+        epoch += 1
+    return plan[:n_steps]
+
+
+def _twice(rows: Rows, size: int, rng: np.random.Generator) -> list[Step]:
     """One epoch over every row twice, with True where it is the masked copy."""
     doubled = rows.take([*range(len(rows)), *range(len(rows))])
     return [(which % len(rows), which >= len(rows)) for which in plan_batches(doubled, size, rng)]
@@ -150,11 +168,11 @@ class _loss_of:
     ) -> None:
         self._model, self._augmentation = model, augmentation
         self._masking: StateMasking | None = None
-        if augmentation in ("twice", "masked", "random-tokens", "dropout"):
+        if augmentation not in ("", "none", "neftune"):
             settings = AugmentationSettings(
                 mask=_with_order(mask or MaskSettings(), augmentation),
-                probability=1.0 if augmentation == "twice" else recipe.probability,
-                form="dropout" if augmentation == "dropout" else "mask",
+                probability=1.0 if augmentation.startswith("twice") else recipe.probability,
+                form="dropout" if augmentation.endswith("dropout") else "mask",
                 seed=seed,
             )
             self._masking = stack.enter_context(masked_states(model, settings))
@@ -179,7 +197,7 @@ class _loss_of:
 
 
 def _with_order(mask: MaskSettings, augmentation: str) -> MaskSettings:
-    order = "random" if augmentation == "random-tokens" else mask.order
+    order = "random" if "random" in augmentation else mask.order
     return MaskSettings(**{**mask.to_dict(), "order": order})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -37,6 +38,25 @@ class Workplace:
     def scored(self) -> Path:
         """The calibrated run, with every rival and the embeddings."""
         return self.home / "scores" / "all"
+
+    @property
+    def chosen(self) -> Path:
+        """The calibrated setting alone: what it costs."""
+        return self.home / "scores" / "chosen"
+
+    @property
+    def relative(self) -> Path:
+        """The preset that `score` takes where the data are too few to calibrate."""
+        return self.home / "scores" / "relative"
+
+    @property
+    def of_other(self) -> Path:
+        """The same pool, calibrated and scored with the other model."""
+        return self.home / "scores" / "other"
+
+    def of_seed(self, seed: int) -> Path:
+        """Calibrated on another sample of the pool, and scored."""
+        return self.home / "scores" / f"seed-{seed}"
 
     @property
     def random_tokens(self) -> Path:
@@ -81,6 +101,28 @@ def commit() -> str:
     except FileNotFoundError:
         return ""
     return told.stdout.strip()
+
+
+def check_identity(place: Workplace, recipe: dict[str, object]) -> None:
+    """Refuse to go on with trainings of another suite, base or recipe; what they were made with lies beside them."""
+    suite = json.loads((place.suite / "suite.json").read_text())
+    models = {"base": place.base, "other": place.other}
+    found = {
+        "suite": suite["fingerprint"],
+        **{name: weights_digest(folder) for name, folder in models.items() if folder},
+        "recipe": recipe,
+    }
+    path = place.home / "identity.json"
+    known = json.loads(path.read_text()) if path.exists() else found
+    other = [name for name in known.keys() & found.keys() if known[name] != found[name]]
+    if other:
+        raise SystemExit(f"{place.home} was made with another {', '.join(sorted(other))}; give another --out")
+    write_json(path, known | found)
+
+
+def weights_digest(folder: Path) -> str:
+    """Tells two models apart."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def write_json(path: Path, content: object) -> None:

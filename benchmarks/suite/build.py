@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedded import assets
@@ -60,9 +60,15 @@ def build(folder: Path, sizes: Sizes, seed: int = SEED) -> dict[str, object]:
         "rows": {name: len(rows) for name, rows in splits.items()},
         "defects": counts_by_source(pool),
         "missing": sorted(set(SOURCES) - set(sources)),
+        "made_with": made_with(sizes, seed),
     }
     (folder / "suite.json").write_text(json.dumps(report, indent=1) + "\n")
     return report
+
+
+def made_with(sizes: Sizes, seed: int = SEED) -> dict[str, object]:
+    """What tells one suite from another, beside the packages."""
+    return asdict(sizes) | {"seed": seed}
 
 
 def available() -> dict[str, Source]:
