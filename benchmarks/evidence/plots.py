@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from .report import Results
+    from .results import Results
 
 mpl.rcParams["svg.hashsalt"] = "evidence"  # the same figures give the same file
 
@@ -40,12 +40,13 @@ def draw_methods(results: Results, path: Path) -> None:
 def draw_budgets(results: Results, path: Path) -> None:
     """The main methods over the budget."""
     from .jobs import MAIN
+    from .results import Run
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     budgets = (0.05, 0.1, 0.2, 0.4)
     for name in MAIN:
-        points = [(budget, results.values(name, budget=budget)) for budget in budgets]
+        points = [(budget, results.values(Run(name, budget=budget))) for budget in budgets]
         there = [(budget, values) for budget, values in points if len(values)]
         axes.errorbar(
             [budget for budget, _ in there], [values.mean() for _, values in there],

@@ -3,96 +3,49 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from .jobs import MAIN, METHODS, read_lines
-from .methods import RIVALS, ScoredPool, read_pool
+from .jobs import AT_BUDGETS, MAIN, METHODS, TRANSFERRED, read_lines
+from .methods import RIVALS, ScoredPool, read_pool, select_again
 from .plots import draw_budgets, draw_methods
+from .results import Results, Run
+from .scoring import N_START, SEEDS
 from .training import AUGMENTATIONS
 from .workplace import Workplace
 
-Line = dict[str, str]
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Results:
-    """The CSV's lines."""
-
-    lines: list[Line]
-
-    def values(
-        self,
-        method: str,
-        column: str = "em_mean",
-        *,
-        group: str = "methods",
-        budget: float = 0.2,
-        accounting: str = "epochs",
-    ) -> NDArray[np.float64]:
-        """A column over the seeds, in the order of the seeds."""
-        budget = {"none": 0.0, "full": 1.0}.get(method, budget) if group != "augmentation" else budget
-        wanted = {"group": group, "method": method, "budget": str(budget), "accounting": accounting}
-        found = [line for line in self.lines if all(line[name] == value for name, value in wanted.items())]
-        chosen = sorted((line for line in found if line[column] != ""), key=lambda line: int(line["seed"]))
-        return np.array([float(line[column]) for line in chosen])
-
-    @property
-    def sources(self) -> list[str]:
-        return [
-            name.removeprefix("em_")
-            for name in self.lines[0]
-            if name.startswith("em_") and name[3:] not in ("mean", "shift")
-        ]
-
-    def share_of_gain(self, method: str, group: str = "methods", budget: float = 0.2) -> tuple[float, float, float]:
-        """(method - random) / (oracle - random) of the means, with a 95 % interval that resamples seeds."""
-        ours, low, high = (self.values(name, group=group, budget=budget) for name in (method, "random", "oracle"))
-        if not min(map(len, (ours, low, high))):
-            return (np.nan,) * 3
-        rng = np.random.default_rng(0)
-        drawn = [[rng.choice(values, len(values)).mean() for values in (ours, low, high)] for _ in range(RESAMPLES)]
-        shares = [(a - b) / (c - b) for a, b, c in drawn if c > b]
-        if not shares:
-            return (np.nan,) * 3
-        plain = (ours.mean() - low.mean()) / (high.mean() - low.mean())
-        return float(plain), *map(float, np.quantile(shares, [0.025, 0.975]))
-
-    def worst_source(self, method: str, group: str = "methods", budget: float = 0.2) -> tuple[str, float]:
-        """The source where a method is farthest below random at the same budget, and by how much."""
-        gaps = {
-            source: self.values(method, f"em_{source}", group=group, budget=budget).mean()
-            - self.values("random", f"em_{source}", group=group, budget=budget).mean()
-            for source in self.sources
-        }
-        worst = min(gaps, key=lambda source: gaps[source])
-        return worst, float(gaps[worst])
-
-
-def interval(values: NDArray[np.float64]) -> float:
-    """Half the width of the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
-    return float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)) if len(values) > 1 else float("nan")
+HEADLINE = "chosen/select"  # named beforehand: what `select` does by itself after a calibration
+AGAINST = ("random", "full", "oracle", "low_loss/quota", "random_tokens/quota", "relative/quota", "paper/quota")
 
 
 def shown(values: NDArray[np.float64]) -> str:
-    """The mean with its interval."""
+    """The mean, with the standard deviation over seeds."""
     if not len(values):
         return "–"
-    return f"{values.mean():.3f} ± {interval(values):.3f}" if len(values) > 1 else f"{values.mean():.3f}"
+    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if len(values) > 1 else f"{values.mean():.3f}"
+
+
+def signed(found: tuple[float, float, float], form: str = "+.3f") -> str:
+    """A difference or share with its interval; a dash where there is none."""
+    return "–" if np.isnan(found[0]) else f"{found[0]:{form}} ({found[1]:{form}} to {found[2]:{form}})"
 
 
 def write_report(place: Workplace) -> None:
     """results.md and the plots."""
-    results = Results(read_lines(place.results))
+    test = json.loads((place.suite / "test.json").read_text())
+    results = Results(read_lines(place.results), [entry["source"] for entry in test])
     pool = read_pool(place)
     machine = json.loads((place.home / "machine.json").read_text())
-    parts = [header(place, machine, pool), methods_table(results), source_table(results), budget_table(results)]
-    parts += [augmentation_table(results), transfer_table(results), auroc_table(pool), overlap_table(pool)]
-    parts += [speed(results, machine["scoring_s"])]
+    parts = [header(place, machine, pool), headline_table(results)]
+    parts += [methods_table(results), source_table(results)]
+    parts += [mix_table(pool), budget_table(results), augmentation_table(results), transfer_table(results)]
+    parts += [
+        auroc_table(pool),
+        overlap_table(pool),
+        repeat_table(pool),
+        speed(results, machine["scoring_s"], len(pool)),
+    ]
     (place.home / "results.md").write_text("\n\n".join(part for part in parts if part) + "\n")
     draw_methods(results, place.home / "methods.svg")
     draw_budgets(results, place.home / "budgets.svg")
@@ -102,15 +55,16 @@ def write_report(place: Workplace) -> None:
 def header(place: Workplace, machine: dict[str, object], pool: ScoredPool) -> str:
     """What made the figures, on what."""
     suite = json.loads((place.suite / "suite.json").read_text())
-    quota = " × ".join(pool.quota) or "none"
+    quota, defective = " × ".join(pool.quota) or "none", (pool.kinds != "").mean()
     versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
     lines = [
         f"Made by `{machine['command']}` at commit {machine['commit']}",
         f"on {machine['n_cores']} × {machine['processor']} ({machine['device']}); {versions}.",
-        f"Suite {suite['fingerprint']}: {suite['rows']} rows, {(pool.kinds != '').mean():.1%} of the pool defective.",
+        f"Suite {suite['fingerprint']}: {suite['rows']} rows, {defective:.1%} of the pool defective.",
         f"Recipe, chosen on the validation split for random picks: {machine['recipe']}.",
         f"Calibrated score: {pool.chosen}; the quota that `select` chooses: {quota}.",
-        "Every figure is the mean over seeds with its 95 % interval (Student's t).",
+        "± is the standard deviation over seeds; brackets are 95 % intervals of a bootstrap over test rows (within each",
+        "source) and seeds, paired: every method sees the same resampled rows.",
     ]
     return "\n".join(lines)
 
@@ -121,29 +75,33 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
+def headline_table(results: Results) -> str:
+    """What `select` does by itself against everything else, at 20 %."""
+    rows = [[name, signed(results.difference(HEADLINE, name))] for name in AGAINST if len(results.values(name))]
+    return table(f"`{HEADLINE}` minus …, exact match at 20 %", ["picks", "difference"], rows)
+
+
 def methods_table(results: Results) -> str:
-    """Every method at 20 %, best first."""
+    """Every method at 20 %, best first; the order is the test set's, so that the first is a winner among many."""
     names = [name for name in ("none", "full", *METHODS) if len(results.values(name))]
     names.sort(key=lambda name: -results.values(name).mean())
     rows = []
     for name in names:
-        worst, gap = results.worst_source(name)
+        worst, *gap = results.worst_source(name, "random")
         rows.append([
-            name, str(len(results.values(name))), shown(results.values(name)), shown_share(results.share_of_gain(name)),
-            f"{worst} {gap:+.3f}", shown(results.values(name, "em_shift")),
-            mean_of(results.values(name, "defects"), ".1%"), mean_of(results.values(name, "distortion"), ".3f"),
+            name, str(len(results.values(name))), shown(results.values(name)),
+            signed(results.difference(name, "random")),
+            signed(results.share_of_gain(name, "random", "oracle"), "+.2f"),
+            f"{worst} {signed((gap[0], gap[1], gap[2]))}",
+            shown(results.values(name, "em_shift")), mean_of(results.values(name, "defects"), ".1%"),
+            mean_of(results.values(name, "distortion"), ".3f"),
         ])  # fmt: skip
-    same = results.values("full", accounting="steps")
+    same = results.values(Run("full", accounting="steps"))
     if len(same):
-        rows.append(["full pool, as many steps as 20 %", str(len(same)), shown(same), "", "", "", "", ""])
-    columns = ["picks", "seeds", "exact match", "share of the oracle's gain", "worst source against random"]
-    columns += ["new style", "defects kept", "distortion"]
+        rows.append(["full pool, as many steps as 20 %", str(len(same)), shown(same), *[""] * 6])
+    columns = ["picks", "seeds", "exact match", "minus random", "share of the oracle's gain"]
+    columns += ["worst source against random", "new style", "defects kept", "distortion"]
     return table("20 % of the pool", columns, rows)
-
-
-def shown_share(share: tuple[float, float, float]) -> str:
-    """A share of the oracle's gain with its interval; a dash where the oracle gains nothing."""
-    return "–" if np.isnan(share[0]) else f"{share[0]:+.2f} ({share[1]:+.2f} to {share[2]:+.2f})"
 
 
 def mean_of(values: NDArray[np.float64], form: str) -> str:
@@ -157,44 +115,66 @@ def source_table(results: Results) -> str:
     return table("By source, 20 %", ["picks", *results.sources], rows)
 
 
+def mix_table(pool: ScoredPool) -> str:
+    """The share of each source in the picks of the main methods at 20 %."""
+    sources = np.array(pool.scores["source"].to_pylist())
+    names = np.unique(sources)
+    rows = [
+        [method, *(f"{(sources[pool.pick(method, 0.2, 0)] == name).mean():.1%}" for name in names)]
+        for method in ("full", "random", HEADLINE, "chosen/top", "low_loss/quota", "low_loss/top", "paper/top")
+    ]
+    return table("Mix of sources kept at 20 %", ["picks", *map(str, names)], rows)
+
+
 def budget_table(results: Results) -> str:
-    """The main methods at every budget."""
-    found = {float(line["budget"]) for line in results.lines if line["group"] == "methods" and line["method"] in MAIN}
-    budgets = sorted(found)
-    rows = [[name, *(shown(results.values(name, budget=budget)) for budget in budgets)] for name in MAIN]
+    """The main methods at every budget, under both accountings."""
+    budgets = sorted({float(line["budget"]) for line in results.lines if line["method"] == HEADLINE})
+    rows = []
+    for accounting, told in (("epochs", "the same epochs"), ("steps", "the steps of 20 %")):
+        for name in AT_BUDGETS:
+            runs = [
+                Run(name, budget=budget, accounting="epochs" if budget == 0.2 else accounting) for budget in budgets
+            ]
+            found = [results.values(run) for run in runs]
+            if sum(map(bool, map(len, found))) > 1:
+                rows.append([f"{name}, {told}", *map(shown, found)])
     return table("By budget", ["picks", *(f"{budget:.0%}" for budget in budgets)], rows)
 
 
 def augmentation_table(results: Results) -> str:
-    """The six ways to train on the calibrated 20 %."""
-    found = {name: results.values(name, group="augmentation") for name in AUGMENTATIONS}
+    """The ways to train on the calibrated 20 %."""
+    runs = {name: Run(name, "augmentation") for name in AUGMENTATIONS}
     rows = [
-        [name, str(len(values)), shown(values), shown(results.values(name, "em_shift", group="augmentation"))]
-        for name, values in found.items()
-        if len(values)
-    ]
+        [name, str(len(results.values(run))), shown(results.values(run)),
+         "" if name == "none" else signed(results.difference(run, runs["none"])),
+         shown(results.values(run, "em_shift"))]
+        for name, run in runs.items()
+        if len(results.values(run))
+    ]  # fmt: skip
     title = "Augmentation of the calibrated 20 %, the same number of steps"
-    return table(title, ["augmentation", "seeds", "exact match", "new style"], rows) if rows else ""
+    return table(title, ["augmentation", "seeds", "exact match", "minus none", "new style"], rows) if rows else ""
 
 
 def transfer_table(results: Results) -> str:
     """The other base, trained on what the base selected."""
-    found = {name: results.values(name, group="transfer") for name in ("none", *MAIN)}
+    runs = {name: Run(name, "transfer") for name in ("none", "full", *TRANSFERRED)}
     rows = [
-        [name, str(len(values)), shown(values), shown_share(results.share_of_gain(name, "transfer"))]
-        for name, values in found.items()
-        if len(values)
-    ]
-    columns = ["picks", "seeds", "exact match", "share of the oracle's gain"]
+        [name, str(len(results.values(run))), shown(results.values(run)),
+         signed(results.difference(run, runs["random"])),
+         signed(results.share_of_gain(run, runs["random"], runs["oracle"]), "+.2f")]
+        for name, run in runs.items()
+        if len(results.values(run))
+    ]  # fmt: skip
+    columns = ["picks", "seeds", "exact match", "minus random", "share of the oracle's gain"]
     return table("Selected with the base, trained: another base", columns, rows) if rows else ""
 
 
 def auroc_table(pool: ScoredPool) -> str:
     """How well each score tells good rows from defective ones, by kind."""
-    found = {score: pool.separation(score) for score in ("chosen", "paper", "random_tokens", *RIVALS)}
+    found = {score: pool.separation(score) for score in ("chosen", "relative", "paper", "random_tokens", *RIVALS)}
     names = list(found["chosen"])
     rows = [[score, *(f"{values[name]:.2f}" for name in names)] for score, values in found.items()]
-    return table("AUROC, good rows above defective ones", ["score", *names], rows)
+    return table("AUROC, good rows above defective ones; kinds within sources", ["score", *names], rows)
 
 
 def overlap_table(pool: ScoredPool) -> str:
@@ -211,22 +191,46 @@ def overlap_table(pool: ScoredPool) -> str:
     return table("Overlap of picks (Jaccard)", ["", *picks], rows)
 
 
-def speed(results: Results, scoring_s: dict[str, float]) -> str:
-    """Scoring counted: how much sooner the full pool's accuracy is reached."""
-    full, took = results.values("full"), results.values("full", "seconds")
+def repeat_table(pool: ScoredPool) -> str:
+    """How much of what `select` keeps depends on the calibration's sample and on the model."""
+    ours = set(pool.pick(HEADLINE, 0.2, 0).tolist())
+    runs = {f"calibrated on sample {seed}": pool.place.of_seed(seed) for seed in SEEDS}
+    if pool.place.other and pool.place.of_other.exists():
+        runs["selected with the other base"] = pool.place.of_other
+    rows = []
+    for name, run in runs.items():
+        theirs = set(select_again(run, len(ours)).tolist())
+        report = json.loads((run / "calibration.json").read_text())
+        setting = ", ".join(f"{key} {value}" for key, value in report["settings"].items())
+        rows.append([name, f"{len(ours & theirs) / len(ours | theirs):.2f}", f"{report['form']}: {setting}"])
+    return table("The same picks again? (Jaccard, 20 %)", ["", "shared", "chosen"], rows)
+
+
+def speed(results: Results, scoring_s: dict[str, float], n_rows: int) -> str:
+    """Scoring counted: how much sooner the full pool's accuracy is reached, here and by projection to more rows."""
+    full = results.values("full")
     if not len(full):
         return ""
-    once = scoring_s["calibrate"] + scoring_s["score"]
+    score_s = (scoring_s["score"] - scoring_s["start"]) / (n_rows - N_START)
+    fixed_s = scoring_s["calibrate"] + scoring_s["start"]
     rows = []
     for budget in (0.05, 0.1, 0.2, 0.4):
-        ours = results.values("chosen/select", budget=budget)
-        if len(ours):
-            seconds = results.values("chosen/select", "seconds", budget=budget).mean()
-            reached = "yes" if ours.mean() >= full.mean() else "no"
-            faster, net = took.mean() / seconds, took.mean() / (seconds + once)
-            rows.append([f"{budget:.0%}", shown(ours), reached, f"{seconds:.1f} s", f"{faster:.1f}x", f"{net:.2f}x"])
-    columns = ["`select` keeps", "exact match", "reaches the full pool", "training", "faster", "with scoring counted"]
+        run = Run(HEADLINE, budget=budget)
+        if len(results.values(run)):
+            ours, whole = (_training_s(results, one) for one in (run, "full"))
+            reached = "yes" if results.values(run).mean() >= full.mean() else "no"
+            net = [whole * n / (ours * n + score_s * n_rows * n + fixed_s) for n in (1, 10, 1e6)]
+            rows.append([f"{budget:.0%}", shown(results.values(run)), reached, f"{ours:.1f} s", f"{whole / ours:.1f}x"])
+            rows[-1] += [f"{one:.2f}x" for one in net]
+    columns = ["`select` keeps", "exact match", "reaches the full pool", "training", "faster"]
+    columns += ["with scoring counted", "10 x the rows", "very many rows"]
     told = (
-        f"Calibrating took {scoring_s['calibrate']} s and scoring {scoring_s['score']} s, once. The full pool trains "
+        f"Training the full pool takes {_training_s(results, 'full'):.1f} s to {full.mean():.3f}, the vision tower "
+        f"counted in every epoch as in a training that doesn't cache it. Scoring takes {1000 * score_s:.1f} ms a row, "
+        f"and {fixed_s:.1f} s once for the start and the calibration; the projections keep both."
     )
-    return table("Time", columns, rows) + f"\n\n{told}{took.mean():.1f} s to {full.mean():.3f}."
+    return table("Time", columns, rows) + f"\n\n{told}"
+
+
+def _training_s(results: Results, run: Run | str) -> float:
+    return float((results.values(run, "seconds") + results.values(run, "tower_s")).mean())

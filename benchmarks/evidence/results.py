@@ -1,0 +1,120 @@
+"""What the trainings of an evidence run came to, with intervals that resample test rows and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Line = dict[str, str]
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which trainings: all seeds of a method at a budget under an accounting."""
+
+    method: str
+    group: str = "methods"
+    budget: float = 0.2
+    accounting: str = "epochs"
+
+    def has(self, line: Line) -> bool:
+        budget = {"none": 0.0, "full": 1.0}.get(self.method, self.budget) if self.group != "augmentation" else 0.2
+        wanted = (self.group, self.method, str(budget), self.accounting)
+        return (line["group"], line["method"], line["budget"], line["accounting"]) == wanted
+
+
+@dataclass(frozen=True)
+class Results:
+    """The CSV's lines, and the source of each test row."""
+
+    lines: list[Line]
+    test_sources: Sequence[str] = ()
+
+    def values(self, run: Run | str, column: str = "em_mean") -> NDArray[np.float64]:
+        """A column over the seeds, in the order of the seeds."""
+        wanted = Run(run) if isinstance(run, str) else run
+        found = [line for line in self.lines if wanted.has(line) and line[column] != ""]
+        return np.array([float(line[column]) for line in sorted(found, key=lambda line: int(line["seed"]))])
+
+    @property
+    def sources(self) -> list[str]:
+        return [
+            name.removeprefix("em_")
+            for name in self.lines[0]
+            if name.startswith("em_") and name[3:] not in ("mean", "shift")
+        ]
+
+    def is_right(self, run: Run | str) -> NDArray[np.float64]:
+        """1 where a test row was answered rightly; `[seed, row]`."""
+        wanted = Run(run) if isinstance(run, str) else run
+        found = sorted((line for line in self.lines if wanted.has(line)), key=lambda line: int(line["seed"]))
+        n_rows = len(self.test_sources)
+        packed = [np.frombuffer(bytes.fromhex(line["right"]), np.uint8) for line in found]
+        return np.array([np.unpackbits(bits)[:n_rows] for bits in packed], np.float64).reshape(-1, n_rows)
+
+    @cached_property
+    def _row_weights(self) -> NDArray[np.float64]:
+        """Weights of the test rows in each resample, drawn within sources that count alike; `[draw, row]`."""
+        rng, sources = np.random.default_rng(0), np.array(self.test_sources)
+        names = np.unique(sources)
+        weights = np.zeros((RESAMPLES, len(sources)))
+        for name in names:
+            rows = np.flatnonzero(sources == name)
+            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
+            weights[:, rows] = counts / (len(rows) * len(names))
+        return weights
+
+    def resampled(self, run: Run | str, source: str = "") -> NDArray[np.float64]:
+        """Mean exact match over sources in resamples of test rows and seeds: the same rows, and the same seeds where
+        there are as many, for every method. `[draw]`; empty where nothing was trained.
+        """
+        is_right = self.is_right(run)
+        if not len(is_right):
+            return np.empty(0)
+        weights = self._row_weights
+        if source:
+            weights = weights * (np.array(self.test_sources) == source)
+            weights = weights / weights.sum(1, keepdims=True)
+        by_seed = weights @ is_right.T
+        drawn = np.random.default_rng(1).integers(0, len(is_right), (RESAMPLES, len(is_right)))
+        return np.take_along_axis(by_seed, drawn, 1).mean(1)
+
+    def difference(self, ours: Run | str, other: Run | str, source: str = "") -> tuple[float, float, float]:
+        """Ours minus the other's exact match, with its 95 % interval; NaN where one is missing."""
+        first, second = self.resampled(ours, source), self.resampled(other, source)
+        if not len(first) or not len(second):
+            return (np.nan,) * 3
+        column = f"em_{source}" if source else "em_mean"
+        plain = self.values(ours, column).mean() - self.values(other, column).mean()
+        return float(plain), *map(float, np.quantile(first - second, [0.025, 0.975]))
+
+    def share_of_gain(self, ours: Run | str, random: Run | str, oracle: Run | str) -> tuple[float, float, float]:
+        """(method - random) / (oracle - random) with its 95 % interval over test rows and seeds."""
+        drawn = [self.resampled(run) for run in (ours, random, oracle)]
+        if not all(map(len, drawn)):
+            return (np.nan,) * 3
+        gain = drawn[2] - drawn[1]
+        is_gain = gain > 0
+        if not is_gain.any():
+            return (np.nan,) * 3
+        shares = (drawn[0] - drawn[1])[is_gain] / gain[is_gain]
+        mean = [self.values(run).mean() for run in (ours, random, oracle)]
+        plain = (mean[0] - mean[1]) / (mean[2] - mean[1])
+        return float(plain), *map(float, np.quantile(shares, [0.025, 0.975]))
+
+    def worst_source(self, run: Run | str, random: Run | str) -> tuple[str, float, float, float]:
+        """The source where a method is farthest below random, by how much, and that difference's interval.
+
+        The lowest of several sources is low by chance too; the interval doesn't know of that choice.
+        """
+        gaps = {
+            source: self.values(run, f"em_{source}").mean() - self.values(random, f"em_{source}").mean()
+            for source in self.sources
+        }
+        worst = min(gaps, key=lambda source: gaps[source])
+        return worst, *self.difference(run, random, worst)
