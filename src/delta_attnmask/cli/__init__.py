@@ -39,7 +39,8 @@ app.command("delta_attnmask.cli.review:review", help="Let people judge blindly w
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command, by default that of `sys.argv`, and exit.
 
-    Exit code 2 is for usage, input, settings or folders that can't be used, 130 for Ctrl-C.
+    Exit code 1 is for `check --strict` with failed rows and for a reader that has gone, 2 for usage, input, settings or
+    folders that can't be used, 130 for Ctrl-C.
     """
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image becomes its row's reason
     try:

@@ -48,7 +48,7 @@ def score(
     gpus_per_worker: float | None = None,
     address: str | None = None,
     shard: str | None = None,
-    unit_rows: Annotated[int, Parameter(show=False)] = 256,
+    unit_rows: int = 256,
     dry_run: bool = False,
 ) -> int:
     """Score every row of a data set into a run folder. Starting the same command again goes on where it stopped.
