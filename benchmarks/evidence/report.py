@@ -63,8 +63,8 @@ def header(place: Workplace, machine: dict[str, object], pool: ScoredPool) -> st
         f"Suite {suite['fingerprint']}: {suite['rows']} rows, {defective:.1%} of the pool defective.",
         f"Recipe, chosen on the validation split for random picks: {machine['recipe']}.",
         f"Calibrated score: {pool.chosen}; the quota that `select` chooses: {quota}.",
-        "± is the standard deviation over seeds; brackets are 95 % intervals of a bootstrap over test rows (within each",
-        "source) and seeds, paired: every method sees the same resampled rows.",
+        "± is the standard deviation over seeds; brackets are 95 % intervals of a bootstrap over test rows (within",
+        "sources) and seeds, paired: every method sees the same resampled rows.",
     ]
     return "\n".join(lines)
 
