@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 
@@ -67,6 +68,7 @@ def calibrate(
     from delta_attnmask.modeling.load import load_model
 
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
+    tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     rivals = None if also is None else [name for text in also for name in text.split(",") if name]
     found = run_calibration(loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, seed=seed)

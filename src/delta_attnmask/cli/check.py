@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.understood import shorten, show_text
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.survey import Survey, survey
-from delta_attnmask.records import Turn
 
 _N_PARTS = 20
 _N_LOOKED_AT = 8
@@ -99,20 +99,11 @@ def _print_first(dataset: Dataset) -> None:
         record = next((record for record in records if not record.reason), records[0])
         lines = [
             ("source", record.source or "(none)"),
-            ("images", ", ".join(_shorten(dataset.resolve(image)[1]) for image in record.images) or "none"),
+            ("images", ", ".join(shorten(dataset.resolve(image)[1], _N_CHARS) for image in record.images) or "none"),
         ]
-        lines += [(str(turn.role), _shorten(show_text(turn))) for turn in record.turns]
+        lines += [(str(turn.role), shorten(show_text(turn), _N_CHARS)) for turn in record.turns]
         lines += [("failed", record.reason)] if record.reason else []
         print_table(f"Row {record.row} as {part.format.spec}", ["who", "says"], lines)
-
-
-def show_text(turn: Turn) -> str:
-    """A turn's text with a mark where an image stands."""
-    return "".join("[image]" if part is None else part for part in turn.parts)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _N_CHARS else f"{text[:_N_CHARS]}…"
 
 
 def _print_survey(found: Survey, dataset: Dataset) -> None:

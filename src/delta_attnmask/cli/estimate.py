@@ -10,6 +10,7 @@ from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.cli.audit import print_costs, require_rate
 from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import PRESETS
@@ -86,6 +87,7 @@ def estimate(
     require_rate(train_rate)
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+    tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     plan = ScoringPlan(PRESETS["relative"].mask, STANDARD_GRID if sweep else (), rivals, batch_tokens)
     trial = try_rows(loaded, dataset, plan, rows)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.reading.dataset import Dataset
@@ -139,6 +140,7 @@ def score(
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, workers=workers, gpus_per_worker=gpus_per_worker, address=address)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+    tell_format(dataset)
 
     from delta_attnmask.executing.ray import Cluster
     from delta_attnmask.modeling.compiling import compile_blocks

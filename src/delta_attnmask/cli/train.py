@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from delta_attnmask.cli.progress import Advance, show_progress
+from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
@@ -198,6 +199,7 @@ def train(
         log_steps=log_steps,
     )
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+    tell_format(dataset)
     return _run(model, dataset, out, plan, dtype, device, revision, merge, workers)
 
 
