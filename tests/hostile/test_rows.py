@@ -108,6 +108,11 @@ def test_the_images_of_a_row_are_counted_together(tmp_path):
     with pytest.raises(RowError, match="more than 150 pixels together"):
         list(iter_images(["x.png"] * 100, load, limits))
     assert len(loaded) == 5
+    path = write_lines_of(tmp_path / "x.jsonl", [make_row(0)])
+    dataset = Dataset(path, tmp_path, image_limits=limits)
+    assert len(dataset.load_images(["x.png"] * 2)) == 2
+    with pytest.raises(RowError, match="more than 150 pixels together"):
+        dataset.load_images(["x.png"] * 3)
 
 
 def test_a_jpeg_of_thousands_of_scans():

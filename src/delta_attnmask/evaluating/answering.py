@@ -114,7 +114,7 @@ class UnitAnswerer:
             return record.reason
         try:
             shown = record if lender is None else replace(record, images=lender.images)
-            images = [self._dataset.load_image(reference) for reference in shown.images]
+            images = self._dataset.load_images(shown.images)
             return encode_questions(self.encoder, shown, images, self.plan.turns, lender.row if lender else None)
         except RowError as error:
             return str(error)

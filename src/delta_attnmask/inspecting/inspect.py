@@ -51,7 +51,7 @@ class Inspector:
         try:
             if record.reason:
                 raise RowError(record.reason)
-            images = [self.dataset.load_image(reference) for reference in record.images]
+            images = self.dataset.load_images(record.images)
             return self._inspect(record, images)
         except (DataError, SettingsError) as error:
             return RowInspection(

@@ -33,7 +33,7 @@ def place_rows(loaded: LoadedModel, dataset: Dataset, attention: ModelAttention,
     for position in spread_rows(len(with_images), wanted):
         row = with_images[position]
         record = next(dataset.records(row, row + 1))
-        images = tuple(dataset.load_image(reference) for reference in record.images)
+        images = tuple(dataset.load_images(record.images))
         placed.append(PlacedRow(record, images, finder.find(record, images)))
     return placed
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.reading.containers import Container, open_container
 from delta_attnmask.reading.formats import Format, choose_format, read_record
-from delta_attnmask.reading.images import ImageLimits, decode_image, read_image_bytes
+from delta_attnmask.reading.images import ImageLimits, decode_image, iter_images, read_image_bytes
 from delta_attnmask.reading.inputs import Source, find_sources
 from delta_attnmask.reading.rows import open_input
 from delta_attnmask.records import Fingerprint, Record
@@ -179,6 +179,10 @@ class Dataset:
     def load_image(self, reference: str) -> "Image":
         """Load one of a record's images; RowError with the reason if that isn't possible."""
         return decode_image(self.read_image_bytes(reference), self.image_limits)
+
+    def load_images(self, references: Sequence[str]) -> "list[Image]":
+        """Load a record's images; RowError also where together they hold more pixels than a row may."""
+        return list(iter_images(references, self.load_image, self.image_limits))
 
     def read_image_bytes(self, reference: str) -> bytes:
         """The undecoded bytes of one of a record's images."""

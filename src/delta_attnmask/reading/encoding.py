@@ -21,6 +21,7 @@ from torch import Tensor
 
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.errors import RowError, UnsupportedModelError
+from delta_attnmask.reading.enlarging import Enlargement
 from delta_attnmask.records import Record, Turn
 
 _PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
@@ -84,6 +85,7 @@ class Encoder:
         self._image_token_id = image_token_id
         self._placeholder = getattr(processor, "image_token_id", image_token_id)  # as the chat template writes it
         self._max_tokens = max_tokens
+        self._enlargement = Enlargement(getattr(processor, "image_processor", None), self._process)
         if not getattr(processor, "chat_template", None) and not getattr(self._tokenizer, "chat_template", None):
             raise UnsupportedModelError(
                 "this model has no chat template, so its prompts can't be written; "
@@ -115,6 +117,7 @@ class Encoder:
         options = self._options(text)
         tokenized = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)
         self._refuse_length(len(tokenized["input_ids"]))  # before images are processed
+        self._enlargement.refuse(images)
         edges = np.array(tokenized["offset_mapping"]).reshape(-1, 2)
         runs = [self._answer_run(text, tokenized, edges, answer) for answer in answers]
         inputs = dict(self._call(text, images, options))
@@ -180,6 +183,11 @@ class Encoder:
             return self._processor(**arguments)
         except Exception as error:  # image processors raise many kinds; each means that this row can't be encoded
             raise RowError(f"the model's processor refuses the row: {error}") from error
+
+    def _process(self, image: Any) -> dict[str, Tensor]:
+        """The inputs of a conversation about one image."""
+        text = self._template([Turn("user", (None, "a")), Turn("assistant", ("b",))])
+        return dict(self._call(text, [image], self._options(text)))
 
     def _answer_run(self, text: str, tokenized: Any, edges: NDArray[np.int64], answer: Answer) -> Run:
         """Positions of an answer: every token that overlaps its text, and the token that ends the turn."""

@@ -84,7 +84,7 @@ class SampleBook:
 
         It is made anew, so that nothing of the files but their pixels is left. Raises RowError if one can't be loaded.
         """
-        images = [self._dataset.load_image(reference) for reference in references]
+        images = self._dataset.load_images(references)
         joined = images[0] if len(images) == 1 else _join(images)
         joined.thumbnail((max_side, max_side))
         file = BytesIO()

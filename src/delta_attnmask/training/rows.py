@@ -59,7 +59,7 @@ def encode_row(record: Record, dataset: Dataset, encoder: Encoder) -> EncodedSam
     """Load a record's images and encode it; RowError with the reason where that isn't possible."""
     if record.reason:
         raise RowError(record.reason)
-    return encoder.encode(record, [dataset.load_image(reference) for reference in record.images])
+    return encoder.encode(record, dataset.load_images(record.images))
 
 
 def _describe(record: Record, dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
