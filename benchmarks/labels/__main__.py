@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.calibrating.calibrate import FORMS
 from delta_attnmask.calibrating.choice import Candidate
+from delta_attnmask.calibrating.scored import FORMS
 from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.scoring.grids import STANDARD_GRID

@@ -3,7 +3,8 @@
     DeltaAttnMaskError
     ├── SettingsError            a setting is unknown, out of range, or contradicts another
     ├── DataError                a file or a row can't be used
-    │   └── RowError             one row can't be used; the run records it and goes on
+    │   ├── RowError             one row can't be used; the run records it and goes on
+    │   └── TooLittleDataError   the data is sound, but too small to calibrate on
     ├── UnsupportedModelError    the model can't be hooked, encoded for, or replayed exactly
     ├── ArtifactError            a run folder is missing, incomplete, or belongs to another run
     ├── DeviceError              the accelerator failed; only another process can go on
@@ -27,6 +28,10 @@ class DataError(DeltaAttnMaskError):
 
 class RowError(DataError):
     """One row can't be used. Its text becomes the row's `reason`; the other rows are scored."""
+
+
+class TooLittleDataError(DataError):
+    """Too few rows to calibrate on; what takes a preset instead catches this."""
 
 
 class UnsupportedModelError(DeltaAttnMaskError):

@@ -1,6 +1,7 @@
 """The choice on a made-up scorer whose settings see known kinds of defects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from delta_attnmask.calibrating.calibrate import Calibration, calibrate
 from delta_attnmask.calibrating.choice import Candidate, choose, visible_kinds
 from delta_attnmask.calibrating.defects import BLANK
+from delta_attnmask.calibrating.scored import Outcome, Score
 from delta_attnmask.calibrating.separation import Separation
-from delta_attnmask.errors import DataError
+from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.settings import MaskSettings
@@ -79,8 +81,55 @@ def test_calibration_repeats() -> None:
 
 
 def test_too_little_data_is_said() -> None:
-    with pytest.raises(DataError, match="too few to calibrate"):
+    with pytest.raises(TooLittleDataError, match="too few to calibrate"):
         run(make_records(30))
+
+
+def failing(is_failed: Callable[[Record], bool]) -> Score:
+    """Scores nothing but noise, and fails where it is told to."""
+
+    def score(parts: Iterator[list[Record]]) -> Iterator[Outcome]:
+        rng = Random(0)
+        for part in parts:
+            failed = {record.row for record in part if is_failed(record)}
+            scores = [
+                SampleScore(row=record.row, id="", key="", source="", status="failed", reason="no such file")
+                if record.row in failed
+                else _scored(record, rng.random())
+                for record in part
+            ]
+            yield scores, {record.row: [rng.random() for _ in GRID] for record in part if record.row not in failed}
+
+    return score
+
+
+def test_where_every_row_fails_the_first_reason_is_told() -> None:
+    records = [replace(record, row=record.row + 7) for record in make_records(80)]
+    with pytest.raises(DataError, match=r"none of the 80 rows .* row 7: no such file; .* --images") as caught:
+        calibrate(records, failing(lambda record: True), GRID)
+    assert not isinstance(caught.value, TooLittleDataError)
+    with pytest.raises(DataError, match=r"none of the 80 rows .* row 7: unreadable") as caught:
+        calibrate([replace(record, reason="unreadable") for record in records], failing(lambda record: False), GRID)
+    assert not isinstance(caught.value, TooLittleDataError)
+
+
+def test_where_most_rows_fail_the_rest_is_too_little() -> None:
+    records = make_records(200)
+    with pytest.raises(TooLittleDataError, match=r"only \d+ of the 200 rows .* can be scored.*no such file"):
+        calibrate(records, failing(lambda record: record.row % 4 > 0), GRID)
+
+
+def test_a_few_rows_without_an_image_do_not_hide_that_the_images_are_missing() -> None:
+    records = [replace(record, images=()) if record.row < 70 else record for record in make_records(200)]
+    with pytest.raises(DataError, match="none of the 130 rows with an image") as caught:
+        calibrate(records, failing(lambda record: bool(record.images)), GRID)
+    assert not isinstance(caught.value, TooLittleDataError)
+
+
+def test_a_kind_of_which_every_copy_fails_is_left_out() -> None:
+    found = calibrate(make_records(200), failing(lambda record: record.images[0].startswith(BLANK)), GRID)
+    assert "image_blank" not in found.report["kinds"]
+    assert "image_swapped" in found.report["kinds"]
 
 
 def separation(auroc: float, width: float = 0.05) -> Separation:

@@ -1,7 +1,7 @@
 """Find, on the user's own data, the setting whose score ranks rows above copies of them with a planted defect."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,28 +11,20 @@ from delta_attnmask.calibrating.choice import RULE, Candidate, Separations, choo
 from delta_attnmask.calibrating.defects import Donors
 from delta_attnmask.calibrating.quota import choose_quota
 from delta_attnmask.calibrating.sample import Planted, plant, stratified_sample
+from delta_attnmask.calibrating.scored import (
+    MIN_ORIGINALS,
+    Score,
+    Scored,
+    collect,
+    make_candidates,
+    no_row_scored,
+    require_scored,
+)
 from delta_attnmask.calibrating.separation import Separation, Values, auroc, separate
-from delta_attnmask.derived import derive, derived_names, needed_columns
-from delta_attnmask.errors import DataError
+from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.reading.traits import answer_type, question
 from delta_attnmask.records import Record
-from delta_attnmask.scores import SampleScore
 from delta_attnmask.settings import MaskSettings
-
-FORMS = ("relative_delta", "delta", "delta_minus_loss", "delta_probability")
-MIN_ORIGINALS = 60  # with fewer, the halves are too small for any interval to mean something
-
-# Scores records (numbered from 0) under a grid: one score each, and row -> masked loss for each setting.
-Score = Callable[[Iterator[list[Record]]], Iterator[tuple[list[SampleScore], dict[int, list[float]]]]]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Every candidate's value for every planted record; NaN where a row failed or the candidate has none."""
-
-    candidates: list[Candidate]
-    values: list[Values]
-    loss: Values
 
 
 @dataclass(frozen=True)
@@ -61,64 +53,36 @@ def calibrate(
     """Plant defects in a sample of `records`, score everything under `grid`, choose by the rule of `choice.py`.
 
     score: gives the scores of lists of records, with the masked losses of `grid` in its order.
-    Raises DataError where the data is too small: fewer than 60 usable rows, or no kind of defect fits 20 of them.
+    Raises TooLittleDataError where the data is too small: fewer than 60 rows that can be scored, or no kind of defect
+    fits 20 of them; DataError where every row of the sample fails.
     """
     started = time.monotonic()
-    usable = [record for record in records if not record.reason]
+    found = list(records)
+    usable = [record for record in found if not record.reason]
+    if found and not usable:
+        raise no_row_scored(f"none of the {len(found)} rows that were read", f"row {found[0].row}: {found[0].reason}")
     originals = stratified_sample(usable, n_rows, seed)
     if len(originals) < MIN_ORIGINALS:
-        raise DataError(f"{len(originals)} usable rows are too few to calibrate on; it takes {MIN_ORIGINALS}")
+        raise TooLittleDataError(f"{len(originals)} usable rows are too few to calibrate on; it takes {MIN_ORIGINALS}")
     planted = plant(originals, Donors(usable), copies_per_row, seed)
     if not planted.kinds:
-        raise DataError("no kind of defect could be planted in 20 rows of the sample; there is nothing to tell apart")
+        raise TooLittleDataError(
+            "no kind of defect could be planted in 20 rows of the sample; there is nothing to tell apart"
+        )
     parts = (planted.records[start : start + batch] for start in range(0, len(planted.records), batch))
-    scored = _candidates(score(iter(list(parts))), grid, len(planted.records))
-    return _decide(planted, scored, started, seed)
-
-
-def _candidates(
-    results: Iterator[tuple[list[SampleScore], dict[int, list[float]]]], grid: Sequence[MaskSettings], n_records: int
-) -> Scored:
-    stored: dict[str, Values] = {}
-    masked = np.full((len(grid), n_records), np.nan)
-    for scores, sweep in results:
-        for one in scores:
-            for name, number in _numbers(one).items():
-                stored.setdefault(name, np.full(n_records, np.nan))[one.row] = number
-        for row, losses in sweep.items():
-            masked[:, row] = losses
-    candidates, values = [], []
-    for setting, masked_loss in zip(grid, masked, strict=True):
-        columns = stored | {"masked_loss": masked_loss, "delta": masked_loss - stored["loss"]}
-        for form in FORMS:
-            candidates.append(Candidate(form, setting))
-            values.append(columns[form] if form in columns else derive(form, columns.__getitem__))
-    for name in _rivals(stored):
-        candidates.append(Candidate(name))
-        values.append(stored[name] if name in stored else derive(name, stored.__getitem__))
-    return Scored(candidates, values, stored["loss"])
-
-
-def _numbers(one: SampleScore) -> dict[str, float]:
-    if one.status != "ok":
-        return {}
-    columns = {"loss": one.loss, "n_answer_tokens": one.n_answer_tokens, **one.extra}
-    return {name: float(number) for name, number in columns.items() if number is not None}
-
-
-def _rivals(stored: dict[str, Values]) -> list[str]:
-    """Scores without a mask: those stored by their own name, and those derived from what is stored."""
-    raw = [name for name in stored if name not in {"loss", "n_answer_tokens"} and not name.startswith("loss_")]
-    return raw + [name for name in derived_names() if needed_columns(name) <= stored.keys()]
+    results = collect(score(iter(list(parts))), len(grid), len(planted.records))
+    require_scored(originals, results)
+    return _decide(planted, make_candidates(results, grid), started, seed)
 
 
 def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Calibration:
     halves = {half: [_separations(planted, values, half) for values in scored.values] for half in ("choose", "report")}
-    seen = visible_kinds(halves["choose"], planted.kinds)
-    chosen = choose(scored.candidates, halves["choose"], seen or planted.kinds)
+    measured = _measured_kinds(planted, scored.loss)
+    seen = visible_kinds(halves["choose"], measured)
+    kinds = seen or measured
+    chosen = choose(scored.candidates, halves["choose"], kinds)
     candidate = scored.candidates[chosen]
     assert candidate.settings is not None
-    kinds = seen or planted.kinds
     report = {
         "schema": 1,
         "settings": candidate.settings.to_dict(),
@@ -129,19 +93,28 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
         "n_planted": len(planted.records) - planted.kind.count(""),
         "visible_kinds": seen,
         "chosen": _summary(candidate, halves["report"][chosen], kinds),
-        "kinds": {kind: _kind_report(kind, halves, scored, chosen, seen) for kind in planted.kinds},
+        "kinds": {kind: _kind_report(kind, halves, scored, chosen, seen) for kind in measured},
         "quota": choose_quota(
             scored.values[chosen], planted.original, [kind != "" for kind in planted.kind], _strata_columns(planted)
         ),
         "sources": _by_source(planted, scored.values[chosen]),
         "low_loss": _kinship(planted, scored, chosen, kinds),
-        "warnings": _warnings(planted, halves["report"], scored, seen),
+        "warnings": _warnings(measured, halves["report"], scored, seen),
         "candidates": [
             _summary(each, found, kinds) for each, found in zip(scored.candidates, halves["report"], strict=True)
         ],
         "seconds": round(time.monotonic() - started, 1),
     }
     return Calibration(candidate, report)
+
+
+def _measured_kinds(planted: Planted, loss: Values) -> list[str]:
+    """The kinds of which both halves have a pair that could be scored."""
+    pairs = [_separations(planted, loss, half) for half in ("choose", "report")]
+    kinds = [kind for kind in planted.kinds if all(found[kind].n_pairs for found in pairs)]
+    if not kinds:
+        raise TooLittleDataError("no planted copy could be scored beside its original in both halves of the sample")
+    return kinds
 
 
 def _strata_columns(planted: Planted) -> dict[str, list[str]]:
@@ -220,17 +193,17 @@ def _kinship(planted: Planted, scored: Scored, chosen: int, kinds: Sequence[str]
 
 
 def _warnings(
-    planted: Planted, on_report: list[dict[str, Separation]], scored: Scored, seen: Sequence[str]
+    measured: Sequence[str], on_report: list[dict[str, Separation]], scored: Scored, seen: Sequence[str]
 ) -> list[str]:
     """What no setting can see, in plain words."""
     lines = []
-    if "image_swapped" in planted.kinds and "image_swapped" not in seen:
+    if "image_swapped" in measured and "image_swapped" not in seen:
         best = np.nanmax([found["image_swapped"].auroc for found in on_report])
         lines.append(
             f"this model can't tell a swapped image from the right one (best AUROC {best:.2f}, chance 0.5): either it "
             "doesn't look at images, or its attention is badly calibrated; no score made with it finds wrong images"
         )
-    unseen = [kind for kind in planted.kinds if kind not in seen and kind != "image_swapped"]
+    unseen = [kind for kind in measured if kind not in seen and kind != "image_swapped"]
     if unseen:
         lines.append(f"no score tells these defects from good rows: {', '.join(unseen)}")
     failed = float(np.isnan(scored.loss).mean())

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from delta_attnmask.errors import DataError, SettingsError
+from delta_attnmask.errors import SettingsError, TooLittleDataError
 from delta_attnmask.settings import PRESETS, Preset
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, bat
         )
     try:
         found = run_calibration(loaded, dataset, batch_tokens=batch_tokens)
-    except DataError as error:
+    except TooLittleDataError as error:
         print(f"settings: not calibrated ({error}); using the preset {_FALLBACK!r}", file=sys.stderr)
         return PRESETS[_FALLBACK]
     write_calibration(found, out)
