@@ -74,7 +74,7 @@ def test_export_a_selection_and_everything(folder, capsys):
     assert call(*arguments, "--out", folder / "b.jsonl") == 0
     printed = capsys.readouterr().out
     assert "Wrote 2 rows to" in printed
-    assert f"ROOT_IMAGE_DIR={folder / 'images'} swift sft" in printed
+    assert f"For the trainer: ROOT_IMAGE_DIR={folder / 'images'} swift sft" in printed
     assert [record.id for record in Dataset(folder / "a.jsonl")] == ["b", "a"]
     assert len(Dataset(folder / "b.jsonl")) == 4
 

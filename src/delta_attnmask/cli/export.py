@@ -86,4 +86,4 @@ def print_converted(done: Converted) -> None:
         for row, reason in list(done.refused.items())[:_N_TOLD]:
             print(printable(f"  row {row}: {reason}"))
     if done.hint:
-        print(printable(f"Train on it with: {done.hint}"))
+        print(printable(f"For the trainer: {done.hint}"))

@@ -25,7 +25,8 @@ _ROW_GROUP = 1 << 17
 def merge_run(path: str | Path, on_progress: Callable[[int, int], None] = lambda n_done, n_rows: None) -> RunFolder:
     """Check that every row is there exactly once, merge the files, and mark the run complete.
 
-    on_progress is given the rows merged, of all tables, and how many there are.
+    on_progress is given how many rows are merged and how many there are; where rows have several tables, each counts
+    for its share.
     Raises ArtifactError where rows are missing or doubled, and where a process still works on the run.
     """
     if (url := as_url(path)) is not None:
@@ -42,7 +43,7 @@ def merge_run(path: str | Path, on_progress: Callable[[int, int], None] = lambda
             for group in _groups(run.parts(kind)):
                 _merge(run, kind, group)
                 n_done += sum(len(run.unit_rows(part.first)) for part in group)
-                on_progress(n_done, len(kinds) * run.manifest.n_rows)
+                on_progress(n_done // len(kinds), run.manifest.n_rows)
             _remove_covered(path / kind)
         run.read_scores(["row"])
         run.mark_complete()
