@@ -4,9 +4,10 @@
 
 A case is a file of one to six rows, half of them hostile, in one of seven containers; half of the files are damaged
 besides. It passes if the file is refused with an error of this package, or each row is there once, with turns or with a
-reason; if it takes no more than --seconds; and if nothing asks for the network. Then hostile rows among good ones are
-scored by the embedded model: every row must be in the table once, with finite numbers or a reason. Last, some files go
-through the command line. The memory is that of the whole process at its highest.
+reason; if it takes no more than --seconds; and if nothing asks for the network. Some files go through the command line.
+Last, hostile rows among good ones are scored by the embedded model: every row must be in the table once, with finite
+numbers or a reason. More memory than --check-mib before the model is loaded, or than --score-mib at the end, is a fault
+as well: each is that of the whole process at its highest, or of one that it started.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,20 +49,36 @@ def main() -> None:
     parser.add_argument("--score-rows", type=int, default=400)
     parser.add_argument("--cli-files", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=30, help="of one case, and ten times that for all rows scored")
+    parser.add_argument("--check-mib", type=int, default=1024, help="memory while nothing is scored")
+    parser.add_argument("--score-mib", type=int, default=4096, help="memory with the model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="PIL")
     attempts = block_network()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_images(folder / "images")
-        faults = fuzz_check(folder, options.cases, options.seconds, options.seed)
-        faults += fuzz_command(folder, options.cli_files, options.seed)
-        print(f"memory of check: {peak_mib()} MiB at its highest", flush=True)
-        faults += fuzz_score(folder, options.score_rows, 10 * options.seconds, options.seed)
-    print(f"memory with the model: {peak_mib()} MiB; network: {len(attempts)} attempts; {faults} faults")
+        faults = fuzz(Path(name), options)
+    print(f"network: {len(attempts)} attempts; {faults} faults")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; seed {options.seed}")
+    print(f"pillow {version('pillow')}, pyarrow {version('pyarrow')}")
     sys.exit(1 if faults or attempts else 0)
+
+
+def fuzz(folder: Path, options: argparse.Namespace) -> int:
+    """How many faults there are."""
+    write_images(folder / "images")
+    faults = fuzz_check(folder, options.cases, options.seconds, options.seed)
+    faults += fuzz_command(folder, options.cli_files, options.seed)
+    faults += bound_memory("check", options.check_mib)
+    if options.score_rows:
+        faults += fuzz_score(folder, options.score_rows, 10 * options.seconds, options.seed)
+        faults += bound_memory("score", options.score_mib)
+    return faults
+
+
+def bound_memory(what: str, allowed_mib: int) -> int:
+    found = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) // 1024
+    print(f"memory of {what}: {found} MiB at its highest, {allowed_mib} allowed", flush=True)
+    return int(found > allowed_mib)
 
 
 def block_network() -> list[object]:
@@ -79,7 +97,7 @@ def block_network() -> list[object]:
 def fuzz_check(folder: Path, n_cases: int, seconds: int, seed: int) -> int:
     """How many cases fail."""
     outcomes: Counter[str] = Counter()
-    slowest, faults = 0.0, 0
+    slowest, faults = (0.0, "no case"), 0
     for case in range(n_cases):
         chance = random.Random(f"{seed} {case}")
         rows = draw_rows(chance)
@@ -92,10 +110,10 @@ def fuzz_check(folder: Path, n_cases: int, seconds: int, seed: int) -> int:
             faults += 1
             print(f"case {case}, {path.suffix}:\n{traceback.format_exc()}", flush=True)
             shutil.copy(path, Path(tempfile.gettempdir()) / f"fuzz-{seed}-{case}{path.suffix}")
-        slowest = max(slowest, time.perf_counter() - started)
+        slowest = max(slowest, (time.perf_counter() - started, f"case {case}, {path.suffix or 'no ending'}"))
         path.unlink()
     kinds = Counter(kind for outcome in outcomes for kind in [outcome.partition(":")[0]])
-    print(f"check: {n_cases} files, {faults} faults, slowest {slowest:.1f} s")
+    print(f"check: {n_cases} files, {faults} faults, slowest {slowest[0]:.1f} s ({slowest[1]})")
     for name in ("files refused", "rows ok", "rows failed"):
         total = sum(count for outcome, count in outcomes.items() if outcome.startswith(name))
         print(f"  {name}: {total}, in {kinds[name]} ways", flush=True)
@@ -158,8 +176,8 @@ def fuzz_score(folder: Path, n_rows: int, seconds: int, seed: int) -> int:
     started = time.perf_counter()
     with limit(seconds):
         dataset = Dataset(path, folder / "images", format="llava")
-        table = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings())).read_table()
-    scores = table.to_pylist()
+        run = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings()))
+    scores = run.read_scores().to_pylist()
     ok = [score for score in scores if score["status"] == "ok"]
     faults = int([score["row"] for score in scores] != list(range(n_rows)))
     faults += sum(not math.isfinite(score["delta"]) for score in ok)
@@ -183,10 +201,6 @@ def limit(seconds: int) -> Iterator[None]:
         yield
     finally:
         signal.alarm(0)
-
-
-def peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":
