@@ -22,10 +22,12 @@ from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.grids import CALIBRATION_GRID
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
 from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import ImageLoader, PreparedUnit, ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 
-_DONOR_ROWS = 20_000  # rows read to borrow images and answers from; more would only cost memory
+_DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
+_WINDOWS = 50  # places of the data that they come from, so that sources behind one another are all seen
 _FILE = "calibration.json"
 
 
@@ -53,8 +55,7 @@ def calibrate_dataset(
             on_progress(n_done, n_all)
             yield unit.scores, unit.sweep
 
-    records = [record for record, _ in zip(dataset, range(_DONOR_ROWS), strict=False)]
-    result = calibrate(records, score, grid, n_rows=n_rows, seed=seed)
+    result = calibrate(read_donors(dataset), score, grid, n_rows=n_rows, seed=seed)
     about = {
         "model": loaded.name,
         "model_fingerprint": model_fingerprint(loaded.model),
@@ -64,6 +65,11 @@ def calibrate_dataset(
         "versions": collect_versions(),
     }
     return replace(result, report=result.report | about)
+
+
+def read_donors(dataset: Dataset) -> list[Record]:
+    """The rows that the sample and its defects are made of: all, or windows evenly spaced over large data."""
+    return spaced_records(dataset, _DONOR_ROWS, _WINDOWS)
 
 
 def blanking(load_image: ImageLoader) -> ImageLoader:

@@ -64,10 +64,10 @@ def try_rows(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan, n_rows: i
     )
 
 
-def spaced_records(dataset: Dataset, n_rows: int) -> list[Record]:
-    """Up to `n_rows` records from evenly spaced places of the file, in their order."""
+def spaced_records(dataset: Dataset, n_rows: int, max_windows: int = _WINDOWS) -> list[Record]:
+    """Up to `n_rows` records from evenly spaced places of the data, in their order; all if there are no more."""
     n_rows = min(n_rows, dataset.n_rows)
-    width = -(-n_rows // _WINDOWS)
+    width = -(-n_rows // max_windows)
     n_windows = -(-n_rows // width)
     starts = [idx * (dataset.n_rows - width) // max(1, n_windows - 1) for idx in range(n_windows)]
     windows = (dataset.records(start, start + width) for start in starts)
