@@ -52,7 +52,9 @@ class Assets:
 
 @cache
 def load_assets(folder: Path = FOLDER) -> Assets:
-    """The assets that `main` wrote."""
+    """The assets that `main` wrote, made now where they are missing."""
+    if not (folder / "assets.npz").exists():
+        main()
     arrays = np.load(folder / "assets.npz")
     texts = json.loads((folder / "assets.json").read_text())
     return Assets(

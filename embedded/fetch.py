@@ -115,7 +115,7 @@ def _command(package: Package) -> list[str]:
     if package.client == "pypi":
         return [sys.executable, "-m", "pip", "download", "--no-deps", f"{package.name}=={package.version}"]
     if package.client == "npm":
-        return ["npm", "pack", f"{package.name}@{package.version}"]
+        return ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
     return ["apt-get", "download", f"{package.name}={package.version}"]
 
 
