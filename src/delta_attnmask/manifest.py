@@ -35,7 +35,7 @@ class Manifest:
     model, data, images: names and paths as given; a run may go on with the same things at another place.
     model_fingerprint, settings, input, format, n_rows, unit_rows, extra_columns: decide the scores and how they are
         laid out, so they must not change within a folder.
-    settings: plain JSON values.
+    settings: plain JSON values; `calibration` only says where the others come from, and may change.
     unit_rows: rows a work unit; the last one may have fewer.
     """
 
@@ -86,6 +86,7 @@ class Manifest:
     def _identity(self) -> dict[str, Any]:
         fixed = ("model_fingerprint", "format", "n_rows", "unit_rows", "extra_columns")
         settings = json.loads(json.dumps(dict(self.settings)))  # as a manifest that was read back has them
+        settings.pop("calibration", None)
         return (
             {name: getattr(self, name) for name in fixed}
             | {f"input.{name}": value for name, value in asdict(self.input).items()}

@@ -70,10 +70,14 @@ class MaskSettings:
 
 @dataclass(frozen=True)
 class Preset:
-    """Mask settings with the form of the score that orders rows: a column, such as `delta` or `relative_delta`."""
+    """Mask settings with the form of the score that orders rows: a column, such as `delta` or `relative_delta`.
+
+    calibration: the SHA-256 of the calibration that they come from; empty for a named one.
+    """
 
     mask: MaskSettings
     form: str
+    calibration: str = ""
 
 
 PRESETS: dict[str, Preset] = {

@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.calibrating.run import write_calibration
 from delta_attnmask.cli import main
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from tests.calibrating.test_run import calibration_of
 
 
 def call(*arguments: object) -> int:
@@ -29,3 +34,26 @@ def test_an_empty_image_folder_ends_in_one_message(
     assert "--images" in last
     assert not (out / "manifest.json").exists()
     assert not list(out.glob("scores/*"))
+
+
+def test_a_calibration_of_something_else_is_warned_of_and_recorded(
+    embedded: Path, embedded_model: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    given += ["--limit", 4, "--settings", tmp_path / "cal"]
+    fitting = calibration_of(embedded_model, dataset)
+    foreign = calibration_of(embedded_model, dataset, model="other-model", model_fingerprint="cafe")
+    write_calibration(fitting, tmp_path / "cal")
+    assert call("score", *given, "--out", tmp_path / "fitting") == 0
+    assert "WARNING" not in capsys.readouterr().err
+    write_calibration(foreign, tmp_path / "cal")
+    assert call("score", *given, "--out", tmp_path / "foreign") == 0
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING: ")]
+    assert "model: other-model (float32 cafe) there, " in warning
+    assert "data: " not in warning
+    for name, found in (("fitting", fitting), ("foreign", foreign)):
+        assert RunFolder.open(tmp_path / name).manifest.settings["calibration"] == found.sha256
+    # The same settings from another calibration are the same run.
+    assert call("score", *given, "--out", tmp_path / "fitting") == 0
+    assert "holds another run" not in capsys.readouterr().err

@@ -1,8 +1,10 @@
 """Find, on the user's own data, the setting whose score ranks rows above copies of them with a planted defect."""
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,11 @@ class Calibration:
     def settings(self) -> MaskSettings:
         assert self.candidate.settings is not None
         return self.candidate.settings
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the report, the same before it is written and when it is read back."""
+        return sha256(json.dumps(self.report, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def calibrate(

@@ -59,7 +59,7 @@ def calibrate_dataset(
     about = {
         "model": loaded.name,
         "model_fingerprint": model_fingerprint(loaded.model),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": _name_dtype(loaded),
         "data": str(dataset.path),
         "input": {"sha256": dataset.fingerprint.sha256, "n_bytes": dataset.fingerprint.n_bytes},
         "versions": collect_versions(),
@@ -106,11 +106,26 @@ def read_calibration(folder: str | Path) -> Calibration:
         raise ArtifactError(f"{path} is no calibration: {error}") from error
 
 
-def fits(calibration: Calibration, loaded: LoadedModel, dataset: Dataset) -> bool:
-    """Whether it was made with this model, in this precision, on this file."""
-    report = calibration.report
-    same_model = report.get("model_fingerprint") == model_fingerprint(loaded.model)
-    return same_model and report.get("input", {}).get("sha256") == dataset.fingerprint.sha256
+def differences(calibration: Calibration, loaded: LoadedModel | None, dataset: Dataset | None) -> list[str]:
+    """What was another thing when it was made: the model, its precision, the data. None isn't compared."""
+    report, found = calibration.report, []
+    if loaded is not None:
+        there = (report.get("model"), report.get("dtype"), report.get("model_fingerprint"))
+        found.append(("model", there, (loaded.name, _name_dtype(loaded), model_fingerprint(loaded.model))))
+    if dataset is not None:
+        there = (report.get("data"), "SHA-256", report.get("input", {}).get("sha256"))
+        found.append(("data", there, (str(dataset.path), "SHA-256", dataset.fingerprint.sha256)))
+    return [f"{what}: {_name(there)} there, {_name(now)} now" for what, there, now in found if there[2] != now[2]]
+
+
+def _name(thing: tuple[Any, Any, Any]) -> str:
+    """A model or a data set in short, told from another of the same name."""
+    name, kind, fingerprint = thing
+    return f"{name} ({kind} {str(fingerprint)[:8]})"
+
+
+def _name_dtype(loaded: LoadedModel) -> str:
+    return str(loaded.dtype).removeprefix("torch.")
 
 
 def _checked_compute(scorer: UnitScorer, unit: PreparedUnit) -> Any:

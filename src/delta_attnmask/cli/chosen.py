@@ -9,6 +9,7 @@ from delta_attnmask.errors import SettingsError, TooLittleDataError
 from delta_attnmask.settings import PRESETS, Preset
 
 if TYPE_CHECKING:
+    from delta_attnmask.calibrating.calibrate import Calibration
     from delta_attnmask.modeling.load import LoadedModel
     from delta_attnmask.reading.dataset import Dataset
 
@@ -22,48 +23,64 @@ def choose_settings(
     dataset: "Dataset",
     out: Path | None,
     batch_tokens: int,
+    is_alone: bool = True,
 ) -> Preset:
     """Turn `--settings` and the single options beside it into mask settings and a form.
 
     wanted: "auto", the name of a preset, or a folder that `calibrate` made. overrides: options that were given.
-    loaded: None where the model is elsewhere, or other processes choose too; then nothing is calibrated.
+    loaded: None where the model is elsewhere. is_alone: whether no other process chooses for the same run. Nothing is
+        calibrated without the one or the other.
     out: where the calibration that was used is kept, for `select` and for starting again; None for a dry run, which
         calibrates nothing and takes the paper's settings instead.
     """
     if wanted == "auto" and (overrides or out is None):
         preset = PRESETS["paper"]
     elif wanted == "auto" and out is not None:
-        preset = _calibrated(loaded, dataset, out, batch_tokens)
+        preset = _calibrated(loaded if is_alone else None, dataset, out, batch_tokens)
     elif wanted in PRESETS:
         preset = PRESETS[wanted]
     elif Path(wanted).exists():
-        preset = _read(Path(wanted), out)
+        preset = _read(Path(wanted), loaded, dataset, out)
     else:
         names = ", ".join(["auto", *PRESETS])
         raise SettingsError(f"settings={wanted!r}: expected {names}, or a folder that `calibrate` made")
-    return Preset(replace(preset.mask, **overrides), preset.form)
+    return replace(preset, mask=replace(preset.mask, **overrides))
 
 
-def _read(folder: Path, out: Path | None) -> Preset:
-    from delta_attnmask.calibrating.run import read_calibration, write_calibration
+def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: Path | None) -> Preset:
+    """The calibration in `folder`, with a warning where it is of another model or other data.
+
+    The data is compared only for a run, which needs its fingerprint anyway.
+    """
+    from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
 
     found = read_calibration(folder)
+    if changed := differences(found, loaded, None if out is None else dataset):
+        print(
+            f"WARNING: {folder} was calibrated on something else, so its choice and its figures may not hold here: "
+            f"{'; '.join(changed)}",
+            file=sys.stderr,
+        )
     if out is not None and not (out / "manifest.json").exists():
         write_calibration(found, out)
-    return Preset(found.settings, found.candidate.form)
+    return _preset_of(found)
+
+
+def _preset_of(found: "Calibration") -> Preset:
+    return Preset(found.settings, found.candidate.form, found.sha256)
 
 
 def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int) -> Preset:
     """The calibration in `out` if the run has begun or it is of this model and data; otherwise a new one."""
-    from delta_attnmask.calibrating.run import fits, read_calibration, write_calibration
+    from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
     from delta_attnmask.cli.calibrate import describe, run_calibration
 
     has_begun = (out / "manifest.json").exists()  # then the manifest refuses whatever doesn't fit the run
     if (out / "calibration.json").exists():
         found = read_calibration(out)
-        if has_begun or (loaded is not None and fits(found, loaded, dataset)):
+        if has_begun or (loaded is not None and not differences(found, loaded, dataset)):
             print(f"settings: {found.candidate}, from {out / 'calibration.json'}", file=sys.stderr)
-            return Preset(found.settings, found.candidate.form)
+            return _preset_of(found)
     elif has_begun:
         return PRESETS[_FALLBACK]  # what the earlier start fell back to
     if loaded is None:
@@ -78,4 +95,4 @@ def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, bat
         return PRESETS[_FALLBACK]
     write_calibration(found, out)
     print(describe(found), file=sys.stderr)
-    return Preset(found.settings, found.candidate.form)
+    return _preset_of(found)

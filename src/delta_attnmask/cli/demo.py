@@ -99,7 +99,7 @@ def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     loaded = load_model(str(home / "model"))
     chosen = choose_settings("auto", {}, loaded, dataset, out, 8192)
     rivals = load_rivals(["el2n", "entropy", "margin", "image_share"])
-    plan = ScoringPlan(chosen.mask, (PRESETS["paper"].mask,), rivals, form=chosen.form)
+    plan = ScoringPlan(chosen.mask, (PRESETS["paper"].mask,), rivals, form=chosen.form, calibration=chosen.calibration)
     with show_progress("scoring") as advance:
         return score_dataset(
             loaded,

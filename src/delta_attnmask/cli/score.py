@@ -157,9 +157,9 @@ def score(
         loaded = load_model(model, dtype=dtype, device=device, revision=revision)
         if compile:
             compile_blocks(loaded.model)
-    alone = loaded if share.is_whole else None  # several must not each calibrate for themselves
     with beside(out) as folder:
-        chosen = choose_settings(settings, overrides, alone, dataset, None if dry_run else folder, batch_tokens)
+        place = None if dry_run else folder
+        chosen = choose_settings(settings, overrides, loaded, dataset, place, batch_tokens, is_alone=share.is_whole)
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),
@@ -168,6 +168,7 @@ def score(
         form=chosen.form,
         embed=embeddings,
         attention=attention,
+        calibration=chosen.calibration,
     )
     if dry_run and loaded is not None:
         print(dry_run_line(loaded, dataset, plan))

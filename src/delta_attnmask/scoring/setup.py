@@ -34,6 +34,8 @@ def make_manifest(
     """What this run is, for its folder."""
     dtype = str(loaded.dtype).removeprefix("torch.")
     settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": dtype, "form": plan.form}
+    if plan.calibration:
+        settings["calibration"] = plan.calibration
     if plan.sweep:
         settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
     if plan.embed:

@@ -56,6 +56,7 @@ class ScoringPlan:
     """What is computed for each row.
 
     settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
+    calibration: the SHA-256 of the calibration that gave both, for the manifest; empty without one.
     sweep: further settings, which share the forward. rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
     embed: keep an embedding of each row. attention: which code sums the attention.
@@ -68,6 +69,7 @@ class ScoringPlan:
     form: str = "delta"
     embed: bool = False
     attention: AttentionBackend = "auto"
+    calibration: str = ""
 
     @property
     def variants(self) -> dict[str, VariantRival]:
