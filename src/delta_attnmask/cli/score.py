@@ -84,7 +84,8 @@ def score(
     exclude
         Tokens that are never masked: the first one (sink), or that and all special ones.
     also
-        Further scores from the same load, such as el2n entropy margin image_share loss_without_image.
+        Further scores from the same load, such as el2n entropy margin image_share loss_without_image. A score that
+        `select` derives, such as image_gain or ifd, stands for those that it is made of.
     sweep
         Score the standard grid of settings too, into OUT/sweep.
     embeddings

@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 from torch import Tensor
 
 from delta_attnmask.batches import TokenRoles
+from delta_attnmask.derived import derived_names, needed_columns
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.records import Record
 
@@ -45,7 +46,21 @@ def rival_names() -> list[str]:
 
 
 def load_rivals(names: Sequence[str]) -> dict[str, Rival]:
-    """The rivals of these names; SettingsError lists all unknown ones together."""
-    if unknown := sorted(set(names) - set(rival_names())):
-        raise SettingsError(f"no scores {unknown}; there are {', '.join(rival_names())}")
-    return {name: import_module(f"{__name__}.{name}").RIVAL for name in names}
+    """The rivals that it takes to have the scores of these names.
+
+    A derived column stands for the rivals that it is made of; what every run stores anyway needs none.
+    Raises SettingsError that lists all unknown names together.
+    """
+    stored, derived, rivals = stored_names(), derived_names(), rival_names()
+    if unknown := sorted(set(names) - {*stored, *derived, *rivals}):
+        raise SettingsError(
+            f"no scores {', '.join(map(repr, unknown))}; there are {', '.join(rivals)}; derived from what is stored: "
+            f"{', '.join(derived)}; always there: {', '.join(stored)}"
+        )
+    wanted = [need for name in names for need in (sorted(needed_columns(name)) if name in derived else [name])]
+    return {name: import_module(f"{__name__}.{name}").RIVAL for name in dict.fromkeys(wanted) if name in rivals}
+
+
+def stored_names() -> list[str]:
+    """The scores that every run holds without being asked."""
+    return ["loss", "masked_loss", "delta", "n_answer_tokens"]
