@@ -58,10 +58,17 @@ def test_nothing_comes_from_elsewhere() -> None:
 
 def test_cells_are_drawn_where_they_lie() -> None:
     html = str(render_fragment(inspection()).html)
-    assert '<rect x="0.0" y="0.0" width="500.0" height="500.0" class="heat4"><title>image token 0: 1.50 times' in html
-    assert '<rect x="500.0" y="0.0" width="500.0" height="500.0" class="heat1">' in html
+    assert (
+        '<rect x="0.0" y="0.0" width="500.0" height="500.0" class="heat heat4"><title>image token 0: 1.50 times' in html
+    )
+    assert '<rect x="500.0" y="0.0" width="500.0" height="500.0" class="heat heat1">' in html
     rim = "M0 0L500 0M0 500L500 500M0 0L0 500M500 0L500 500"
     assert f'<path d="{rim}" class="hidden-cells"/>' in html
+
+
+def test_nothing_is_neither_more_nor_less() -> None:
+    html = str(render_fragment(inspection(masked_loss=0.999)).html)
+    assert '<dd class="strong">0.00</dd>' in html
 
 
 def test_masked_cells_that_touch_have_one_rim() -> None:

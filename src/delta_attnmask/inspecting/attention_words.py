@@ -148,7 +148,7 @@ def caution(comparison: Comparison) -> str:
 
 
 def write(value: float, meaning: Meaning) -> str:
-    return f"{100 * value:.1f} %" if meaning.is_share else f"{value:.3f} nats"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if meaning.is_share else f"{value:.3f} nats"
 
 
 def write_difference(value: float, meaning: Meaning) -> str:

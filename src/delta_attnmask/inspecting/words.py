@@ -13,7 +13,7 @@ def describe_settings(settings: MaskSettings) -> str:
     """What is masked and where, such as a reader of a page needs it."""
     block = str(settings.block).replace("-", "−")
     early = (
-        " Early tokens are seen by more of them, so pictures look brighter at the top."
+        " Early tokens are seen by more of them, so the top of a picture tends to be warmer."
         if settings.queries == "all"
         else ""
     )
