@@ -13,6 +13,7 @@ import pytest
 
 from delta_attnmask.reviewing.protocol import KEYS, questions_of
 from delta_attnmask.reviewing.store import ReviewStore
+from tests.reviewing.conftest import HOSTILE
 
 pytest.importorskip("starlette", reason="the extra `ui` isn't installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")
@@ -101,3 +102,56 @@ def test_ten_pairs_a_killed_server_and_the_eleventh(scored, tmp_path, page):
             assert store.answers(store.enter("Ann")) == expected
     assert page.title() != "taken"  # no script of the data set ever ran
     assert all(url.startswith(address) for url in requests)
+
+
+def judge_up_to(kind: str, out: Path, name: str) -> None:
+    """Answer everything before the first pair of a kind."""
+    with closing(ReviewStore.open(out)) as store:
+        rater = store.enter(name)
+        for pair in store.pairs():
+            if pair.kind == kind:
+                return
+            for question in questions_of(pair.kind):
+                store.judge(rater, pair, question.name, "equal", f"{pair.position}-{question.name}")
+
+
+def enter(page: Any, address: str, name: str) -> None:
+    page.goto(address)
+    page.fill("#name", name)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#pair")
+
+
+def test_twelve_samples_fit_a_screen_and_each_can_be_read_whole(scored, tmp_path, page):
+    out = tmp_path / "review.sqlite"
+    page.set_viewport_size({"width": 1280, "height": 800})
+    with serving(scored, out, 0) as (_, address):
+        judge_up_to("sheet", out, "Ann")
+        enter(page, address, "Ann")
+        tops = page.eval_on_selector_all(".item", "items => items.map((item) => item.getBoundingClientRect().top)")
+        assert len(set(tops)) == 2, "two rows of six on each side"
+        bottom = page.evaluate("document.getElementById('pair').getBoundingClientRect().bottom")
+        assert bottom <= page.evaluate("document.getElementById('ask').getBoundingClientRect().top")
+        assert page.is_hidden("#further")
+        whole = page.locator(".whole").first
+        assert whole.is_hidden()
+        page.locator(".item").first.focus()
+        page.keyboard.press("Enter")
+        assert HOSTILE in whole.inner_text()
+        page.keyboard.press("Escape")
+        assert whole.is_hidden()
+
+
+def test_a_pair_that_goes_on_below_the_question_says_so(scored, tmp_path, page):
+    out = tmp_path / "review.sqlite"
+    page.set_viewport_size({"width": 390, "height": 560})
+    page.emulate_media(reduced_motion="reduce")
+    with serving(scored, out, 0) as (_, address):
+        enter(page, address, "Ann")
+        further = page.locator("#further")
+        further.wait_for(state="visible")
+        while further.is_visible():
+            before = page.evaluate("scrollY")
+            further.click()
+            page.wait_for_function(f"scrollY > {before}")
+        assert page.is_visible("#pair .answer")

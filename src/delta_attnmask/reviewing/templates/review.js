@@ -5,6 +5,7 @@
   const KEYS = { 1: "first", 2: "second", 0: "equal", "?": "unknown" };
   const UNDO = ["ArrowLeft", "Backspace"];
   const RETRY_MS = 1500;
+  const HARDLY_PX = 8;
   const byId = (id) => document.getElementById(id);
   let isBusy = false;
 
@@ -56,6 +57,13 @@
     for (const address of ahead ? ahead.split(" ") : []) new Image().src = address;
   };
 
+  // Whether a part of the pair lies under the panel that asks.
+  const tellWhetherItContinues = () => {
+    const pair = byId("pair");
+    const hidden = pair ? pair.getBoundingClientRect().bottom - byId("ask").getBoundingClientRect().top : 0;
+    byId("ask").classList.toggle("continues", hidden > HARDLY_PX);
+  };
+
   // A further question about the same pair leaves its texts and images as they are, scrolled as they are.
   const show = (html) => {
     const parsed = new DOMParser().parseFromString(html, "text/html");
@@ -68,6 +76,7 @@
       scrollTo({ top: 0, behavior: "instant" });
       preload();
     }
+    tellWhetherItContinues();
     byId("ask").focus({ preventScroll: true });
     say(byId("ask").dataset.status);
   };
@@ -95,6 +104,7 @@
       const button = event.target.closest("button");
       if (button?.dataset.answer) judge(button.dataset.answer);
       else if (button?.id === "undo") undo();
+      else if (button?.id === "further") scrollBy({ top: innerHeight / 2 });
     });
     // A key that is held down must not judge pairs that nobody has seen.
     document.addEventListener("keydown", (event) => {
@@ -109,6 +119,8 @@
       await post("/leave", {});
       location.reload();
     });
+    addEventListener("scroll", tellWhetherItContinues, { passive: true });
+    new ResizeObserver(tellWhetherItContinues).observe(byId("review"));
     say(byId("ask").dataset.status);
     preload();
   };
