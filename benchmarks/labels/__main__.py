@@ -24,7 +24,7 @@ from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.scored import FORMS
 from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.derived import derive, derived_names, needed_columns
-from delta_attnmask.scoring.grids import STANDARD_GRID
+from delta_attnmask.settings import MaskSettings
 
 Values = NDArray[np.float64]
 
@@ -44,11 +44,12 @@ def candidates(run: RunFolder, scores: pa.Table) -> dict[str, Values]:
     found |= {name: derive(name, columns.__getitem__) for name in rivals(columns)}
     shards = [pq.read_table(run.shard_path(unit, "sweep")) for unit in range(run.n_units)]
     sweep = pa.concat_tables(shards)
-    n_settings = len(STANDARD_GRID)
+    grid = [MaskSettings.from_dict(one) for one in run.manifest.settings["sweep"]]
+    n_settings = len(grid)
     masked = sweep["masked_loss"].to_numpy().astype(np.float64).reshape(-1, n_settings)
     order = {row: line for line, row in enumerate(sweep["row"].to_numpy()[::n_settings].tolist())}
     masked = masked[[order[row] for row in scores["row"].to_pylist()]]
-    for setting, losses in zip(STANDARD_GRID, masked.T, strict=True):
+    for setting, losses in zip(grid, masked.T, strict=True):
         own = columns | {"masked_loss": losses, "delta": losses - columns["loss"]}
         for name in FORMS:
             found[str(Candidate(name, setting))] = own[name] if name in own else derive(name, own.__getitem__)
@@ -75,13 +76,14 @@ def main() -> None:
     found = candidates(run, scores)
     pooled = {name: auroc(values[kinds == ""], values[kinds != ""]) for name, values in found.items()}
     ranked = sorted(found, key=lambda name: -np.nan_to_num(pooled[name]))
-    settings = [name for name in ranked if "(" in name]
+    controls = [name for name in ranked if "tokens, queries" in name]
+    settings = [name for name in ranked if "(" in name and name not in controls]
     others = [name for name in ranked if "(" not in name]
     names = sorted(set(kinds.tolist()) - {""})
     print("| score | pooled | within | " + " | ".join(names) + " |")
     print("|---|" + "---|" * (2 + len(names)))
     paper = [name for name in settings if name.startswith("delta (queries all, tokens all, fraction 0.2, block -2)")]
-    for name in dict.fromkeys([*others, *settings[: options.top], *paper, settings[-1]]):
+    for name in dict.fromkeys([*others, *settings[: options.top], *paper, settings[-1], *controls[:1]]):
         print_line(name, found[name], pooled[name], kinds, sources, names)
     best = pooled[settings[0]]
     print(f"\nbest setting {best:.3f}, median {np.median([pooled[n] for n in settings]):.3f}, {len(settings)} in all")

@@ -9,6 +9,7 @@ from delta_attnmask.calibrating.run import write_calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring.grids import STANDARD_GRID
 from tests.calibrating.test_run import calibration_of
 
 
@@ -57,3 +58,12 @@ def test_a_calibration_of_something_else_is_warned_of_and_recorded(
     # The same settings from another calibration are the same run.
     assert call("score", *given, "--out", tmp_path / "fitting") == 0
     assert "holds another run" not in capsys.readouterr().err
+
+
+def test_a_sweep_beside_scores_of_any_name(embedded: Path, tmp_path: Path) -> None:
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    out = tmp_path / "run"
+    assert call("score", *given, "--out", out, "--limit", 4, "--settings", "paper", "--also", "loss,image_gain") == 0
+    assert RunFolder.open(out).manifest.extra_columns == ("loss_without_image",)
+    assert call("score", *given, "--out", tmp_path / "swept", "--limit", 4, "--settings", "paper", "--sweep") == 0
+    assert len(RunFolder.open(tmp_path / "swept").manifest.settings["sweep"]) == len(STANDARD_GRID)

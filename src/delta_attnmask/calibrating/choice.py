@@ -48,7 +48,10 @@ class Candidate:
             return self.form
         s = self.settings
         order = "" if s.order == "most" else f"{s.order} tokens, "
-        return f"{self.form} ({order}queries {s.queries}, tokens {s.tokens}, fraction {s.fraction:g}, block {s.block})"
+        more = "" if s.replacement == "zero" else f", replacement {s.replacement}"
+        more += "" if s.exclude == "none" else f", exclude {s.exclude}"
+        masked = f"queries {s.queries}, tokens {s.tokens}, fraction {s.fraction:g}, block {s.block}"
+        return f"{self.form} ({order}{masked}{more})"
 
 
 def visible_kinds(separations: Sequence[Separations], kinds: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.grids import CALIBRATION_GRID
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import fit_grid, make_encoder
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import ImageLoader, PreparedUnit, ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
@@ -42,9 +42,11 @@ def calibrate_dataset(
     on_progress: Callable[[int, int], None] = lambda n_done, n_rows: None,
 ) -> Calibration:
     """Find the setting that suits this model and this data. Raises DataError where the data is too small for it."""
-    grid = [setting for setting in CALIBRATION_GRID if examine(loaded.model).has_block(setting.block)]
+    anatomy = examine(loaded.model)
+    anatomy.resolve_block(CALIBRATION_GRID[0].block)  # a model without it has none of the grid
+    grid = fit_grid(CALIBRATION_GRID, anatomy)
     names = rival_names() if rivals is None else rivals
-    plan = ScoringPlan(grid[0], tuple(grid), load_rivals(names), batch_tokens)
+    plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens)
     scorer = UnitScorer(loaded, make_encoder(loaded), blanking(dataset.load_image), plan)
 
     def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:

@@ -117,10 +117,11 @@ def _calibration_seconds(loaded: "LoadedModel", dataset: Dataset, batch_tokens: 
     from delta_attnmask.modeling.anatomy import examine
     from delta_attnmask.scoring.grids import CALIBRATION_GRID
     from delta_attnmask.scoring.rivals import load_rivals, rival_names
+    from delta_attnmask.scoring.setup import fit_grid
     from delta_attnmask.scoring.trial import try_rows
     from delta_attnmask.scoring.units import ScoringPlan
 
-    grid = tuple(setting for setting in CALIBRATION_GRID if examine(loaded.model).has_block(setting.block))
+    grid = fit_grid(CALIBRATION_GRID, examine(loaded.model))
     plan = ScoringPlan(grid[0], grid, load_rivals(rival_names()), batch_tokens)
     trial = try_rows(loaded, dataset, plan, _CALIBRATION_TRIED)
     return trial.seconds_per_row * min(_CALIBRATION_RECORDS, 4 * dataset.n_rows)

@@ -87,7 +87,8 @@ def score(
         Further scores from the same load, such as el2n entropy margin image_share loss_without_image. A score that
         `select` derives, such as image_gain or ifd, stands for those that it is made of.
     sweep
-        Score the standard grid of settings too, into OUT/sweep.
+        Score the standard grid of settings too, into OUT/sweep: 26 of them, with random and least attended tokens as
+        controls.
     embeddings
         Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for diversity,
         near duplicates and clusters.

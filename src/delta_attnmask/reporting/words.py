@@ -39,12 +39,16 @@ def name_form(column: str) -> str:
 
 
 def name_settings(settings: Mapping[str, Any]) -> str:
-    """Mask settings in few words, such as "answer → all, 0.2, block −4": queries, tokens, fraction, block."""
+    """Mask settings in few words, such as "answer → all, 0.2, block −4": queries, tokens, fraction, block.
+
+    What else isn't as usual stands beside them: the order in front, replacement and exclusion behind.
+    """
     order = "" if settings.get("order", "most") == "most" else f"{settings['order']} tokens, "
     block = str(settings.get("block", "")).replace("-", "−")
-    return (
-        f"{order}{settings.get('queries')} → {settings.get('tokens')}, {settings.get('fraction', 0):g}, block {block}"
-    )
+    more = "" if (how := settings.get("replacement", "zero")) == "zero" else f", by the {how}"
+    more += "" if (what := settings.get("exclude", "none")) == "none" else f", but {what} tokens"
+    masked = f"{settings.get('queries')} → {settings.get('tokens')}, {settings.get('fraction', 0):g}, block {block}"
+    return f"{order}{masked}{more}"
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -66,8 +70,8 @@ def write_number(value: object) -> str:
 
 
 def to_prose(text: str) -> Markup:
-    """A sentence as HTML, what stands between backticks as code."""
-    parts = text.split("`")
+    """A sentence as HTML, what stands between backticks as code; no line ends before a percent sign."""
+    parts = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
     return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 

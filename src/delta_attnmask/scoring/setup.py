@@ -1,25 +1,47 @@
 """What a run needs of a model and a data set: an encoder, a scorer, and the manifest of its folder."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from delta_attnmask.artifacts import Manifest
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.modeling.anatomy import examine, text_config
+from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.scoring.embeddings import middle_block
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
+from delta_attnmask.settings import MaskSettings
 
 
 def make_scorer(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> UnitScorer:
-    """What scores the units; SettingsError where the plan doesn't fit the model."""
+    """What scores the units, with the part of the plan's sweep that the model can have.
+
+    Raises SettingsError where the settings themselves don't fit the model.
+    """
     anatomy, encoder = examine(loaded.model), make_encoder(loaded)
     anatomy.resolve_block(plan.settings.block)
     if plan.settings.tokens == "image" and not encoder.takes_images:
         raise SettingsError("tokens='image': this model takes no images; use tokens='all' or 'prompt'")
-    return UnitScorer(loaded, encoder, dataset.load_image, plan)
+    return UnitScorer(loaded, encoder, dataset.load_image, replace(plan, sweep=fit_grid(plan.sweep, anatomy)))
+
+
+def fit_grid(grid: Sequence[MaskSettings], anatomy: Anatomy) -> tuple[MaskSettings, ...]:
+    """The settings of a grid that a model can have, each once.
+
+    Without image tokens where it has none, without blocks that it lacks, and with the block that is masked instead
+    where another can't be.
+    """
+    fitting = []
+    for setting in grid:
+        is_there = -anatomy.n_blocks <= setting.block < anatomy.n_blocks
+        if not is_there or (setting.tokens == "image" and anatomy.image_token_id is None):
+            continue
+        instead = anatomy.resolve_block(setting.block) - anatomy.n_blocks
+        fitting.append(setting if anatomy.has_block(setting.block) else replace(setting, block=instead))
+    return tuple(dict.fromkeys(fitting))
 
 
 def make_encoder(loaded: LoadedModel) -> Encoder:

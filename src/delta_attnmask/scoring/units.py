@@ -57,7 +57,8 @@ class ScoringPlan:
 
     settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
     calibration: the SHA-256 of the calibration that gave both, for the manifest; empty without one.
-    sweep: further settings, which share the forward. rivals: further scores by name.
+    sweep: further settings, which share the forward; those that the model can't have are left out.
+    rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
     embed: keep an embedding of each row. attention: which code sums the attention.
     """

@@ -54,7 +54,7 @@ class UnitWorker:
 
     def __init__(self, loaded: LoadedModel, task: Task) -> None:
         self.scorer = make_scorer(loaded, task.dataset, task.plan)
-        self.manifest = make_manifest(loaded, task.dataset, task.plan, task.unit_rows, task.command)
+        self.manifest = make_manifest(loaded, task.dataset, self.scorer.plan, task.unit_rows, task.command)
         self._task = task
         self._folder: RunFolder | None = None
         self._n_done = 0
@@ -73,7 +73,7 @@ class UnitWorker:
             ) from error
         if not self._n_done:
             _require_some_success(scored)
-        self._open_folder().write_unit(scored.index, scored.scores, **_side_tables(scored, self._task.plan))
+        self._open_folder().write_unit(scored.index, scored.scores, **_side_tables(scored, self.scorer.plan))
         self._n_done += 1
         n_failed = sum(score.status == "failed" for score in scored.scores)
         return UnitReport(scored.index, len(scored.scores), n_failed, check)
