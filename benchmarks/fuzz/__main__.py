@@ -36,7 +36,8 @@ from benchmarks.fuzz.files import KINDS, encode_rows, write_file, write_images
 from benchmarks.fuzz.rows import Rows
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.survey import generalise, survey
+from delta_attnmask.reading.faults import generalise
+from delta_attnmask.reading.survey import survey
 
 
 class TooSlow(BaseException):

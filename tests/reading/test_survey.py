@@ -3,7 +3,7 @@
 import pytest
 
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.survey import generalise, survey
+from delta_attnmask.reading.survey import survey
 from tests.reading.builders import make_row, write_images, write_list
 
 
@@ -28,16 +28,3 @@ def test_counts(dataset):
 
 def test_without_images(dataset):
     assert survey(dataset, load_images=False).n_failed == 2
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind"),
-    [
-        ("turn 12: the answer is empty", "turn N: the answer is empty"),
-        ("image 'a 1.png': No such file", "image …: No such file"),
-        ('image "it\'s.png": x', "image …: x"),
-        (r"image 'a\'b' of 3x4", "image … of NxN"),
-    ],
-)
-def test_names_and_numbers_make_no_kind(reason, kind):
-    assert generalise(reason) == kind

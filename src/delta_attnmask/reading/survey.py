@@ -1,7 +1,6 @@
 """What a data set holds and what is wrong with it, found without a model. No torch here."""
 
 import os
-import re
 import time
 from array import array
 from collections import Counter
@@ -14,23 +13,11 @@ import numpy as np
 
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.faults import Fault, count_fault
 from delta_attnmask.reading.images import iter_images
 from delta_attnmask.records import Record
 
 _ROWS_AT_ONCE = 256
-_N_EXAMPLES = 5
-
-
-@dataclass
-class Fault:
-    """Rows that fail for one reason, but for its names and numbers.
-
-    rows: the first few. example: the first reason in full.
-    """
-
-    n_rows: int = 0
-    rows: list[int] = field(default_factory=list)
-    example: str = ""
 
 
 @dataclass
@@ -58,9 +45,7 @@ class Survey:
         self.n_rows += 1
         self.sources[record.source] += 1
         if reason:
-            fault = self.faults.setdefault(generalise(reason), Fault(example=reason))
-            fault.n_rows += 1
-            fault.rows += [record.row] if len(fault.rows) < _N_EXAMPLES else []
+            count_fault(self.faults, record.row, reason)
         else:
             self.n_ok += 1
             self.turns[len(record.turns)] += 1
@@ -78,11 +63,6 @@ def survey(dataset: Dataset, *, load_images: bool = True, on_row: Callable[[], o
     found.n_duplicates = len(keys) - len(np.unique(np.array(keys)))
     found.elapsed_s = time.perf_counter() - started
     return found
-
-
-def generalise(reason: str) -> str:
-    """A reason without the names and numbers of one row, so that equal faults can be counted."""
-    return re.sub(r"\d+", "N", re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "…", reason))
 
 
 def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, str]]:

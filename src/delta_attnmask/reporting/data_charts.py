@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.reading.survey import generalise
+from delta_attnmask.reading.faults import generalise
 from delta_attnmask.reporting.drawing import FAILED, INK, KEPT, LEFT, LINE, MUTED, Chart, drawing, fold, label, rule_out
 from delta_attnmask.reporting.standing import Standing, group_by
 from delta_attnmask.reporting.words import COLUMNS, name_form, name_settings, write_share

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from delta_attnmask.errors import ArtifactError, DataError, RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
-from delta_attnmask.reading.survey import generalise
+from delta_attnmask.reading.faults import generalise
 from delta_attnmask.records import Record
 from delta_attnmask.storage import write_atomically, write_text_atomically
 
