@@ -13,6 +13,7 @@ import pytest
 
 from delta_attnmask.errors import DeltaAttnMaskError, RowError
 from delta_attnmask.reading import tars
+from delta_attnmask.reading.columns import ParquetFile
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.survey import Survey, survey
@@ -99,6 +100,19 @@ def test_a_parquet_file_whose_dictionary_holds_long_values(tmp_path):
     next(iter(container.rows()))
     assert path.stat().st_size < 100_000
     assert pa.default_memory_pool().max_memory() - before < 256 << 20
+
+
+def test_a_parquet_footer_that_contradicts_itself(tmp_path):
+    """pyarrow ends the process where it is asked for such a column's metadata: an optional value becomes required."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"conversations": pa.array([from_value(TEXT_TURNS)], TALK)}), path)
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    path.write_bytes(data[:footer] + data[footer:].replace(b"\x25\x02", b"\x25\x00", 1))
+    with pytest.raises(DeltaAttnMaskError, match="histogram size mismatch"):
+        look(path)
+    with pytest.raises(DeltaAttnMaskError, match="histogram size mismatch"):
+        _ = ParquetFile(path).compression
 
 
 @pytest.mark.parametrize(

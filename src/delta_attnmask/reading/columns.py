@@ -5,12 +5,13 @@ their place. Its key is the SHA-256 of the row as JSON with sorted keys, bytes b
 the same key in every file.
 """
 
+import io
 import json
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from hashlib import sha256
 from itertools import accumulate, count
@@ -133,7 +134,7 @@ class ParquetFile(Columns):
         with _told(self.path), self._file as file:
             metadata = file.metadata
             has_columns = metadata.num_row_groups and metadata.num_columns
-            name = str(metadata.row_group(0).column(0).compression) if has_columns else "ZSTD"
+            name = str(self._columns_of(file, 0)[0].compression) if has_columns else "ZSTD"
         return "none" if name == "UNCOMPRESSED" else name.lower()
 
     @property
@@ -150,15 +151,52 @@ class ParquetFile(Columns):
         with self._file as file:
             size = file.metadata.row_group(group)
             even = _BATCH_BYTES * size.num_rows // max(size.total_byte_size, 1)
-            n_rows = max(1, min(_MAX_BATCH_ROWS, even, _UNPACKED_BYTES // _longest_value(size)))
+            n_rows = max(
+                1, min(_MAX_BATCH_ROWS, even, _UNPACKED_BYTES // _longest_value(self._columns_of(file, group)))
+            )
             for batch in file.iter_batches(batch_size=n_rows, row_groups=[group], use_threads=False):
                 batch.validate(full=True)
                 yield batch
 
+    def _columns_of(self, file: pq.ParquetFile, group: int) -> list[pq.ColumnChunkMetaData]:
+        """What the footer says of each column of a group.
 
-def _longest_value(group: pq.RowGroupMetaData) -> int:
+        Asked for a column that is said of wrongly, pyarrow ends the process; a reader of rows raises what is wrong. So
+        one is made first, on a file of which nothing can be read.
+        """
+        nothing = pa.PythonFile(_Unreadable(self.path.stat().st_size), mode="r")
+        reader = pq.ParquetFile(nothing, metadata=file.metadata, buffer_size=_READ_BYTES)
+        with suppress(_UnreadError):
+            next(reader.iter_batches(batch_size=1, row_groups=[group], use_threads=False), None)
+        found = file.metadata.row_group(group)
+        return [found.column(n) for n in range(found.num_columns)]
+
+
+class _UnreadError(Exception):
+    """A reader got as far as reading."""
+
+
+class _Unreadable(io.RawIOBase):
+    """Stands for a file of a known size; pyarrow asks for that by going to the end."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._n_bytes
+
+    def tell(self) -> int:
+        return self._n_bytes
+
+    def read(self, size: int = -1) -> bytes:
+        raise _UnreadError
+
+
+def _longest_value(columns: list[pq.ColumnChunkMetaData]) -> int:
     """How long a value may be that stands once in a column's dictionary, and is unpacked for each row that has it."""
-    columns = [group.column(n) for n in range(group.num_columns)]
     return max([1, *(int(column.total_uncompressed_size) for column in columns if column.has_dictionary_page)])
 
 
