@@ -16,7 +16,7 @@ from delta_attnmask.reporting.gallery import Card, make_cards
 from delta_attnmask.reporting.inspection import Inspection
 from delta_attnmask.reporting.report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
-from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selecting.plan import Options, plan_selection
 from tests.cli.test_commands import call
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
 
@@ -54,6 +54,14 @@ def test_it_answers_the_question_first(html):
     assert tiles == [("Scored", "59"), ("Would be kept", "12"), ("Sees", "1 of 2"), ("Saves", "80 %")]
     assert "hardly sees, or not at all: “wrong image”" in html
     assert "<code>select --by low_loss</code> is the simpler choice" in html
+
+
+def test_a_change_of_the_mix_is_told_in_rows(tmp_path):
+    deltas: list[float | None] = [float(row % 3 == 1) + row / 1000 for row in range(60)]  # one source wins
+    run = write_run(tmp_path / "run", write_data(tmp_path / "data", 60), deltas)
+    html = make_report(Request(run=run, selection=plan_selection(run, "20%", options=Options("top")).selection)).html
+    assert "about 8 of the 12 kept rows would have to give way to others" in html
+    assert "Of rows drawn at random it would be about 2." in html
 
 
 def test_text_of_the_data_is_shown_as_text(html):

@@ -147,11 +147,11 @@ def _seen_kinds(findings: Findings) -> list[str]:
 
 
 def _say_defects(audit: Mapping[str, Any]) -> list[str]:
-    """What that means for the kept rows."""
+    """What that means for the kept rows. How many rows have a defect is unknown; a fifth stands for it."""
     expected = audit["defects"]["expected"] if audit["defects"] else {}
     return [
-        "If the data's own defects are like the planted ones, and a fifth of all rows have one, then about "
-        f"{write_share(after)} of the kept rows do."
+        "If the data's own defects are like the planted ones, and if, say, a fifth of all rows had one, then about "
+        f"{round(after * audit['n_kept']):,} of the {count(audit['n_kept'], 'kept row')} would ({write_share(after)})."
         for before, after in expected.items()
         if before == "20%"
     ]
@@ -185,16 +185,22 @@ def _pays_below(costs: Mapping[str, Any] | None, share: float, n_rows: int) -> f
 def _warn(findings: Findings | None, audit: Mapping[str, Any], failed: float) -> list[str]:
     lines = [f"{text[:1].upper()}{text[1:]}." for text in findings.warnings] if findings else []
     lines += _warn_of_kinship(findings) if findings else []
-    mix = audit["mix"]["source and answer_type"]
-    if mix["distortion"] - mix["distortion_by_chance"] > _MUCH_DISTORTION:
-        lines.append(
-            f"The selection changes the mix: {write_share(mix['distortion'])} of the kept rows would have to be of "
-            "another source or answer type to have the mix of all rows (by chance "
-            f"{write_share(mix['distortion_by_chance'])})."
-        )
+    lines += _warn_of_distortion(audit["mix"]["source and answer_type"], audit["n_kept"])
     if failed > 0.05:
         lines.append(f"{write_share(failed)} of the rows could not be scored: see “Failed rows”.")
     return lines
+
+
+def _warn_of_distortion(mix: Mapping[str, Any], n_kept: int) -> list[str]:
+    """Where the kept rows are of other sources and kinds of answers than all rows, in rows."""
+    if mix["distortion"] - mix["distortion_by_chance"] <= _MUCH_DISTORTION:
+        return []
+    n_others, n_by_chance = (round(mix[name] * n_kept) for name in ("distortion", "distortion_by_chance"))
+    return [
+        f"The selection changes the mix of sources and answer types: about {n_others:,} of the "
+        + f"{count(n_kept, 'kept row')} would have to give way to others for the kept rows to be mixed as all rows "
+        + f"are. Of rows drawn at random it would be about {n_by_chance:,}."
+    ]
 
 
 def _warn_of_kinship(findings: Findings) -> list[str]:
