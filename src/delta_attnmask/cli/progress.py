@@ -13,10 +13,14 @@ Advance = Callable[[int, int, int], None]  # rows done, rows in all, rows failed
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Advance]:
-    """Give a function that shows how far `what` has come."""
+def show_progress(what: str, since: float | None = None) -> Iterator[Advance]:
+    """Give a function that shows how far `what` has come.
+
+    since: the monotonic time at which it began; now if not given.
+    """
+    rate = _Rate(time.monotonic() if since is None else since)
     if not sys.stderr.isatty():
-        yield _plain_lines(what)
+        yield _plain_lines(what, rate)
         return
     from rich.console import Console
 
@@ -31,7 +35,6 @@ def show_progress(what: str) -> Iterator[Advance]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=None, rate="")
-        rate = _Rate()
 
         def advance(n_done: int, n_rows: int, n_failed: int) -> None:
             text = f"{rate(n_done)}{f', {n_failed} failed' if n_failed else ''}"
@@ -40,8 +43,7 @@ def show_progress(what: str) -> Iterator[Advance]:
         yield advance
 
 
-def _plain_lines(what: str) -> Advance:
-    rate = _Rate()
+def _plain_lines(what: str, rate: "_Rate") -> Advance:
     last = 0.0
 
     def advance(n_done: int, n_rows: int, n_failed: int) -> None:
@@ -57,18 +59,14 @@ def _plain_lines(what: str) -> Advance:
 
 
 class _Rate:
-    """Rows per second since the first report."""
+    """Rows per second since a monotonic time."""
 
-    def __init__(self) -> None:
-        self._start: tuple[float, int] | None = None
-        self._born = time.monotonic()
+    def __init__(self, since: float) -> None:
+        self._since = since
         self._value = 0.0
 
     def __call__(self, n_done: int) -> str:
-        if self._start is None:
-            self._start = (self._born, 0)
-        seconds = time.monotonic() - self._start[0]
-        self._value = (n_done - self._start[1]) / max(seconds, 1e-9)
+        self._value = n_done / max(time.monotonic() - self._since, 1e-9)
         return f"{self._value:.1f} rows/s"
 
     def seconds_left(self, n_done: int, n_rows: int) -> float:

@@ -1,6 +1,7 @@
 """`delta-attnmask train`: finetune a model on a selected part, with masked states as augmentation if wanted."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -237,12 +238,15 @@ def _phases() -> Iterator[Callable[[str, int, int, int], None]]:
     """Show the progress of one phase after the other, each under its name."""
     with ExitStack() as shown:
         begun: dict[str, Advance] = {}
+        last = time.monotonic()
 
         def advance(phase: str, n_done: int, n_rows: int, n_failed: int) -> None:
+            nonlocal last
             if phase not in begun:
                 shown.close()
-                begun[phase] = shown.enter_context(show_progress(phase))
+                begun[phase] = shown.enter_context(show_progress(phase, since=last))
             begun[phase](n_done, n_rows, n_failed)
+            last = time.monotonic()
 
         yield advance
 
@@ -281,5 +285,6 @@ def _run(
         return 0
     if about["n_skipped"]:
         print(f"{about['n_skipped']} rows were skipped; {out / 'skipped.jsonl'} says why", file=sys.stderr)
-    print(f"{out}: {about['n_rows']} rows, {about['n_steps']} steps, {about['seconds']:.0f} s, loss {about['loss']}")
+    loss = "" if about["loss"] is None else f", loss {about['loss']}"  # none is logged in fewer steps than --log-steps
+    print(f"{out}: {about['n_rows']} rows, {about['n_steps']} steps, {about['seconds']:.0f} s{loss}")
     return 0
