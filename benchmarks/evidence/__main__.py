@@ -6,7 +6,7 @@
 
 It builds the suite, chooses the recipe on the validation split for random picks alone (or takes the one of `--recipe`),
 scores the pool with the product's own commands, trains, and writes results.csv, results.md and plots to DIR. Started
-again it goes on where it stopped; a folder of another suite, base or recipe is refused. Variants of the pool with the
+again, with the same or with other groups of trainings, it goes on where it stopped; a folder of another suite, base or recipe is refused. Variants of the pool with the
 core methods alone: `--out DIR2 --group core --skewed --recipe DIR/recipe.json`, or `--defects 0.15`.
 """
 
@@ -27,7 +27,7 @@ from .training import Recipe
 from .tuning import tune
 from .workplace import Workplace, check_identity, describe_machine, write_json
 
-SMALL, LARGE = Sizes(pool=200, dev=40, test=80), Sizes()
+SMALL, LARGE = Sizes(pool=600, dev=40, test=150), Sizes()
 BUDGETS = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -43,7 +43,8 @@ def main() -> None:
     recipe = Recipe(**json.loads(recipe_file.read_text())["recipe"])
     check_identity(place, asdict(recipe))
     seconds = score_pool(place, options.device)
-    groups = [group for group in options.group if group != "transfer" or options.other]
+    asked = options.group or (GROUPS[:1] if options.small else GROUPS)
+    groups = [group for group in asked if group != "transfer" or options.other]
     told = {"recipe": asdict(recipe), "scoring_s": seconds, "n_processes": options.processes}
     write_json(options.out / "machine.json", describe_machine() | told)
     number, n_parts = map(int, options.part.split("/"))
@@ -68,9 +69,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--base", type=Path, required=True, help="the model that scores and is trained")
     parser.add_argument("--other", type=Path, help="a model that is trained on what the base has selected")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--small", action="store_true", help="200 rows a source, for 2 cores")
+    size.add_argument("--small", action="store_true", help="600 rows a source, for 2 cores")
     size.add_argument("--large", action="store_true", help="1,500 rows a source, for a GPU")
-    parser.add_argument("--group", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--group", nargs="+", choices=GROUPS, help="core if small, all if large")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--defects", type=float, default=0.5, help="share of the pool with a planted defect")
     parser.add_argument("--skewed", action="store_true", help="sources of very different sizes")
