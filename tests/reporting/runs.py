@@ -87,7 +87,7 @@ def write_calibration(folder: Path) -> None:
     control = chosen | {"settings": settings | {"order": "random"}, "is_control": True, "value": None}
     kind = {"is_visible": True, "chosen": {"auroc": 0.9, "low": 0.8, "high": 0.95}}
     report = {
-        "schema": 1,
+        "schema": 2,
         "settings": settings,
         "form": "relative_delta",
         "rule": "the best",
@@ -96,7 +96,12 @@ def write_calibration(folder: Path) -> None:
         "visible_kinds": ["answer_swapped"],
         "chosen": chosen,
         "kinds": {"answer_swapped": kind, "image_swapped": {"chosen": {"auroc": None, "low": None, "high": None}}},
-        "sources": {"s1": {"answer_swapped": 0.8}},
+        "sources": {
+            "s1": {
+                "together": {"auroc": 0.8125, "low": 0.7, "high": 0.9, "n_originals": 30, "n_pairs": 30},
+                "kinds": {"answer_swapped": {"auroc": 0.8, "low": None, "high": None, "n_originals": 9, "n_pairs": 9}},
+            }
+        },
         "low_loss": {"spearman": 0.95, "value": {"chosen": 0.7, "low_loss": 0.71}, "mean_auroc": {}},
         "warnings": ["no score tells these defects from good rows: image_swapped"],
         "candidates": [plain, chosen, control],

@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.audit import candidates_of
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.manifest import Manifest
+from delta_attnmask.modeling import load
+from delta_attnmask.modeling.load import load_model
 from delta_attnmask.pace import Pace
 from delta_attnmask.reporting import gallery
 from delta_attnmask.reporting.evidence import read_evidence
@@ -216,3 +221,37 @@ def test_costs_tell_where_scoring_pays(run, monkeypatch):
     assert "Calibrating and scoring took 33 s; where training gets through 0.50 rows a second, that saves 62" in html
     assert "pays if training is slower than 1.4 rows/s" in html
     assert "When scoring pays" in html
+
+
+def test_images_outside_are_shown_only_where_that_is_allowed(tmp_path):
+    data = write_data(tmp_path / "data", 10)
+    (tmp_path / "data" / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "data" / "images").mkdir()
+    for image in (tmp_path / "elsewhere").iterdir():
+        (tmp_path / "data" / "images" / image.name).symlink_to(image)
+    run, out = write_run(tmp_path / "run", data, [float(row) for row in range(10)]), tmp_path / "r.html"
+    assert call("report", run.path, "-o", out) == 0
+    assert "outside the image folder" in out.read_text()
+    assert call("report", run.path, "-o", out, "--allow-outside") == 0
+    assert "outside the image folder" not in out.read_text()
+
+
+def test_inspections_are_of_the_revision_that_scored(embedded, tmp_path, capsys, monkeypatch):
+    source = ["--data", embedded / "pool.json", "--images", embedded / "images", "--limit", "6"]
+    run, out = tmp_path / "run", tmp_path / "r.html"
+    assert call("score", "--model", embedded / "model", *source, "--out", run, "--settings", "paper") == 0
+    manifest = RunFolder.open(run).manifest
+    wanted = []
+    monkeypatch.setattr(load, "load_model", lambda name, **options: wanted.append(options) or load_model(name))
+    write_manifest(run, replace(manifest, command=("score", "--revision", "v1")))
+    assert call("report", run, "--inspect", "1", "-o", out) == 0
+    assert out.read_text().count('<section class="inspection"') == 1
+    assert "WARNING" not in capsys.readouterr().err
+    write_manifest(run, replace(manifest, model_fingerprint="f"))
+    assert call("report", run, "--inspect", "1", "--revision", "v2", "-o", out) == 0
+    assert "not the model that scored" in capsys.readouterr().err
+    assert [options["revision"] for options in wanted] == ["v1", "v2"]
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    (run / "manifest.json").write_text(manifest.to_json())

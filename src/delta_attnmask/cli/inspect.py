@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder, write_text_atomically
 from delta_attnmask.cli.chosen import choose_settings
+from delta_attnmask.cli.recorded import recorded_option
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.dataset import Dataset
@@ -82,7 +83,7 @@ def inspect(
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     revision
-        Revision of a model on the hub.
+        Revision of a model on the hub; with --run, the run's own if not given.
     """
     single = {
         "queries": queries,
@@ -107,7 +108,7 @@ def inspect(
     from delta_attnmask.inspecting.page import render_inspections
     from delta_attnmask.modeling.load import load_model
 
-    loaded = load_model(chosen.model, dtype=dtype, device=device, revision=revision)
+    loaded = load_model(chosen.model, dtype=dtype, device=device, revision=revision or chosen.revision)
     if settings is None and chosen.settings is not None:
         mask = replace(chosen.settings, **overrides)
     else:
@@ -123,13 +124,14 @@ def inspect(
 
 @dataclass(frozen=True)
 class _Source:
-    """What is inspected. settings: those of the run; None without one."""
+    """What is inspected. settings, revision: those of the run; None without one."""
 
     model: str
     data: Path
     images: Path | None
     format: str | None
     settings: MaskSettings | None
+    revision: str | None = None
 
     @classmethod
     def of(cls, run: Path | None, model: str | None, data: Path | None, images: Path | None) -> "_Source":
@@ -147,6 +149,7 @@ class _Source:
             images=images or (Path(manifest.images) if manifest.images else None),
             format=None if data else manifest.format,
             settings=MaskSettings.from_dict(mask),
+            revision=None if model else recorded_option(manifest.command, "--revision"),
         )
 
 

@@ -1,5 +1,6 @@
 """`delta-attnmask report`: one HTML page about a run and what is selected of it."""
 
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,8 +9,11 @@ from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.audit import require_rate
+from delta_attnmask.cli.recorded import recorded_option
+from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selecting.plan import plan_selection
 from delta_attnmask.selection import Selection
@@ -38,6 +42,8 @@ def report(
     cards: int = 120,
     inspect: int = 0,
     figures: Path | None = None,
+    allow_outside: Annotated[bool, Parameter(negative="")] = False,
+    revision: str | None = None,
 ) -> None:
     """Write one HTML page that says what was scored, what is kept and why, and shows samples.
 
@@ -75,6 +81,10 @@ def report(
         Show where the model looked in so many of the samples; this loads the model.
     figures
         Folder for every figure as SVG and PNG, for papers.
+    allow_outside
+        Follow absolute image paths, and links that leave the image folder, as in score.
+    revision
+        With --inspect, revision of a model on the hub, if it is not the one that score was given.
     """
     require_rate(train_rate)
     if cards < 1 or inspect < 0:
@@ -93,29 +103,43 @@ def report(
         evidence=None if evidence is None else read_evidence(evidence),
         data=data,
         images=images,
+        limits=ImageLimits(allow_outside=allow_outside),
         train_rate=train_rate,
         epochs=epochs,
         sections=() if review is None else (review_section(read_results(review), folder),),
         n_cards=cards,
     )
     if inspect:
-        request = with_inspections(request, inspect)
+        request = with_inspections(request, inspect, revision)
     for line in write_report(make_report(request), out, figures):
         print(line)
 
 
-def with_inspections(request: "Request", n_rows: int) -> "Request":
-    """The same with inspections of some rows, by the run's own model and settings."""
+def with_inspections(request: "Request", n_rows: int, revision: str | None = None) -> "Request":
+    """The same with inspections of some rows, by the run's own model and settings.
+
+    revision: of the model; None for the one that the run was made with. Warns where the model is another one.
+    """
     from delta_attnmask.inspecting.inspect import Inspector
     from delta_attnmask.inspecting.page import STYLE, render_fragment
+    from delta_attnmask.modeling.fingerprint import model_fingerprint
     from delta_attnmask.modeling.load import load_model
 
     manifest = request.run.manifest
     images = request.images or (Path(manifest.images) if manifest.images else None)
-    dataset = Dataset(request.data or Path(manifest.data), images, format=manifest.format)
+    data = request.data or Path(manifest.data)
+    dataset = Dataset(data, images, format=manifest.format, image_limits=request.limits)
     known = {field.name for field in fields(MaskSettings)}
     mask = MaskSettings.from_dict({name: value for name, value in manifest.settings.items() if name in known})
-    inspector = Inspector(load_model(manifest.model, dtype=manifest.settings["dtype"]), dataset, mask)
+    revision = revision or recorded_option(manifest.command, "--revision")
+    loaded = load_model(manifest.model, dtype=manifest.settings["dtype"], revision=revision)
+    if model_fingerprint(loaded.model) != manifest.model_fingerprint:
+        print(
+            f"WARNING: {printable(manifest.model)} is not the model that scored: its fingerprint differs. If it has "
+            "several revisions, name that one with --revision",
+            file=sys.stderr,
+        )
+    inspector = Inspector(loaded, dataset, mask)
 
     def inspect(row: int) -> "Inspection":
         return render_fragment(inspector.inspect_rows([row])[0])

@@ -32,11 +32,21 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class InSource:
+    """AUROC in one source: of all seen kinds together, with its 95 % interval, and of each kind. None where unknown."""
+
+    together: float | None
+    low: float | None
+    high: float | None
+    aurocs: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
 class Findings:
     """kinds: that were planted. visible: those that some score tells. intervals: 95 %, of the chosen one's AUROC.
 
-    low_loss: the AUROCs' value of the chosen score, of low loss, and their rank correlation. sources: source → kind →
-    AUROC of the chosen score. quota_ratio: planted copies kept relative to chance, by quota.
+    low_loss: the AUROCs' value of the chosen score, of low loss, and their rank correlation.
+    sources: source → how well the chosen score does in it.
     """
 
     chosen: Tried
@@ -44,7 +54,7 @@ class Findings:
     visible: tuple[str, ...]
     intervals: Mapping[str, tuple[float | None, float | None]]
     candidates: tuple[Tried, ...]
-    sources: Mapping[str, Mapping[str, float | None]]
+    sources: Mapping[str, "InSource"]
     low_loss: Mapping[str, Any]
     n_originals: int
     n_planted: int
@@ -80,10 +90,7 @@ def _parse(report: Mapping[str, Any]) -> Findings:
             for kind, one in report["kinds"].items()
         },
         candidates=tuple(_tried(one, kinds) for one in report["candidates"]),
-        sources={
-            str(source): {kind: _number(found.get(kind)) for kind in kinds}
-            for source, found in report["sources"].items()
-        },
+        sources={str(source): _in_source(found, kinds) for source, found in report["sources"].items()},
         low_loss=dict(report["low_loss"]),
         n_originals=int(report["n_originals"]),
         n_planted=int(report["n_planted"]),
@@ -99,6 +106,14 @@ def _tried(one: Mapping[str, Any], kinds: tuple[str, ...]) -> Tried:
         value=_number(one["value"]),
         aurocs={kind: _number(one["auroc"].get(kind)) for kind in kinds},
     )
+
+
+def _in_source(found: Mapping[str, Any], kinds: tuple[str, ...]) -> InSource:
+    """Of a source's figures; the first schema had a number for each kind and no more."""
+    if "together" not in found:
+        return InSource(None, None, None, {kind: _number(found.get(kind)) for kind in kinds})
+    together, low, high = (_number(found["together"][name]) for name in ("auroc", "low", "high"))
+    return InSource(together, low, high, {kind: _number(found["kinds"].get(kind, {}).get("auroc")) for kind in kinds})
 
 
 def _number(value: object) -> float | None:

@@ -86,9 +86,12 @@ def kinds_chart(findings: Findings) -> Chart:
 
 
 def sources_table(findings: Findings) -> tuple[tuple[str, ...], Sequence[tuple[object, ...]]]:
-    """Columns and rows: the chosen score's AUROC in each source."""
-    rows = [(source, *(found[kind] for kind in findings.kinds)) for source, found in findings.sources.items()]
-    return ("source", *map(name_kind, findings.kinds)), rows[:50]
+    """Columns and rows: the chosen score's AUROC in each source, of all seen kinds with its interval and of each."""
+    rows = [
+        (source, found.together, found.low, found.high, *(found.aurocs[kind] for kind in findings.kinds))
+        for source, found in findings.sources.items()
+    ]
+    return ("source", "all seen", "low", "high", *map(name_kind, findings.kinds)), rows[:50]
 
 
 def _candidates_to_show(findings: Findings) -> list[Tried]:

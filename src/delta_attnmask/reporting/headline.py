@@ -196,11 +196,12 @@ def _warn_of_distortion(mix: Mapping[str, Any], n_kept: int) -> list[str]:
     if mix["distortion"] - mix["distortion_by_chance"] <= _MUCH_DISTORTION:
         return []
     n_others, n_by_chance = (round(mix[name] * n_kept) for name in ("distortion", "distortion_by_chance"))
-    return [
+    text = (
         f"The selection changes the mix of sources and answer types: about {n_others:,} of the "
-        + f"{count(n_kept, 'kept row')} would have to give way to others for the kept rows to be mixed as all rows "
-        + f"are. Of rows drawn at random it would be about {n_by_chance:,}."
-    ]
+        f"{count(n_kept, 'kept row')} would have to give way to others for the kept rows to be mixed as all rows are. "
+        f"Of rows drawn at random it would be about {n_by_chance:,}."
+    )
+    return [text]
 
 
 def _warn_of_kinship(findings: Findings) -> list[str]:

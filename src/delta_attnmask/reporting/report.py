@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.audit import audit_run, candidates_of
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reporting.calibration import Findings, read_findings
 from delta_attnmask.reporting.calibration_charts import heat_map, kinds_chart, sources_table
 from delta_attnmask.reporting.costs_chart import costs
@@ -36,6 +37,7 @@ class Request:
     selection: None if no row of the run can be kept. is_written: whether it was written to a file, or is only what
         `select` would keep.
     calibration: a folder or file; None for the run's own. data, images: None for those that were scored.
+    limits: of the images that are shown.
     sections: further parts, such as what a review found.
     n_cards: samples in the gallery.
     inspect: gives what is shown below a row's card, for `n_inspected` of them; styles: sheets that it needs.
@@ -48,6 +50,7 @@ class Request:
     evidence: Evidence | None = None
     data: Path | None = None
     images: Path | None = None
+    limits: ImageLimits = ImageLimits()
     train_rate: float | None = None
     epochs: float = 1.0
     sections: tuple["Section", ...] = ()
@@ -130,7 +133,7 @@ def open_data(request: Request) -> Reader:
     manifest = request.run.manifest
     data, images = request.data or Path(manifest.data), request.images or (manifest.images or None)
     if images is None or Path(images).is_dir():
-        return open_reader(lambda: Dataset(data, images, format=manifest.format))
+        return open_reader(lambda: Dataset(data, images, format=manifest.format, image_limits=request.limits))
     problem = f"The image folder {images} is missing, so no image is shown; name it with --images."
     return open_reader(lambda: Dataset(data, None, format=manifest.format), problem)
 
