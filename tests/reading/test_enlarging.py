@@ -92,7 +92,7 @@ def test_many_small_images_that_become_many_tiles(family, monkeypatch):
     small, wide = Image.new("RGB", (1, 1)), Image.new("RGB", (4, 2))
     n_pixels = [encode(encoder, image).inputs["pixel_values"].numel() // 3 for image in (small, wide)]
     calls = count_calls(encoder, monkeypatch)
-    monkeypatch.setattr(encoder._enlargement, "_max_pixels", 20 * sum(n_pixels))
+    monkeypatch.setattr(encoder._enlargement, "_max_made", 20 * sum(n_pixels))
     assert len(encode(encoder, *[small, wide] * 20).images) == 40
     assert sorted(calls) == [1, 1, 40]
     calls.clear()

@@ -12,6 +12,8 @@ from delta_attnmask.reading.faults import commonest, count_faults, describe_faul
         ("image 'a 1.png': No such file", "image …: No such file"),
         ('image "it\'s.png": x', "image …: x"),
         (r"image 'a\'b' of 3x4", "image … of NxN"),
+        ("the model's images; the row's 3 'a'", "the model's images; the row's N …"),
+        (r"image starts with b'\x89\'P': expected", "image starts with …: expected"),
         ("1234 images, more than 1000", "N images, more than N"),
     ],
 )

@@ -22,8 +22,9 @@ Size = tuple[int, int]
 
 
 class Enlargement:
-    """Refuses rows whose images become more than `max_pixels` together.
+    """Refuses rows whose images become more than `max_pixels` together, or half of that as the model's inputs.
 
+    The former take a byte a colour; the latter four, and processors hold them several times while they stack them.
     image_processor: of the model. process: gives the model's inputs for one image; may raise RowError.
     """
 
@@ -37,6 +38,7 @@ class Enlargement:
         self._makes_square = hasattr(image_processor, "pad_to_square")
         self._process = process
         self._max_pixels = max_pixels
+        self._max_made = max_pixels // 2
         self._made: dict[Size, int] = {}
 
     def refuse(self, images: "Sequence[Image]") -> None:
@@ -45,17 +47,17 @@ class Enlargement:
         The latter is looked at where there are many: one image of each size is processed, and remembered.
         """
         sizes = Counter(image.size for image in images)
-        self._bound(sizes, self._count_resized)
+        self._bound(sizes, self._count_resized, self._max_pixels)
         if len(images) > _FEW:
-            self._bound(sizes, self._count_made)
+            self._bound(sizes, self._count_made, self._max_made)
 
-    def _bound(self, sizes: Counter[Size], count: Callable[[Size], int]) -> None:
+    def _bound(self, sizes: Counter[Size], count: Callable[[Size], int], allowed: int) -> None:
         n_pixels = 0
         for size, n_images in sizes.items():
             n_pixels += n_images * count(size)
-            if n_pixels > self._max_pixels:
+            if n_pixels > allowed:
                 raise RowError(
-                    f"the model's processor would make more than {self._max_pixels} pixels of the row's images; "
+                    f"the model's processor would make more than {allowed} pixels of the row's images; "
                     f"one of {size[0]}x{size[1]} becomes {count(size)}"
                 )
 

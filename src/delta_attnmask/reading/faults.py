@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 _N_EXAMPLES = 5
 _N_TOLD = 3
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_QUOTED = re.compile(r"(?<!\w)b?'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _NUMBER = re.compile(r"(\d+ <image> for \d+)|\d+")
 _MENDS = {
     "no image folder was given": "give the folder of the images with --images",
