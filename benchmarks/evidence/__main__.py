@@ -6,8 +6,8 @@
 
 It builds the suite, chooses the recipe on the validation split for random picks alone (or takes the one of `--recipe`),
 scores the pool with the product's own commands, trains, and writes results.csv, results.md and plots to DIR. Started
-again, with the same or with other groups of trainings, it goes on where it stopped; a folder of another suite, base or recipe is refused. Variants of the pool with the
-core methods alone: `--out DIR2 --group core --skewed --recipe DIR/recipe.json`, or `--defects 0.15`.
+again, with the same or with other groups of trainings, it goes on where it stopped; a folder of another suite, base or
+recipe is refused. Variants of the pool: `--out DIR2 --skewed --recipe DIR/recipe.json`, or `--defects 0.15`.
 """
 
 import argparse
