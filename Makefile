@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check venv clean
+.PHONY: demo test check wheel venv clean
 
 demo: $(STAMP)
 	$(BIN)/delta-attnmask demo
@@ -17,6 +17,14 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The wheel in an empty environment, away from the checkout: does it bring all that it needs?
+wheel: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && $(PYTHON) -m venv "$$home/venv" && \
+	"$$home/venv/bin/pip" install --quiet --disable-pip-version-check dist/*.whl && \
+	cd "$$home" && venv/bin/delta-attnmask demo --limit 80 --out demo
 
 venv: $(STAMP)
 
