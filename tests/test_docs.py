@@ -1,4 +1,4 @@
-"""The documents against the code: every command in them parses, and the Python page has every public name."""
+"""The documents against the code: commands parse, links lead somewhere, the Python page has every public name."""
 
 import re
 import shlex
@@ -15,6 +15,8 @@ PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))]
 PROGRAM = "delta-attnmask"
 COMMANDS = {name for name in app if not name.startswith("-")}
 ELISIONS = {"…", "..."}
+ROOT_PAGES = sorted(HOME.glob("*.md"))
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
 
@@ -93,6 +95,13 @@ def test_commands_are_found():
 def test_wrong_commands_are_refused(command):
     with pytest.raises(CycloptsError):
         parse(command, may_lack=False)
+
+
+@pytest.mark.parametrize("page", ROOT_PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """The site's own pages are checked by its build."""
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (HOME / link).exists()] == []
 
 
 def test_every_public_name_is_on_the_python_page():
