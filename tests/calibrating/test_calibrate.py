@@ -75,6 +75,14 @@ def test_controls_and_rivals_are_reported_but_never_chosen() -> None:
     assert not found.candidate.is_control
 
 
+def test_the_report_says_which_half_its_figures_are_from() -> None:
+    halves = run(make_records(200)).report["halves"]
+    assert halves["choose"]["n_originals"] + halves["report"]["n_originals"] == halves["both"]["n_originals"] == 120
+    assert "settings" in halves["choose"]["figures"]
+    assert "sources" in halves["report"]["figures"]
+    assert "quota" in halves["both"]["figures"]
+
+
 def test_calibration_repeats() -> None:
     first, second = run(make_records(200)).report, run(make_records(200)).report
     assert {**first, "seconds": 0} == {**second, "seconds": 0}

@@ -22,11 +22,28 @@ from delta_attnmask.calibrating.scored import (
     no_row_scored,
     require_scored,
 )
-from delta_attnmask.calibrating.separation import Separation, Values, auroc, separate
+from delta_attnmask.calibrating.separation import Separation, Values, separate
+from delta_attnmask.calibrating.sources import by_source
 from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.reading.traits import answer_type, question
 from delta_attnmask.records import Record
 from delta_attnmask.settings import MaskSettings
+
+# Which half of the originals each part of the report is from; * is any kind.
+_FIGURES = {
+    "choose": ["settings", "form", "visible_kinds", "kinds.*.best"],
+    "report": [
+        "chosen",
+        "kinds.*.chosen",
+        "kinds.*.best_auroc",
+        "sources",
+        "low_loss.value",
+        "low_loss.mean_auroc",
+        "candidates",
+        "warnings",
+    ],
+    "both": ["quota", "low_loss.spearman"],
+}
 
 
 @dataclass(frozen=True)
@@ -91,20 +108,21 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
     candidate = scored.candidates[chosen]
     assert candidate.settings is not None
     report = {
-        "schema": 1,
+        "schema": 2,
         "settings": candidate.settings.to_dict(),
         "form": candidate.form,
         "rule": RULE,
         "seed": seed,
         "n_originals": planted.kind.count(""),
         "n_planted": len(planted.records) - planted.kind.count(""),
+        "halves": _halves(planted),
         "visible_kinds": seen,
         "chosen": _summary(candidate, halves["report"][chosen], kinds),
         "kinds": {kind: _kind_report(kind, halves, scored, chosen, seen) for kind in measured},
         "quota": choose_quota(
             scored.values[chosen], planted.original, [kind != "" for kind in planted.kind], _strata_columns(planted)
         ),
-        "sources": _by_source(planted, scored.values[chosen]),
+        "sources": by_source(planted, scored.values[chosen], kinds),
         "low_loss": _kinship(planted, scored, chosen, kinds),
         "warnings": _warnings(measured, halves["report"], scored, seen),
         "candidates": [
@@ -113,6 +131,14 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
         "seconds": round(time.monotonic() - started, 1),
     }
     return Calibration(candidate, report)
+
+
+def _halves(planted: Planted) -> dict[str, dict[str, Any]]:
+    """For each half and for both: how many originals it has, and which figures are from it."""
+    of_originals = [half for half, kind in zip(planted.half, planted.kind, strict=True) if not kind]
+    counts = {"choose": of_originals.count("choose"), "report": of_originals.count("report")}
+    counts["both"] = len(of_originals)
+    return {half: {"n_originals": counts[half], "figures": figures} for half, figures in _FIGURES.items()}
 
 
 def _measured_kinds(planted: Planted, loss: Values) -> list[str]:
@@ -168,21 +194,6 @@ def _kind_report(
         "best": str(scored.candidates[best]),
         "best_auroc": _rounded(halves["report"][best][kind].auroc),
     }
-
-
-def _by_source(planted: Planted, values: Values) -> dict[str, dict[str, float | None]]:
-    """AUROC of the chosen score, each source's originals against its own copies; both halves."""
-    sources = sorted({record.source for record in planted.records})
-    found: dict[str, dict[str, float | None]] = {}
-    for source in sources:
-        of_source = [i for i, first in enumerate(planted.original) if planted.records[first].source == source]
-        by_kind = {
-            kind: auroc(values[[planted.original[i] for i in copies]], values[copies])
-            for kind in planted.kinds
-            if (copies := [i for i in of_source if planted.kind[i] == kind])
-        }
-        found[source] = {kind: _rounded(number) for kind, number in by_kind.items()}
-    return found
 
 
 def _kinship(planted: Planted, scored: Scored, chosen: int, kinds: Sequence[str]) -> dict[str, Any]:

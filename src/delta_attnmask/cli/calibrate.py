@@ -1,7 +1,7 @@
 """`delta-attnmask calibrate`: find the setting that suits a model and a data set, without labels."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -13,6 +13,8 @@ from delta_attnmask.reading.images import ImageLimits
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
     from delta_attnmask.modeling.load import LoadedModel
+
+_MAX_SOURCES = 12  # in what is printed; calibration.json has all
 
 
 def calibrate(
@@ -103,7 +105,7 @@ def run_calibration(
 
 
 def describe(found: "Calibration") -> str:
-    """The outcome in a few lines: the choice, each kind of defect, kinship with low loss, warnings."""
+    """The outcome in a few lines: the choice, each kind of defect, sources, kinship with low loss, warnings."""
     report = found.report
     lines = [
         f"calibrated in {report['seconds']} s on {report['n_originals']} rows and {report['n_planted']} planted copies",
@@ -114,6 +116,9 @@ def describe(found: "Calibration") -> str:
         chosen = one["chosen"]
         seen = "" if one["is_visible"] else "  not seen by any score"
         lines.append(f"  {kind:22} {chosen['auroc']:.2f} ({chosen['low']:.2f}-{chosen['high']:.2f}){seen}")
+    told = [f"{source or '(none)'} {_with_interval(one['together'])}" for source, one in report["sources"].items()]
+    if 1 < len(told) <= _MAX_SOURCES:
+        lines.append(f"by source, all kinds that are seen: {'; '.join(told)}")
     low = report["low_loss"]
     lines.append(
         f"against low loss: rank correlation {low['spearman']:.2f}; mean AUROC {low['mean_auroc']['chosen']:.3f}, "
@@ -121,3 +126,9 @@ def describe(found: "Calibration") -> str:
     )
     lines += [f"WARNING: {warning}" for warning in report["warnings"]]
     return "\n".join(lines)
+
+
+def _with_interval(found: dict[str, Any]) -> str:
+    """An AUROC with its interval, where it has either."""
+    auroc = "-" if found["auroc"] is None else f"{found['auroc']:.2f}"
+    return auroc if found["low"] is None else f"{auroc} ({found['low']:.2f}-{found['high']:.2f})"
