@@ -9,18 +9,10 @@ import pytest
 
 from delta_attnmask.reporting.report import Request, make_report, write_report
 from delta_attnmask.selecting.plan import plan_selection
+from tests.chromium import launched, needs_chromium, watched
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
 
-_CHROMIUM = Path("/usr/bin/chromium")
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-pytestmark = pytest.mark.skipif(not _CHROMIUM.exists(), reason=f"no browser at {_CHROMIUM}")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +29,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(_CHROMIUM), args=_ARGUMENTS)
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def opened(browser: Any, report: Path) -> Iterator[Any]:
-    """The page on a phone; after the test nothing may have been requested, and nothing complained of."""
-    page = browser.new_page(viewport={"width": 360, "height": 720}, color_scheme="dark")
-    said, requested = list[str](), list[str]()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: requested.append(request.url))
-    page.goto(report.as_uri())
-    yield page
-    assert said == []
-    assert [url for url in requested if not url.startswith("data:")] == [report.as_uri()]
-    page.close()
+    """The page on a phone that is dark."""
+    with watched(browser, report, viewport={"width": 360, "height": 720}, color_scheme="dark") as page:
+        yield page
 
 
 def visible_cards(page: Any) -> list[str]:

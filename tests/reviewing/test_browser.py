@@ -13,20 +13,11 @@ import pytest
 
 from delta_attnmask.reviewing.protocol import KEYS, questions_of
 from delta_attnmask.reviewing.store import ReviewStore
+from tests.chromium import launched, needs_chromium
 from tests.reviewing.conftest import HOSTILE
 
 pytest.importorskip("starlette", reason="the extra `ui` isn't installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright isn't installed")
-
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
+pytestmark = needs_chromium
 
 
 @contextmanager
@@ -44,12 +35,10 @@ def serving(scored: Path, out: Path, port: int) -> Iterator[tuple[subprocess.Pop
 
 @pytest.fixture
 def page() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+    with launched() as browser:
         page = browser.new_page()
         page.set_default_timeout(20_000)
         yield page
-        browser.close()
 
 
 def answer(page: Any, key: str) -> None:
