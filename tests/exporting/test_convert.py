@@ -1,7 +1,6 @@
 """Whole data sets on their way to a trainer: where images go, what is refused, and how the trainer is told."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -20,27 +19,6 @@ from tests.reading import samples
 from tests.reading.builders import write_lines, write_list
 
 ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".tar"}
-
-
-@pytest.fixture(params=[samples.llava, samples.openai, samples.parquet, samples.arrow, samples.webdataset, samples.trl])
-def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
-    samples.write_image(tmp_path / "images" / "coco" / "x.png")
-    location = request.param(tmp_path)
-    has_files = request.param in {samples.llava, samples.trl}
-    return Dataset(location, tmp_path / "images" if has_files else None)
-
-
-@pytest.mark.parametrize("to", TARGETS)
-def test_any_format_to_any_other(dataset, tmp_path, to):
-    run = score_all(dataset, tmp_path / "run")
-    out = tmp_path / "made" / f"x{ENDINGS[TARGETS[to].layout]}"
-    done = export_rows(open_scored(run), np.arange(2), out, to=to, scores=run.read_scores())
-    assert (done.n_written, done.refused) == (2, {})
-    root = next(iter([*tmp_path.glob("made/*.images"), tmp_path / "images"]))
-    again = Dataset(out, root)
-    before = list(dataset)
-    assert [(one.turns, one.id) for one in again] == [(one.turns, one.id) for one in before]
-    assert again.read_image_bytes(next(iter(again)).images[0]) == dataset.read_image_bytes(before[0].images[0])
 
 
 def test_order_and_choice(tmp_path):

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.exporting.registration import add_entry
 from delta_attnmask.exporting.spans import copy_json, copy_tar
 from delta_attnmask.reading.containers import Container
 from delta_attnmask.reading.dataset import Dataset, Part
 from delta_attnmask.reading.jsonfile import JsonFile
+from delta_attnmask.reading.llama_factory import LlamaFactory
 from delta_attnmask.reading.tars import TarFile
 
 MIXTURE = "mixture.json"
@@ -29,10 +31,11 @@ def export_native(dataset: Dataset, rows: NDArray[np.int64], out: Path) -> None:
     """Write rows, in the order given within each file, unchanged.
 
     A file becomes a file. A folder, several files or a mixture become a folder with files of the same names, and with
-    what `datasets` needs to load it from disk, or a mixture file of what was kept.
+    what `datasets` needs to load it from disk, or a mixture file of what was kept. A file that an entry of
+    `dataset_info.json` describes gets one beside it under its new name.
     """
     if is_one_file(dataset):
-        copy_rows(dataset.parts[0].container, rows, out)
+        _copy_part(dataset.parts[0], rows, out)
         return
     if out.exists() and any(out.iterdir()):
         raise SettingsError(f"out={out}: is a folder that isn't empty; choose another")
@@ -42,13 +45,19 @@ def export_native(dataset: Dataset, rows: NDArray[np.int64], out: Path) -> None:
         first, behind = dataset.starts[number : number + 2]
         mine = rows[(rows >= first) & (rows < behind)] - first
         if len(mine) or not isinstance(part.container, JsonFile | TarFile):  # an empty JSON list is no data set
-            copy_rows(part.container, mine, out / part.path.relative_to(home))
+            _copy_part(part, mine, out / part.path.relative_to(home))
             written.append((part, part.path.relative_to(home)))
     if (home / "state.json").is_file() and dataset.path == home:
         _write_state(home, out)
     if any(part.name or part.weight != 1 or part.images_root != dataset.images_root for part, _ in written):
         entries = [_describe(part, path) for part, path in written]
         write_text_atomically(out / MIXTURE, json.dumps({"sources": entries}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _copy_part(part: Part, rows: NDArray[np.int64], out: Path) -> None:
+    copy_rows(part.container, rows, out)
+    if isinstance(part.format, LlamaFactory):
+        add_entry(out, json.loads(part.format.entry))
 
 
 def copy_rows(container: Container, rows: NDArray[np.int64], out: Path) -> None:

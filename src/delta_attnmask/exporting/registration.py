@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.llama_factory import INFO_FILE
 
-_ENTRY = {
+_ENTRY: Mapping[str, Any] = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages", "images": "images"},
     "tags": {
@@ -26,7 +27,7 @@ def register(target: str, out: Path, images: Path, columns: tuple[str, ...]) -> 
     """Register the file `out` where the trainer has a place for that, and return a line to copy."""
     file, folder, root = (shlex.quote(str(path)) for path in (out.absolute(), out.absolute().parent, images))
     if target == "llama-factory":
-        name = _add_entry(out)
+        name = add_entry(out, _ENTRY)
         return (
             f"llamafactory-cli train --stage sft --do_train --model_name_or_path MODEL --template TEMPLATE "
             f"--dataset {shlex.quote(name)} --dataset_dir {folder} --media_dir {root} --output_dir OUT"
@@ -47,8 +48,11 @@ def register(target: str, out: Path, images: Path, columns: tuple[str, ...]) -> 
     return lines[target]
 
 
-def _add_entry(out: Path) -> str:
-    """Put an entry for the file into the `dataset_info.json` beside it, among those that are there."""
+def add_entry(out: Path, entry: Mapping[str, Any]) -> str:
+    """Put an entry for the file into the `dataset_info.json` beside it, among those that are there; return its name.
+
+    Raises SettingsError where that can't be read, or has an entry of that name for another file.
+    """
     path = out.parent / INFO_FILE
     entries: Any = {}
     if path.exists():
@@ -58,6 +62,6 @@ def _add_entry(out: Path) -> str:
             raise SettingsError(f"{path} can't be read: {error}; mend it, or write to another folder") from error
     if not isinstance(entries, dict) or entries.get(out.stem, {}).get("file_name", out.name) != out.name:
         raise SettingsError(f"{path} has another entry {out.stem!r}; write to another name or folder")
-    entries[out.stem] = {"file_name": out.name} | _ENTRY
+    entries[out.stem] = {"file_name": out.name, **entry}
     write_text_atomically(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     return out.stem

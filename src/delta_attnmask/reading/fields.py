@@ -1,5 +1,6 @@
 """What rows of every format may carry beside their turns: id, source, and images. No torch here."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ _SOURCE_KEYS = ("source", "data_source", "task_name", "dataset")
 _IMAGE_KEYS = ("image", "images")
 _VIDEO_KEYS = ("video", "videos")
 _MAX_LABEL_CHARS = 500
+_BY_HASH = re.compile(r"(?:^|/)([0-9a-f]{2})/\1[0-9a-f]{62}\.\w+$")  # ab/abcdef….png, as unpacked images are named
 
 
 def check_object(value: object) -> Mapping[str, Any]:
@@ -25,12 +27,17 @@ def find_label(fields: Mapping[str, Any]) -> str:
 
 
 def find_source(fields: Mapping[str, Any], images: tuple[str, ...] = ()) -> str:
-    """The data set that the row names, else the first folder of its image's path."""
+    """The data set that the row names, else the first folder of its image's path.
+
+    An absolute path says where a machine keeps things, and a name that is a hash says nothing: neither gives a source.
+    """
     for key in _SOURCE_KEYS:
         if isinstance(value := fields.get(key), str) and value:
             return _clean_label(value)
     first = next(iter(images), None) or _first_image(fields)
-    if not first or ":" in first[:16]:  # a URL, a data URI or an embedded image
+    if not first or first.startswith("/") or _BY_HASH.search(first):
+        return ""
+    if ":" in first[:16]:  # a URL, a data URI or an embedded image
         return ""
     folders = [part for part in first.split("/")[:-1] if part not in {"", ".", ".."}]
     return _clean_label(folders[0]) if folders else ""
