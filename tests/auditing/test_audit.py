@@ -52,7 +52,7 @@ def test_the_plain_top_skews_the_sources_and_a_quota_does_not(run):
     assert largest["name"] == "s3"
     assert largest["after"] > 2 * largest["before"]
     assert top["source"]["n_strata_lost"] <= 1
-    assert {one["name"] for one in top["script of the question"]["largest"]} == {"Latin", "Cyrillic", "Han"}
+    assert {one["name"] for one in top["language of the question"]["largest"]} == {"English", "Cyrillic", "Han"}
     assert {one["name"] for one in top["source and answer_type"]["largest"]} == {
         f"s{source} / {kind}" for source in range(4) for kind in ("word", "number")
     }

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delta_attnmask.auditing.correlations import between_share, mean_ranks, spearman
-from delta_attnmask.auditing.mixes import script
 from delta_attnmask.selecting.strata import strata_of_values
 
 VALUES = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
@@ -42,11 +41,3 @@ def test_the_share_between_strata():
     assert between_share(np.array([1.0, 1, 2, 2]), strata) == 1
     assert between_share(np.array([1.0, 2, 1, 2]), strata) == 0
     assert between_share(np.ones(4), strata) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("1 + 1?", "other"), ("¿qué?", "Latin"), ("2 何?", "Han"), ("これは何", "Kana"), ("", "other"), ("ελ", "Greek")],
-)
-def test_the_script_of_a_text(text, expected):
-    assert script(text) == expected
