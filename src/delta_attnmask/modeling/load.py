@@ -64,12 +64,20 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
             model = kind.from_pretrained(name, **options)
         processor = _load_processor(name, revision)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UnsupportedModelError(f"{name}: can't be loaded as an image-text or language model: {error}") from error
+        raise UnsupportedModelError(
+            f"{name}: can't be loaded as an image-text or language model: {_explain(error)}"
+        ) from error
     if placement:
         refuse_offloaded(name, model)
     else:
         model = model.to(chosen)
     return LoadedModel(name, model.eval(), processor)
+
+
+def _explain(error: Exception) -> str:
+    """What is wrong, without transformers' advice to run the code."""
+    needs_code = "trust_remote_code" in str(error)
+    return "it needs code that comes with it, which is never run" if needs_code else str(error)
 
 
 def refuse_offloaded(name: str, model: nn.Module) -> None:
