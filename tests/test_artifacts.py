@@ -293,3 +293,20 @@ def test_units_beyond_five_digits(tmp_path, manifest):
 
 def test_the_manifest_is_plain_json(manifest):
     assert json.loads(manifest.to_json())["settings"]["block"] == -2
+
+
+def test_failed_rows_are_read_before_the_run_is_complete(tmp_path, manifest):
+    with RunFolder.start(tmp_path, manifest) as run:
+        for unit in (2, 1):
+            run.write_unit(unit, make_scores(run.unit_rows(unit)))
+        assert run.read_failed().to_pylist() == [{"row": 14, "reason": "why"}, {"row": 21, "reason": "why"}]
+
+
+def test_only_a_run_without_scores_is_withdrawn(tmp_path, manifest):
+    with RunFolder.start(tmp_path, manifest) as run:
+        run.withdraw()
+    assert not (tmp_path / "manifest.json").exists()
+    with RunFolder.start(tmp_path, replace(manifest, format="messages")) as run:
+        run.write_unit(1, make_scores(run.unit_rows(1)))
+        run.withdraw()
+    assert RunFolder.open(tmp_path).finished_units() == {1}

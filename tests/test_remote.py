@@ -17,6 +17,7 @@ from delta_attnmask.manifest import Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits, read_image_bytes
 from delta_attnmask.remote import RemoteFolder, as_path, as_url
+from delta_attnmask.scores import SampleScore
 from tests.executing.test_shards import do_units
 from tests.executing.test_shards import manifest as manifest  # the fixture
 
@@ -186,3 +187,18 @@ def test_everything_behind_urls(
         assert call("select", run, "--keep", "50%", "--out", out) is None
     assert outs[0].read_bytes() == outs[1].read_bytes()
     assert not os.path.exists("memory:")  # noqa: PTH110 - nothing was taken for a path
+
+
+def test_failed_rows_of_a_run_behind_a_url(store: fsspec.AbstractFileSystem, manifest: Manifest) -> None:
+    with RunFolder.start("memory://runs/a", manifest) as run:
+        do_units(run, 1)
+        bad = [
+            SampleScore(row=row, id="", key="k", source="", status="failed", reason="why") for row in run.unit_rows(1)
+        ]
+        run.write_unit(1, bad)
+        assert run.read_failed().to_pylist() == [{"row": row, "reason": "why"} for row in run.unit_rows(1)]
+        run.withdraw()
+    assert "manifest.json" in files(store, "runs/a")
+    with RunFolder.start("memory://runs/b", manifest) as run:
+        run.withdraw()
+    assert files(store, "runs/b") == []

@@ -239,6 +239,15 @@ class RunFolder:
             self.failed_path.unlink()
         self._hand_on(self.failed_path)
 
+    def withdraw(self) -> None:
+        """Take the manifest away if no unit is in place, so that a corrected start may be another run.
+
+        Of a shard nothing is taken, since the others go by the manifest.
+        """
+        if self.shard.is_whole and not self.finished_units():
+            (self.path / "manifest.json").unlink(missing_ok=True)
+            self._hand_on(self.path / "manifest.json")
+
     def mark_complete(self) -> None:
         """Say that nothing is missing; ArtifactError if a unit is. Only who holds the whole run may say so."""
         self.require_all()
@@ -284,6 +293,20 @@ class RunFolder:
                 f"{self.path}: expected the rows 0 to {self.manifest.n_rows - 1}, each once and in order"
             )
         return table if columns is None else table.select(list(columns))
+
+    def read_failed(self) -> pa.Table:
+        """`row` and `reason` of the failed rows among those that this process's shard has in place, in order."""
+        parts = [part for part in self.parts() if part.is_merged or self.shard.owns(part.first)]
+        with tempfile.TemporaryDirectory() as copy:
+            if self._remote is not None:
+                for part in parts:
+                    self._remote.fetch(f"scores/{part.path.name}", Path(copy))
+            home = self.path if self._remote is None else Path(copy)
+            files = [str(home / "scores" / part.path.name) for part in parts]
+            failed = ds.dataset(files, **reading_options(self.schema, encoded=False)).to_table(
+                columns=["row", "reason"], filter=ds.field("status") == "failed"
+            )
+        return failed.sort_by("row")
 
     def read_side(self, kind: str, columns: Sequence[str] | None = None) -> pa.Table | None:
         """A side table, units in order; None where the run has none. ArtifactError if it can't be read."""

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from delta_attnmask import ArtifactError, MaskSettings, SettingsError, UnsupportedModelError, cli
+from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -273,6 +273,19 @@ def test_a_model_that_refuses_every_row_ends_the_run_and_leaves_no_scores(
     assert statuses(score(embedded_model, dataset)) == ["failed", "ok", "ok"]
 
 
+def test_bad_rows_in_front_end_no_run_where_others_are_good(embedded_model: LoadedModel, folder: Path) -> None:
+    dataset = dataset_of(folder, [5, 6, 7, *GOOD])
+    assert statuses(score(embedded_model, dataset, unit_rows=2)) == ["failed"] * 3 + ["ok"] * len(GOOD)
+
+
+def test_a_run_without_one_good_row_is_refused_and_leaves_no_run(embedded_model: LoadedModel, folder: Path) -> None:
+    dataset = dataset_of(folder, [5, row(image="no.png"), row(image="none.png")])
+    with pytest.raises(DataError, match=r"nor any of 3 from all over the data; .*image 'no.png': No such"):
+        score(embedded_model, dataset, unit_rows=2)
+    assert not (folder / "run" / "manifest.json").exists()
+    assert statuses(score(embedded_model, dataset_of(folder, GOOD))) == ["ok"] * len(GOOD)
+
+
 def test_a_device_that_fails_ends_the_run_and_no_row_is_blamed(
     embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +333,19 @@ def test_progress_and_going_on(embedded_model: LoadedModel, folder: Path) -> Non
     assert seen[3:] == [Progress(7, 7, 3, 1)]
     score(embedded_model, dataset, **watched)  # nothing is left to do
     assert len(seen) == 4
+
+
+def test_the_start_and_each_batch_are_told(embedded_model: LoadedModel, folder: Path) -> None:
+    dataset = dataset_of(folder, [*GOOD, 5, 6])
+    starts: list[Progress] = []
+    batches: list[int] = []
+    watched = {"unit_rows": 3, "on_start": starts.append, "on_rows": batches.append}
+    score(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=1), **watched)
+    assert starts == [Progress(0, 7, 0, 0)]
+    assert batches == [1] * len(GOOD)
+    (folder / "run" / "scores" / "unit-00001.parquet").unlink()
+    score(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=1), **watched)
+    assert starts[1:] == [Progress(4, 7, 0, 0)]
 
 
 def test_another_run_is_refused_and_what_differs_is_named(embedded_model: LoadedModel, folder: Path) -> None:

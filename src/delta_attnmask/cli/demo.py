@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.cli.chosen import choose_settings
-from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
@@ -100,14 +100,17 @@ def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     chosen = choose_settings("auto", {}, loaded, dataset, out, 8192)
     rivals = load_rivals(["el2n", "entropy", "margin", "image_share"])
     plan = ScoringPlan(chosen.mask, (PRESETS["paper"].mask,), rivals, form=chosen.form, calibration=chosen.calibration)
-    with show_progress("scoring") as advance:
+    with show_progress("scoring", dataset.n_rows) as advance:
+        bar = RunBar(advance)
         return score_dataset(
             loaded,
             dataset,
             out,
             plan,
             on_check=lambda line: print(f"model: {line}", file=sys.stderr),
-            on_progress=lambda progress: advance(progress.n_done, progress.n_rows, progress.n_failed_here),
+            on_start=bar.show,
+            on_progress=bar.show,
+            on_rows=bar.show_rows,
         )
 
 

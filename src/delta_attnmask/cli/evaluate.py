@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
@@ -76,15 +76,10 @@ def evaluate(
     from delta_attnmask.evaluating.adapters import load_trained
     from delta_attnmask.evaluating.answering import EvaluationPlan
     from delta_attnmask.evaluating.run import evaluate_dataset
-    from delta_attnmask.scoring.run import Progress
 
     plan = EvaluationPlan(turns, image_swap, max_new_tokens, temperature, seed, batch_tokens)
     loaded = load_trained(model, dtype=dtype, device=device, revision=revision)
-    with show_progress("answering") as advance:
-
-        def on_progress(progress: Progress) -> None:
-            advance(progress.n_done, progress.n_rows, progress.n_failed_here)
-
+    with show_progress("answering", dataset.n_rows) as advance:
         folder = evaluate_dataset(
             loaded,
             dataset,
@@ -93,7 +88,7 @@ def evaluate(
             unit_rows=unit_rows,
             command=tuple(sys.argv),
             on_check=lambda line: print(f"model: {line}", file=sys.stderr),
-            on_progress=on_progress,
+            on_progress=RunBar(advance).show,
         )
     _print_report(json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8")))
     print(f"Wrote {folder.path / 'evaluation.json'}; next: delta-attnmask compare {folder.path} OTHER")

@@ -2,25 +2,59 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from delta_attnmask.scoring.run import Progress as RunProgress
 
 _SECONDS_BETWEEN_LINES = 10.0
 
-Advance = Callable[[int, int, int], None]  # rows done, rows in all, rows failed
+
+class Advance(Protocol):
+    """Shows how far something has come. n_before: rows that were done before this start; its rate leaves them out."""
+
+    def __call__(self, n_done: int, n_rows: int, n_failed: int, n_before: int = 0) -> None: ...
+
+
+class RunBar:
+    """Shows a run's progress: where it begins, after each batch in this process, and after each unit.
+
+    n_before: rows that earlier starts had done.
+    """
+
+    def __init__(self, advance: Advance) -> None:
+        self.n_before = 0
+        self._advance = advance
+        self._n_rows_of_unit = 0
+        self._last: RunProgress | None = None
+
+    def show(self, progress: "RunProgress") -> None:
+        self._last, self._n_rows_of_unit = progress, 0
+        self.n_before = progress.n_done - progress.n_done_here
+        self._advance(progress.n_done, progress.n_rows, progress.n_failed_here, self.n_before)
+
+    def show_rows(self, n_rows: int) -> None:
+        """Count rows of a unit that isn't in place yet."""
+        if (last := self._last) is not None:
+            self._n_rows_of_unit += n_rows
+            n_done = min(last.n_done + self._n_rows_of_unit, last.n_rows)
+            self._advance(n_done, last.n_rows, last.n_failed_here, self.n_before)
 
 
 @contextmanager
-def show_progress(what: str, since: float | None = None) -> Iterator[Advance]:
+def show_progress(what: str, n_rows: int | None = None, since: float | None = None) -> Iterator[Advance]:
     """Give a function that shows how far `what` has come.
 
-    since: the monotonic time at which it began; now if not given.
+    n_rows: how many there are, if that is known already. since: the monotonic time at which it began; now if not given.
     """
-    rate = _Rate(time.monotonic() if since is None else since)
+    pace = _Pace(time.monotonic() if since is None else since)
     if not sys.stderr.isatty():
-        yield _plain_lines(what, rate)
+        yield _plain_lines(what, pace)
         return
     from rich.console import Console
 
@@ -30,45 +64,46 @@ def show_progress(what: str, since: float | None = None) -> Iterator[Advance]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=None, rate="")
+        task = progress.add_task(what, total=n_rows, rate="", left="")
 
-        def advance(n_done: int, n_rows: int, n_failed: int) -> None:
-            text = f"{rate(n_done)}{f', {n_failed} failed' if n_failed else ''}"
-            progress.update(task, completed=n_done, total=n_rows, rate=text)
+        def advance(n_done: int, n_rows: int, n_failed: int, n_before: int = 0) -> None:
+            rate, seconds = pace(n_done, n_rows, n_before)
+            text = ", ".join([*([f"{rate:.1f} rows/s"] if rate else []), *([f"{n_failed} failed"] if n_failed else [])])
+            left = f"{timedelta(seconds=round(seconds))} left" if rate and n_done < n_rows else ""
+            progress.update(task, completed=n_done, total=n_rows, rate=text, left=left)
 
         yield advance
 
 
-def _plain_lines(what: str, rate: "_Rate") -> Advance:
-    last = 0.0
+def _plain_lines(what: str, pace: "_Pace") -> Advance:
+    last: float | None = None
 
-    def advance(n_done: int, n_rows: int, n_failed: int) -> None:
+    def advance(n_done: int, n_rows: int, n_failed: int, n_before: int = 0) -> None:
         nonlocal last
-        if n_done < n_rows and time.monotonic() - last < _SECONDS_BETWEEN_LINES:
-            rate(n_done)
+        rate, seconds = pace(n_done, n_rows, n_before)
+        if last is not None and n_done < n_rows and time.monotonic() - last < _SECONDS_BETWEEN_LINES:
             return
         last = time.monotonic()
-        left = f", {rate.seconds_left(n_done, n_rows):.0f} s left" if n_done < n_rows else ""
-        print(f"{what}: {n_done}/{n_rows} rows, {rate(n_done)}, {n_failed} failed{left}", file=sys.stderr, flush=True)
+        said = [f"{what}: {n_done}/{n_rows} rows", *([f"{rate:.1f} rows/s"] if rate else []), f"{n_failed} failed"]
+        said += [f"{seconds:.0f} s left"] if rate and n_done < n_rows else []
+        print(", ".join(said), file=sys.stderr, flush=True)
 
     return advance
 
 
-class _Rate:
-    """Rows per second since a monotonic time."""
+class _Pace:
+    """Rows per second and seconds left, by the rows of this start; both are 0 before the first of them."""
 
     def __init__(self, since: float) -> None:
         self._since = since
-        self._value = 0.0
 
-    def __call__(self, n_done: int) -> str:
-        self._value = n_done / max(time.monotonic() - self._since, 1e-9)
-        return f"{self._value:.1f} rows/s"
-
-    def seconds_left(self, n_done: int, n_rows: int) -> float:
-        self(n_done)
-        return (n_rows - n_done) / max(self._value, 1e-9)
+    def __call__(self, n_done: int, n_rows: int, n_before: int) -> tuple[float, float]:
+        n_here = n_done - n_before
+        if n_here <= 0:
+            self._since = time.monotonic()
+            return 0.0, 0.0
+        rate = n_here / max(time.monotonic() - self._since, 1e-9)
+        return rate, (n_rows - n_done) / rate

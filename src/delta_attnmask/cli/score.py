@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.chosen import choose_settings
-from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.cli.outcome import tell_outcome
+from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
@@ -149,7 +149,7 @@ def score(
     from delta_attnmask.modeling.load import load_model
     from delta_attnmask.scoring.grids import STANDARD_GRID
     from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.run import Progress, dry_run_line, score_on_cluster, score_task
+    from delta_attnmask.scoring.run import dry_run_line, score_on_cluster, score_task
     from delta_attnmask.scoring.units import ScoringPlan
     from delta_attnmask.scoring.worker import Recipe, Task
 
@@ -175,20 +175,16 @@ def score(
     if dry_run and loaded is not None:
         print(dry_run_line(loaded, dataset, plan))
         return 0
-    with show_progress("scoring") as advance:
-
-        def on_progress(progress: Progress) -> None:
-            advance(progress.n_done, progress.n_rows, progress.n_failed_here)
-
-        told: dict[str, Any] = {"on_check": _tell_check, "on_progress": on_progress}
+    with show_progress("scoring", dataset.n_rows) as advance:
+        bar = RunBar(advance)
+        told: dict[str, Any] = {"on_check": _tell_check, "on_start": bar.show, "on_progress": bar.show}
         task = Task(dataset, str(out), plan, unit_rows, share, tuple(sys.argv))
         if loaded is not None:
-            run = score_task(loaded, task, **told)
+            run = score_task(loaded, task, **told, on_rows=bar.show_rows)
         else:
             recipe = Recipe(task, model, dtype, device, revision, compile)
             run = score_on_cluster(recipe, Cluster(workers, gpus_per_worker, address), **told)
-    _tell_what_is_next(run)
-    return 0
+    return tell_outcome(run, bar.n_before)
 
 
 def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: object) -> None:
@@ -203,14 +199,3 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
 
 def _tell_check(line: str) -> None:
     print(f"model: {line}", file=sys.stderr)
-
-
-def _tell_what_is_next(run: RunFolder) -> None:
-    if run.shard.is_whole:
-        said, following = f"{run.manifest.n_rows} rows scored", f"select {run.location} --keep 20% --out FILE"
-    else:
-        said, following = (
-            f"shard {run.shard.index}/{run.shard.count} is done",
-            f"merge {run.location}, after all shards",
-        )
-    print(f"{run.location}: {said}; next: delta-attnmask {following}")

@@ -237,15 +237,16 @@ def parse_top_share(text: str) -> float:
 def _phases() -> Iterator[Callable[[str, int, int, int], None]]:
     """Show the progress of one phase after the other, each under its name."""
     with ExitStack() as shown:
-        begun: dict[str, Advance] = {}
+        begun: dict[str, tuple[Advance, int]] = {}  # with what was done when it began, such as before a restart
         last = time.monotonic()
 
         def advance(phase: str, n_done: int, n_rows: int, n_failed: int) -> None:
             nonlocal last
             if phase not in begun:
                 shown.close()
-                begun[phase] = shown.enter_context(show_progress(phase, since=last))
-            begun[phase](n_done, n_rows, n_failed)
+                begun[phase] = shown.enter_context(show_progress(phase, n_rows, since=last)), n_done
+            show, n_before = begun[phase]
+            show(n_done, n_rows, n_failed, n_before)
             last = time.monotonic()
 
         yield advance

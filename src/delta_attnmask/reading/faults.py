@@ -57,12 +57,12 @@ def commonest(faults: Mapping[str, Fault]) -> list[Fault]:
 
 
 def describe_faults(faults: Mapping[str, Fault]) -> str:
-    """The commonest kinds with their numbers of rows and the mend of the first, in one line."""
+    """The commonest kinds with their numbers of rows and the first mend that one has, in one line."""
     ordered = commonest(faults)
     n_more = len(ordered) - _N_TOLD
     said = [f"{fault.n_rows} like this: {fault.example}" for fault in ordered[:_N_TOLD]]
     said += [f"and {n_more} more kind{'s' * (n_more > 1)}"] if n_more > 0 else []
-    said += [mend] if ordered and (mend := find_mend(ordered[0].example)) else []
+    said += [mend for fault in ordered[:_N_TOLD] if (mend := find_mend(fault.example))][:1]
     return "; ".join(said)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from delta_attnmask.artifacts import Manifest, RunFolder
-from delta_attnmask.errors import UnitsFailedError
+from delta_attnmask.errors import DataError, UnitsFailedError, UnsupportedModelError
 from delta_attnmask.executing.contract import Failure, Pool
 from delta_attnmask.executing.local import LocalPool
 from delta_attnmask.executing.ray import Cluster, ray_pool
@@ -37,7 +37,7 @@ _GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after a unit: rows in this run folder, of which this process did some.
+    """Where a run stands at its start or after a unit: rows in this run folder, of which this process did some.
 
     Of a shard, only its own rows count.
     """
@@ -50,6 +50,7 @@ class Progress:
 
 OnCheck = Callable[[str], None]
 OnProgress = Callable[[Progress], None]
+OnRows = Callable[[int], None]
 
 
 def score_dataset(
@@ -62,18 +63,21 @@ def score_dataset(
     shard: Shard = WHOLE,
     command: tuple[str, ...] = (),
     on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
+    on_rows: OnRows = lambda n_rows: None,
 ) -> RunFolder:
     """Score every row of `dataset` into the folder `out`, or finish what an earlier call began there.
 
     shard: do only this share of the units, beside other processes that do the others.
-    on_check is given one line that says what was found in the model; on_progress is called after each unit.
+    on_check is given one line that says what was found in the model. on_start is called before the first unit,
+    on_progress after each unit, on_rows after each batch with how many rows of the present unit it had.
     Returns the run, complete unless it is a shard. Raises UnsupportedModelError where the model can't be scored with,
-    ArtifactError where `out` belongs to another run or is in use, DataError where the file is broken,
-    UnitsFailedError where units failed again and again; the others are scored then.
+    ArtifactError where `out` belongs to another run or is in use, DataError where the file is broken or no row of the
+    first unit can be scored, UnitsFailedError where units failed again and again; the others are scored then.
     """
     task = Task(dataset, str(out), plan, unit_rows, shard, command)
-    return score_task(loaded, task, on_check=on_check, on_progress=on_progress)
+    return score_task(loaded, task, on_check=on_check, on_start=on_start, on_progress=on_progress, on_rows=on_rows)
 
 
 def score_task(
@@ -81,11 +85,15 @@ def score_task(
     task: Task,
     *,
     on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
+    on_rows: OnRows = lambda n_rows: None,
 ) -> RunFolder:
     """`score_dataset` for a task that is put together already."""
-    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(UnitWorker(loaded, task), FAULTS)
-    return score_units(pool, task.out, task.shard, on_check=on_check, on_progress=on_progress)
+    worker = UnitWorker(loaded, task)
+    worker.scorer.on_rows = on_rows
+    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS)
+    return score_units(pool, task.out, task.shard, on_check=on_check, on_start=on_start, on_progress=on_progress)
 
 
 def score_on_cluster(
@@ -93,11 +101,12 @@ def score_on_cluster(
     cluster: Cluster,
     *,
     on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> RunFolder:
     """Like `score_task`, by the workers of a Ray cluster, which write into the folder themselves."""
     with ray_pool(recipe, cluster, FAULTS) as pool:
-        return score_units(pool, recipe.task.out, on_check=on_check, on_progress=on_progress)
+        return score_units(pool, recipe.task.out, on_check=on_check, on_start=on_start, on_progress=on_progress)
 
 
 def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> str:
@@ -125,11 +134,13 @@ def score_units(
     shard: Shard = WHOLE,
     *,
     on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> RunFolder:
     """Let the workers of a pool score what is missing in the folder `out`; they write there themselves."""
     with RunFolder.start(out, pool.ask(_manifest_of), shard) as run:
         tally = _Tally.of(run)
+        on_start(tally.progress)
         try:
             for outcome in pool.run(run.units_to_do()):
                 if isinstance(outcome, Failure):
@@ -140,6 +151,9 @@ def score_units(
                     on_check(outcome.check)
                 run.count(outcome.n_rows)
                 on_progress(tally.count(outcome))
+        except (DataError, UnsupportedModelError):
+            run.withdraw()
+            raise
         finally:
             run.keep_pace()
             run.keep_failed([_describe(failure, run) for failure in tally.failures])
@@ -174,6 +188,10 @@ class _Tally:
         self.n_here += report.n_rows
         self.n_failed += report.n_failed
         self.is_checked = self.is_checked or bool(report.check)
+        return self.progress
+
+    @property
+    def progress(self) -> Progress:
         return Progress(self.n_before + self.n_here, self.n_rows, self.n_here, self.n_failed)
 
     def refuse_hopeless(self, run: RunFolder) -> None:

@@ -11,7 +11,7 @@ import torch
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.run import make_scorer
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 
 _WINDOWS = 10  # places in the file that the rows come from

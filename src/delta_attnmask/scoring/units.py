@@ -110,6 +110,7 @@ class UnitScorer:
     """Scores units of records with one model.
 
     load_image: gives the PIL image for a reference as written in the data; raises RowError.
+    on_rows: is called after each batch with how many rows it scored.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class UnitScorer:
         self.plan = plan
         self.batch_tokens = plan.batch_tokens
         self.max_bytes = MAX_BYTES
+        self.on_rows: Callable[[int], None] = lambda n_rows: None
         self._is_checked = False
         self._image_cost = image_cost(examine(loaded.model))
         self._load_image = load_image
@@ -294,6 +296,7 @@ class UnitScorer:
             found.sweep.update(zip(batch.rows, masked, strict=True))
         if result.embeddings is not None:
             found.embeddings.update(zip(batch.rows, result.embeddings.half().cpu().numpy(), strict=True))
+        self.on_rows(len(batch.rows))
 
     def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
         attention = self.plan.attention

@@ -21,6 +21,7 @@ from delta_attnmask.modeling.load import Dtype, LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scores import UnitReport
 from delta_attnmask.scoring.embeddings import embedding_table
+from delta_attnmask.scoring.outlook import refuse_hopeless
 from delta_attnmask.scoring.setup import make_manifest, make_scorer
 from delta_attnmask.scoring.units import PreparedUnit, ScoredUnit, ScoringPlan
 from delta_attnmask.settings import MaskSettings
@@ -30,7 +31,6 @@ FAULTS = Faults(
     ends_run=(SettingsError, DataError, UnsupportedModelError, ArtifactError),
     ends_worker=(DeviceError,),
 )
-_REFUSED = "the model"  # begins the reason of every row that failed in model or processor
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class UnitWorker:
         try:
             check = self.scorer.self_check(prepared) or ""
             scored = self.scorer.compute(prepared)
+            if not self._n_done:
+                refuse_hopeless("the first unit", scored.scores, self.scorer, self._task.dataset)
         except torch.AcceleratorError as error:
             raise DeviceError(
                 f"the device failed in unit {prepared.index}: {error}; start the same command again to go on"
             ) from error
-        if not self._n_done:
-            _require_some_success(scored)
         self._open_folder().write_unit(scored.index, scored.scores, **_side_tables(scored, self.scorer.plan))
         self._n_done += 1
         n_failed = sum(score.status == "failed" for score in scored.scores)
@@ -125,10 +125,3 @@ def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:
 def _side_tables(unit: ScoredUnit, plan: ScoringPlan) -> dict[str, pa.Table]:
     tables = {"sweep": sweep_table(unit, plan.sweep)} if plan.sweep else {}
     return tables | ({"embeddings": embedding_table(unit.embeddings)} if plan.embed else {})
-
-
-def _require_some_success(unit: ScoredUnit) -> None:
-    """If the model refuses every row of the first unit, the fault is the model's, and the run ends."""
-    refused = [score.reason for score in unit.scores if score.reason.startswith(_REFUSED)]
-    if refused and not any(score.status == "ok" for score in unit.scores):
-        raise UnsupportedModelError(f"no row of the first unit could be scored; {len(refused)} like this: {refused[0]}")

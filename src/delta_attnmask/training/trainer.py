@@ -111,5 +111,10 @@ class StepReporter(TrainerCallback):
     def __init__(self, on_step: OnStep, n_rows: int) -> None:
         self._on_step, self._n_rows = on_step, n_rows
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.on_step_end(args, state, control)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._on_step(self._n_rows * state.global_step // max(1, state.max_steps), self._n_rows)

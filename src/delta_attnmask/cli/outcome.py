@@ -1,0 +1,47 @@
+"""What came of the rows, told at the end: how many failed, why, and what mends it."""
+
+import sys
+from collections.abc import Mapping
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.cli.tables import print_table
+from delta_attnmask.reading.faults import Fault, commonest, count_faults, find_mend
+
+_N_KINDS = 20
+
+
+def print_faults(faults: Mapping[str, Fault]) -> None:
+    """The commonest kinds of failed rows as a table, and what mends them; nothing where no row failed."""
+    if not faults:
+        return
+    ordered = commonest(faults)
+    shown = [(fault.n_rows, ", ".join(map(str, fault.rows)), fault.example) for fault in ordered[:_N_KINDS]]
+    print_table("Failed rows, by kind", ["rows", "first", "reason of the first"], shown)
+    if len(ordered) > _N_KINDS:
+        print(f"  and {len(ordered) - _N_KINDS:,} more kinds")
+    for mend in dict.fromkeys(find_mend(fault.example) for fault in ordered):
+        if mend:
+            print(f"Mend: {mend}")
+
+
+def tell_outcome(run: RunFolder, n_before: int) -> int:
+    """Print what a run holds, of a shard its own part, and what comes next; the exit code.
+
+    n_before: rows that earlier starts had done.
+    """
+    n_rows = sum(len(run.unit_rows(unit)) for unit in range(run.n_units) if run.shard.owns(unit))
+    failed = run.read_failed()
+    n_failed = len(failed)
+    whose = "" if run.shard.is_whole else f"shard {run.shard.index}/{run.shard.count} is done, "
+    print(f"{run.location}: {whose}{n_rows - n_failed:,} scored, {n_failed:,} failed")
+    print_faults(count_faults(zip(failed["row"].to_pylist(), failed["reason"].to_pylist(), strict=True)))
+    if n_failed and n_before:
+        print(f"{n_before:,} rows were done by an earlier start; those that failed stay so: try them in another --out")
+    if n_rows == n_failed:
+        print(f"delta-attnmask: {run.location}: no row could be scored", file=sys.stderr)
+        return 2
+    following = f"select {run.location} --keep 20% --out FILE"
+    if not run.shard.is_whole:
+        following = f"merge {run.location}, after all shards"
+    print(f"Next: delta-attnmask {following}")
+    return 0

@@ -1,0 +1,39 @@
+"""Whether a run can come to anything: asked where the first rows that were tried all failed."""
+
+from collections.abc import Sequence
+
+from delta_attnmask.errors import DataError, UnsupportedModelError
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.faults import commonest, count_faults, describe_faults
+from delta_attnmask.records import Record
+from delta_attnmask.scores import SampleScore
+from delta_attnmask.scoring.trial import spaced_records
+from delta_attnmask.scoring.units import UnitScorer
+
+_REFUSED = "the model"  # begins the reason of every row that failed in model or processor
+_N_OTHERS = 256
+_AT_ONCE = 16
+
+
+def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer, dataset: Dataset) -> None:
+    """Raise where none of these rows has a score and none from all over the data can get one; name the reasons.
+
+    what: which rows they are, in words. Raises UnsupportedModelError where the model refuses most of them, and tries no
+    others then; else DataError.
+    """
+    if any(score.status == "ok" for score in scores):
+        return
+    faults = count_faults((score.row, score.reason) for score in scores)
+    if commonest(faults)[0].example.startswith(_REFUSED):
+        raise UnsupportedModelError(f"no row of {what} could be scored; {describe_faults(faults)}")
+    others = [] if len(scores) >= dataset.n_rows else spaced_records(dataset, _N_OTHERS, _N_OTHERS)
+    if _has_usable(others, scorer):
+        return
+    nor = f", nor any of {len(others)} from all over the data" if others else ""
+    raise DataError(f"no row of {what} could be scored{nor}; {describe_faults(faults)}")
+
+
+def _has_usable(records: Sequence[Record], scorer: UnitScorer) -> bool:
+    """Whether any of the rows gets a score; tried bit by bit."""
+    some = (records[start : start + _AT_ONCE] for start in range(0, len(records), _AT_ONCE))
+    return any(score.status == "ok" for part in some for score in scorer.compute(scorer.prepare(0, part)).scores)

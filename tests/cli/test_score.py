@@ -1,0 +1,82 @@
+"""`score` as it is called: what it says where rows fail, and where nothing can come of a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from delta_attnmask import cli
+from delta_attnmask.artifacts import RunFolder
+from tests.reading.builders import make_row, write_images, write_list
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seventeen rows, three of them without an image."""
+    rows = [make_row(n, f"a/{n}.png") if n % 5 else make_row(n) for n in range(1, 18)]
+    write_list(tmp_path / "data.json", rows)
+    write_images(tmp_path / "images", [f"a/{n}.png" for n in range(1, 18)])
+    return tmp_path
+
+
+def score(embedded: Path, folder: Path, *options: object) -> int:
+    files = ["--model", embedded / "model", "--data", folder / "data.json", "--out", folder / "run"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["score", *map(str, [*files, "--settings", "paper", "--device", "cpu", *options])])
+    return int(caught.value.code or 0)
+
+
+def only_with_images(folder: Path) -> None:
+    rows = json.loads((folder / "data.json").read_text())
+    write_list(folder / "data.json", [row for row in rows if row.get("image")])
+
+
+def test_rows_that_fail_are_counted_with_their_reasons_and_the_mend(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(embedded, folder) == 0
+    printed = capsys.readouterr().out
+    assert "3 scored, 14 failed" in printed
+    assert (
+        "rows: 14 | first: 0, 1, 2, 3, 5 | reason of the first: image 'a/1.png': no image folder was given" in printed
+    )
+    assert "Mend: give the folder of the images with --images" in printed
+    assert "Next: delta-attnmask select" in printed
+    assert "earlier start" not in printed
+    assert score(embedded, folder, "--images", folder / "images") == 0
+    assert "17 rows were done by an earlier start; those that failed stay so" in capsys.readouterr().out
+
+
+def test_a_run_without_one_good_row_is_refused_and_a_corrected_one_may_be_another(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only_with_images(folder)
+    assert score(embedded, folder) == 2
+    captured = capsys.readouterr()
+    (message,) = [line for line in captured.err.splitlines() if line.startswith("delta-attnmask: ")]
+    assert (
+        "no row of the first unit could be scored; 14 like this: image 'a/1.png': no image folder was given" in message
+    )
+    assert message.endswith("give the folder of the images with --images")
+    assert "Next" not in captured.out
+    assert not (folder / "run" / "manifest.json").exists()
+    assert score(embedded, folder, "--images", folder / "images", "--fraction", "0.3", "--limit", "9") == 0
+    assert "9 scored, 0 failed" in capsys.readouterr().out
+    assert set(RunFolder.open(folder / "run").read_scores()["status"].to_pylist()) == {"ok"}
+
+
+def test_a_first_unit_of_bad_rows_alone_ends_no_run(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((folder / "data.json").read_text())
+    write_list(folder / "data.json", [5, 6, 7, 8, *rows])
+    assert score(embedded, folder, "--images", folder / "images", "--unit-rows", "2") == 0
+    assert "17 scored, 4 failed" in capsys.readouterr().out
+
+
+def test_a_shard_counts_its_own_rows(embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = ["--unit-rows", "5", "--shard"]
+    assert score(embedded, folder, *shards, "1/2") == 0
+    assert "shard 1/2 is done, 1 scored, 6 failed" in capsys.readouterr().out
+    assert score(embedded, folder, *shards, "0/2") == 0
+    assert "shard 0/2 is done, 2 scored, 8 failed" in capsys.readouterr().out
