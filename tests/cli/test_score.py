@@ -21,8 +21,9 @@ def folder(tmp_path: Path) -> Path:
 
 def score(embedded: Path, folder: Path, *options: object) -> int:
     files = ["--model", embedded / "model", "--data", folder / "data.json", "--out", folder / "run"]
+    settings = [] if "--settings" in options else ["--settings", "paper"]
     with pytest.raises(SystemExit) as caught:
-        cli.main(["score", *map(str, [*files, "--settings", "paper", "--device", "cpu", *options])])
+        cli.main(["score", *map(str, [*files, *settings, "--device", "cpu", *options])])
     return int(caught.value.code or 0)
 
 
@@ -80,3 +81,25 @@ def test_a_shard_counts_its_own_rows(embedded: Path, folder: Path, capsys: pytes
     assert "shard 1/2 is done, 1 scored, 6 failed" in capsys.readouterr().out
     assert score(embedded, folder, *shards, "0/2") == 0
     assert "shard 0/2 is done, 2 scored, 8 failed" in capsys.readouterr().out
+
+
+def test_a_dry_run_names_the_settings_that_stand_in_for_a_calibration(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = ["--images", folder / "images", "--dry-run", "--settings"]
+    assert score(embedded, folder, *images, "auto") == 0
+    printed = capsys.readouterr().out
+    assert "a run would calibrate on the data first; tried instead: preset paper, queries all, tokens all, " in printed
+    assert "8 of the first 8 can be scored" in printed
+    assert score(embedded, folder, *images, "auto", "--fraction", "0.4") == 0
+    assert "settings: queries all, tokens all, fraction 0.4, block -2" in capsys.readouterr().out
+    assert not (folder / "run").exists()
+
+
+def test_a_dry_run_without_one_good_row_is_exit_code_2(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only_with_images(folder)
+    assert score(embedded, folder, "--dry-run") == 2
+    assert "no row of the first 8 could be scored" in (error := capsys.readouterr().err)
+    assert error.endswith("give the folder of the images with --images\n")

@@ -379,9 +379,16 @@ def test_a_dry_run_checks_and_writes_nothing(embedded_model: LoadedModel, folder
     before = sorted(folder.rglob("*"))
     line = dry_run_line(embedded_model, dataset_of(folder, [*GOOD, 5]), PLAN)
     assert "6 rows" in line
-    assert "5 of the first 6 can be scored on cpu" in line
+    assert "5 of the first 6 can be scored on cpu in torch.float32 (1 like this: expected an object" in line
     assert "decoder model.language_model" in line
     assert sorted(folder.rglob("*")) == sorted([*before, folder / "data.json"])
+
+
+def test_a_dry_run_without_one_good_row_is_refused(embedded_model: LoadedModel, folder: Path) -> None:
+    with pytest.raises(DataError, match="no row of the first 2 could be scored; 2 like this: empty conversation"):
+        dry_run_line(embedded_model, dataset_of(folder, [row(conversations=[])] * 2), PLAN)
+    line = dry_run_line(embedded_model, dataset_of(folder, [*[row(conversations=[])] * 8, *GOOD]), PLAN)
+    assert "0 of the first 8 can be scored" in line
 
 
 def test_units_need_at_least_one_row(embedded_model: LoadedModel, folder: Path) -> None:

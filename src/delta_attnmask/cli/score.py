@@ -15,7 +15,7 @@ from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.remote import beside
-from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
+from delta_attnmask.settings import Exclude, MaskSettings, Order, Preset, Queries, Replacement, Tokens
 
 
 def score(
@@ -126,7 +126,8 @@ def score(
     unit_rows
         Rows of a work unit, which is what a killed run loses at most.
     dry_run
-        Say what would be done, check one batch, and write nothing.
+        Say what would be done, try the first eight rows, and write nothing. Nothing is calibrated: where a run would,
+        the preset paper is tried. Exit code 2 where no row can be scored.
     """
     single = {
         "queries": queries,
@@ -173,6 +174,7 @@ def score(
         calibration=chosen.calibration,
     )
     if dry_run and loaded is not None:
+        print(_describe_settings(chosen, is_stand_in=settings == "auto" and not overrides))
         print(dry_run_line(loaded, dataset, plan))
         return 0
     with show_progress("scoring", dataset.n_rows) as advance:
@@ -195,6 +197,13 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
         raise SettingsError("--shard: each shard is a process of its own; --engine ray shares the units out by itself")
     if engine == "ray" and dry_run:
         raise SettingsError("--dry-run tries one model in this process; leave out --engine ray")
+
+
+def _describe_settings(chosen: Preset, is_stand_in: bool) -> str:
+    """What a dry run tries; is_stand_in: a run would calibrate first and take what comes of that."""
+    values = ", ".join(f"{name} {value}" for name, value in chosen.mask.to_dict().items())
+    instead = "a run would calibrate on the data first; tried instead: preset paper, " if is_stand_in else ""
+    return f"settings: {instead}{values}, ranked by {chosen.form}"
 
 
 def _tell_check(line: str) -> None:

@@ -13,7 +13,9 @@ from delta_attnmask.executing.ray import Cluster, ray_pool
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.faults import count_faults, describe_faults
 from delta_attnmask.scores import UnitReport
+from delta_attnmask.scoring.outlook import refuse_hopeless
 from delta_attnmask.scoring.setup import make_encoder, make_manifest, make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitWorker, sweep_table
@@ -32,6 +34,7 @@ __all__ = [
     "sweep_table",
 ]
 
+_N_DRY = 8  # rows that a dry run tries
 _GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs
 
 
@@ -110,14 +113,21 @@ def score_on_cluster(
 
 
 def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> str:
-    """Check model, settings and the first rows, write nothing, and say what a run would do."""
+    """Check model, settings and the first rows, write nothing, and say what a run would do.
+
+    Raises DataError or UnsupportedModelError, with the reasons, where no row can be scored.
+    """
     scorer = make_scorer(loaded, dataset, plan)
-    unit = scorer.prepare(0, dataset.records(0, 8))
+    unit = scorer.prepare(0, dataset.records(0, _N_DRY))
     check = scorer.self_check(unit)
-    ok = sum(score.status == "ok" for score in scorer.compute(unit).scores)
+    scores = scorer.compute(unit).scores
+    refuse_hopeless(f"the first {len(scores)}", scores, scorer, dataset)
+    faults = count_faults((score.row, score.reason) for score in scores if score.status == "failed")
+    n_ok = sum(score.status == "ok" for score in scores)
     return (
-        f"{dataset.n_rows} rows of {dataset.path} ({dataset.format_name}); {ok} of the first {len(unit.records)} can "
-        f"be scored on {loaded.device} in {loaded.dtype}; model: {check or 'not checked, no row could be encoded'}"
+        f"{dataset.n_rows} rows of {dataset.path} ({dataset.format_name}); {n_ok} of the first {len(scores)} can "
+        f"be scored on {loaded.device} in {loaded.dtype}{f' ({describe_faults(faults)})' if faults else ''}; "
+        f"model: {check or 'not checked, none of these rows could be encoded'}"
     )
 
 
