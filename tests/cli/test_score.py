@@ -22,8 +22,9 @@ def folder(tmp_path: Path) -> Path:
 def score(embedded: Path, folder: Path, *options: object) -> int:
     files = ["--model", embedded / "model", "--data", folder / "data.json", "--out", folder / "run"]
     settings = [] if "--settings" in options else ["--settings", "paper"]
+    device = [] if "--device" in options else ["--device", "cpu"]
     with pytest.raises(SystemExit) as caught:
-        cli.main(["score", *map(str, [*files, *settings, "--device", "cpu", *options])])
+        cli.main(["score", *map(str, [*files, *settings, *device, *options])])
     return int(caught.value.code or 0)
 
 
@@ -103,3 +104,14 @@ def test_a_dry_run_without_one_good_row_is_exit_code_2(
     assert score(embedded, folder, "--dry-run") == 2
     assert "no row of the first 8 could be scored" in (error := capsys.readouterr().err)
     assert error.endswith("give the folder of the images with --images\n")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_one_message(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    assert score(embedded, folder, "--device", device) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("data: ")]
+    assert message.startswith(f"delta-attnmask: device={device!r}: ")
+    assert "possible here: auto, cpu" in message
+    assert not (folder / "run").exists()

@@ -101,3 +101,43 @@ def test_the_pickle_would_have_left_its_mark(marker, tmp_path):
     torch.save(Touch(marker), tmp_path / "x.bin")
     torch.load(tmp_path / "x.bin", weights_only=False)
     assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+    ],
+)
+def test_out_of_memory_is_one_clear_line(folder, monkeypatch, error):
+    def run_out(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.nn.Module, "to", run_out)
+    with pytest.raises(
+        UnsupportedModelError, match=r"out of memory while it was loaded .*use .*--dtype bfloat16"
+    ) as got:
+        load(folder)
+    assert "\n" not in str(got.value)
+    assert str(folder) in str(got.value)
+
+
+def test_weights_that_are_cut_off_are_one_clear_line(folder):
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UnsupportedModelError, match="can't be loaded as") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_are_one_clear_line(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    settings["text_config"]["intermediate_size"] *= 2
+    change(folder / "config.json", **settings)
+    with pytest.raises(UnsupportedModelError, match="can't be loaded as") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)

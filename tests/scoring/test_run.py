@@ -463,7 +463,9 @@ def test_a_name_that_only_the_hub_would_know(
 ) -> None:
     dataset_of(folder, GOOD)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it tries for half a minute
-    assert "nobody/no-such-model: can't be loaded" in call(capsys, "nobody/no-such-model", folder)
+    message = call(capsys, "nobody/no-such-model", folder)
+    assert "nobody/no-such-model: can't be loaded" in message
+    assert r"\n" not in message
 
 
 def test_a_finished_run_can_be_opened(embedded_model: LoadedModel, folder: Path) -> None:

@@ -263,7 +263,8 @@ def _run(
     merge: bool,
     workers: int | None,
 ) -> int:
-    from delta_attnmask.modeling.load import choose_device, load_model
+    from delta_attnmask.modeling.devices import choose_device
+    from delta_attnmask.modeling.load import load_model
     from delta_attnmask.training.run import train_dataset, training_dtype
 
     precision: Any = str(training_dtype(plan, choose_device(device))).removeprefix("torch.")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from delta_attnmask.errors import SettingsError, UnsupportedModelError
-
-_PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
+from delta_attnmask.errors import UnsupportedModelError
+from delta_attnmask.modeling.devices import PLACEMENTS, choose_device
 
 _SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
 
@@ -46,7 +46,8 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     dtype: "auto" is bfloat16 on a GPU and float32 on a CPU. device: "auto" takes the GPU if there is one;
     "balanced" and the other names of accelerate's device_map spread the model over several.
 
-    Raises UnsupportedModelError where it is missing or no image-text or causal language model.
+    Raises UnsupportedModelError where it is missing, no image-text or causal language model, or too large for the
+    device; SettingsError where there is no such device.
     """
     if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise UnsupportedModelError(
@@ -54,7 +55,7 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
         )
     chosen = choose_device(device)
     wanted = choose_dtype(dtype, chosen)
-    placement = {"device_map": device} if device in _PLACEMENTS else {}
+    placement = {"device_map": device} if device in PLACEMENTS else {}
     try:
         base = _base_of_adapter(name)
         config = AutoConfig.from_pretrained(base or name, revision=None if base else revision, **_SAFE)
@@ -63,21 +64,27 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
             options = _SAFE | placement | {"dtype": wanted, "revision": revision, "use_safetensors": True}
             model = kind.from_pretrained(name, **options)
         processor = _load_processor(name, revision)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UnsupportedModelError(
-            f"{name}: can't be loaded as an image-text or language model: {_explain(error)}"
-        ) from error
-    if placement:
-        refuse_offloaded(name, model)
-    else:
-        model = model.to(chosen)
+        if placement:
+            refuse_offloaded(name, model)
+        else:
+            model = model.to(chosen)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError) as error:
+        raise UnsupportedModelError(f"{name}: {_explain(error, device, wanted)}") from error
     return LoadedModel(name, model.eval(), processor)
 
 
-def _explain(error: Exception) -> str:
-    """What is wrong, without transformers' advice to run the code."""
-    needs_code = "trust_remote_code" in str(error)
-    return "it needs code that comes with it, which is never run" if needs_code else str(error)
+def _explain(error: Exception, device: str, dtype: torch.dtype) -> str:
+    """What is wrong, in one line and without transformers' advice to run the code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
+        smaller = ", --dtype bfloat16" if dtype == torch.float32 else ""
+        return (
+            f"out of memory while it was loaded (--device {device}, {dtype}); use a smaller model{smaller}, or more "
+            "memory: another --device, or --device balanced over several GPUs"
+        )
+    if "trust_remote_code" in text:
+        text = "it needs code that comes with it, which is never run"
+    return f"can't be loaded as an image-text or language model: {text}"
 
 
 def refuse_offloaded(name: str, model: nn.Module) -> None:
@@ -104,17 +111,6 @@ def bars_on_terminals_only() -> Iterator[None]:
         yield
     finally:
         hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def choose_device(device: str) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.device("cuda" if device in _PLACEMENTS else device)
-        except RuntimeError as error:
-            raise SettingsError(f"device={device!r}: {error}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

@@ -1,0 +1,47 @@
+"""Which device a model goes to, and what is said where it can't."""
+
+import torch
+
+from delta_attnmask.errors import SettingsError
+
+PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" takes the GPU if there is one, and placements over all GPUs begin at the first.
+
+    Raises SettingsError where the name is unknown or this machine has no such device.
+    """
+    if device == "auto":
+        return torch.device(_gpu_type() or "cpu")
+    try:
+        chosen = torch.device("cuda" if device in PLACEMENTS else device)
+    except RuntimeError as error:
+        raise SettingsError(f"device={device!r}: no such device; possible here: {_possible()}") from error
+    present = torch.accelerator.current_accelerator(check_available=True)
+    n_present = 0 if present is None or present.type != chosen.type else torch.accelerator.device_count()
+    if chosen.type != "cpu" and (chosen.index or 0) >= n_present:
+        raise SettingsError(f"device={device!r}: {_why_absent(chosen, n_present)}; possible here: {_possible()}")
+    return chosen
+
+
+def _gpu_type() -> str | None:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else None
+
+
+def _why_absent(device: torch.device, n_present: int) -> str:
+    if n_present:
+        return f"there are {n_present}, counted from 0"
+    if device.type == "cuda" and not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return f"torch {torch.__version__} is built without CUDA"
+    return f"torch {torch.__version__} finds none on this machine"
+
+
+def _possible() -> str:
+    present = torch.accelerator.current_accelerator(check_available=True)
+    if present is None:
+        return "auto, cpu"
+    numbered = [f"{present.type}:{index}" for index in range(torch.accelerator.device_count())]
+    return ", ".join(["auto", "cpu", present.type, *numbered, *(["balanced"] if present.type == "cuda" else [])])
