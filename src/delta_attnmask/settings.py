@@ -86,3 +86,11 @@ PRESETS: dict[str, Preset] = {
     # What held up best before any calibration (docs/evidence.md): for data too small to calibrate on.
     "relative": Preset(MaskSettings(queries="answer", block=-4), "relative_delta"),
 }
+
+
+def require_positive(**numbers: int | None) -> None:
+    """Raise SettingsError that lists all numbers below 1 together; one that isn't given is None."""
+    given = {name: value for name, value in numbers.items() if value is not None}
+    faults = [f"{name}={value}: expected at least 1" for name, value in given.items() if value < 1]
+    if faults:
+        raise SettingsError("; ".join(faults))

@@ -115,3 +115,30 @@ def test_a_device_that_is_not_there_is_one_message(
     assert message.startswith(f"delta-attnmask: device={device!r}: ")
     assert "possible here: auto, cpu" in message
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--batch-tokens", "--limit", "--unit-rows", "--workers"])
+@pytest.mark.parametrize("value", ["0", "-5"])
+def test_numbers_below_one_are_refused_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert score(folder / "no model is looked for", folder, option, value) == 2
+    name = option.removeprefix("--").replace("-", "_")
+    assert capsys.readouterr().err == f"delta-attnmask: {name}={value}: expected at least 1\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["estimate", "--rows", "0", "--batch-tokens", "-1"], "rows=0: expected at least 1; batch_tokens=-1: expected"),
+        (["calibrate", "--out", "x", "--rows", "-1"], "rows=-1: expected at least 1"),
+        (["train", "--out", "x", "--workers", "-1"], "workers=-1: expected 0 or more"),
+    ],
+)
+def test_other_commands_refuse_them_too(
+    folder: Path, capsys: pytest.CaptureFixture[str], command: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--model", "no/model", "--data", str(folder / "data.json")])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

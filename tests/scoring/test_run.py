@@ -391,6 +391,11 @@ def test_a_dry_run_without_one_good_row_is_refused(embedded_model: LoadedModel, 
     assert "0 of the first 8 can be scored" in line
 
 
+def test_batches_need_at_least_one_token() -> None:
+    with pytest.raises(SettingsError, match="batch_tokens=-1: expected at least 1"):
+        ScoringPlan(MaskSettings(), batch_tokens=-1)
+
+
 def test_units_need_at_least_one_row(embedded_model: LoadedModel, folder: Path) -> None:
     with pytest.raises(SettingsError, match="unit_rows=0: expected at least 1"):
         score(embedded_model, dataset_of(folder, GOOD), unit_rows=0)

@@ -9,6 +9,7 @@ from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.settings import require_positive
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
@@ -69,6 +70,7 @@ def calibrate(
     from delta_attnmask.calibrating.run import write_calibration
     from delta_attnmask.modeling.load import load_model
 
+    require_positive(rows=rows, batch_tokens=batch_tokens)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)

@@ -13,7 +13,7 @@ from delta_attnmask.cli.tables import print_table
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.settings import PRESETS
+from delta_attnmask.settings import PRESETS, require_positive
 
 if TYPE_CHECKING:
     from delta_attnmask.modeling.load import LoadedModel
@@ -85,6 +85,7 @@ def estimate(
     from delta_attnmask.scoring.units import ScoringPlan
 
     require_rate(train_rate)
+    require_positive(rows=rows, batch_tokens=batch_tokens, limit=limit)
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)

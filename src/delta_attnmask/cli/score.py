@@ -15,7 +15,7 @@ from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.remote import beside
-from delta_attnmask.settings import Exclude, MaskSettings, Order, Preset, Queries, Replacement, Tokens
+from delta_attnmask.settings import Exclude, MaskSettings, Order, Preset, Queries, Replacement, Tokens, require_positive
 
 
 def score(
@@ -140,6 +140,7 @@ def score(
     }
     overrides: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
     MaskSettings(**overrides)  # faults are told before anything large is imported or loaded
+    require_positive(batch_tokens=batch_tokens, limit=limit, unit_rows=unit_rows, workers=workers)
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, workers=workers, gpus_per_worker=gpus_per_worker, address=address)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)

@@ -174,6 +174,8 @@ def train(
     }
     if merge and not lora:
         raise SettingsError("merge: there is nothing to merge without --lora")
+    if workers is not None and workers < 0:
+        raise SettingsError(f"workers={workers}: expected 0 or more")
     mask = choose_mask(settings, from_scores, {name: value for name, value in single.items() if value is not None})
     plan = TrainingPlan(
         augment=augment,

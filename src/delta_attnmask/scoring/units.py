@@ -28,7 +28,7 @@ from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
 from delta_attnmask.scoring.results import row_score
 from delta_attnmask.scoring.rivals import Rival, VariantRival
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import MaskSettings, require_positive
 
 ImageLoader = Callable[[str], Any]
 
@@ -71,6 +71,9 @@ class ScoringPlan:
     embed: bool = False
     attention: AttentionBackend = "auto"
     calibration: str = ""
+
+    def __post_init__(self) -> None:
+        require_positive(batch_tokens=self.batch_tokens)
 
     @property
     def variants(self) -> dict[str, VariantRival]:

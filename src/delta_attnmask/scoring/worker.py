@@ -24,7 +24,7 @@ from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.scoring.outlook import refuse_hopeless
 from delta_attnmask.scoring.setup import make_manifest, make_scorer
 from delta_attnmask.scoring.units import PreparedUnit, ScoredUnit, ScoringPlan
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import MaskSettings, require_positive
 
 UNIT_ROWS = 256
 FAULTS = Faults(
@@ -45,8 +45,7 @@ class Task:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.unit_rows < 1:
-            raise SettingsError(f"unit_rows={self.unit_rows}: expected at least 1")
+        require_positive(unit_rows=self.unit_rows)
 
 
 class UnitWorker:
