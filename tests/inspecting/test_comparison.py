@@ -102,7 +102,7 @@ def test_models_that_can_not_be_compared_are_refused() -> None:
 def test_words_don_t_hide_what_chance_does() -> None:
     found = compare(model("a"), model("b", seed=5), "delta")
     assert "of the 15 figures by block, about 1 look" in caution(found)
-    assert "drawn at random it would be 20%" in describe_picks(found.picks)[0]
+    assert "drawn at random it would be 20\N{NO-BREAK SPACE}%" in describe_picks(found.picks)[0]
 
 
 def test_rows_are_spread_evenly() -> None:

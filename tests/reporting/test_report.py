@@ -56,7 +56,7 @@ def test_it_answers_the_question_first(html):
     assert "Which 20 % of data.json is worth training on?" in html
     assert "The model tiny/model read 59 conversations. Of these 12 rows would be kept" in html
     tiles = re.findall(r"<dt>(\w[\w ]*)</dt><dd><strong>([^<]*)</strong>", html)
-    assert tiles == [("Scored", "59"), ("Would be kept", "12"), ("Sees", "1 of 2"), ("Saves", "80 %")]
+    assert tiles == [("Scored", "59"), ("Would be kept", "12"), ("Sees", "1 of 2"), ("Saves", "80\N{NO-BREAK SPACE}%")]
     assert "hardly sees, or not at all: “wrong image”" in html
     assert "<code>select --by low_loss</code> is the simpler choice" in html
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from delta_attnmask.evaluating.intervals import Estimate
 from delta_attnmask.inspecting.comparison import Change, Comparison, MeasureChange, PickOverlap
-from delta_attnmask.reporting.words import name_form
+from delta_attnmask.reporting.words import name_form, write_percent
 
 _NO_CHANGE = "no change to be told"
 
@@ -120,20 +120,20 @@ def describe_picks(picks: PickOverlap) -> list[str]:
 
 
 def _describe_tokens(picks: PickOverlap) -> str:
+    low, high = write_percent(picks.tokens.low), write_percent(picks.tokens.high)
     return (
-        f"Tokens: {picks.tokens.value:.0%} of the tokens that the mask hides are the same in both models "
-        f"(95 % interval {picks.tokens.low:.0%} to {picks.tokens.high:.0%}); drawn at random it would be "
-        f"{picks.tokens_by_chance:.0%}."
+        f"Tokens: {write_percent(picks.tokens.value)} of the tokens that the mask hides are the same in both models "
+        f"(95 % interval {low} to {high}); drawn at random it would be {write_percent(picks.tokens_by_chance)}."
     )
 
 
 def _describe_rows(picks: PickOverlap) -> str:
-    by_chance = picks.rows_kept / max(1, picks.n_rows)
+    by_chance = write_percent(picks.rows_kept / max(1, picks.n_rows))
     correlation = picks.score_rank_correlation
     ranks = "" if correlation is None else f" Over all rows the ranks of the two scores correlate at {correlation:.2f}."
     return (
         f"Rows: the best fifth by {name_form(picks.form)} has {picks.rows_kept} rows, and {picks.rows_shared} of them "
-        f"are the same ({picks.rows_shared / picks.rows_kept:.0%}; at random {by_chance:.0%}).{ranks}"
+        f"are the same ({write_percent(picks.rows_shared / picks.rows_kept)}; at random {by_chance}).{ranks}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from delta_attnmask.inspecting.inspection import Box, Cell, ImageToken, Picture
 from delta_attnmask.reporting.page import embed_image
+from delta_attnmask.reporting.words import write_percent
 
 _WIDTH = 1000  # of a picture, in the units of its overlay
 _EDGES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)  # times the average image token: the same colours on every page
@@ -50,7 +51,7 @@ class Heat:
         n_masked = sum(cell.is_masked for cell in cells)
         return {
             "title": title,
-            "caption": f"{share:.0%} of all attention; {n_masked} of {len(cells)} tokens masked",
+            "caption": f"{write_percent(share)} of all attention; {n_masked} of {len(cells)} tokens masked",
             "cells": [self._show_cell(cell, _height(picture)) for cell in cells],
             "outline": _outline([_scaled(cell.box, _height(picture)) for cell in cells if cell.is_masked]),
         }

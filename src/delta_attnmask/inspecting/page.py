@@ -11,6 +11,7 @@ from delta_attnmask.inspecting.overlays import Heat, show_picture, title_views
 from delta_attnmask.inspecting.words import describe_settings
 from delta_attnmask.reporting.inspection import Inspection
 from delta_attnmask.reporting.page import make_environment, render_page
+from delta_attnmask.reporting.words import write_percent
 
 STYLE = "inspection.css"
 _DELTA_EDGES = (0.05, 0.5, 2.0, 5.0)  # nats
@@ -66,7 +67,7 @@ def _view(inspection: RowInspection) -> dict[str, Any]:
         "masked_loss": _nats(inspection.masked_loss),
         "delta": _signed(inspection.delta),
         "masked_count": f"{inspection.n_masked} of {inspection.n_tokens}{of_image}",
-        "image_share": f"{inspection.image_share:.0%}" if n_image else "",
+        "image_share": write_percent(inspection.image_share) if n_image else "",
         "layout_fault": inspection.layout_fault,
         "unplaced": _describe_unplaced(inspection),
         "pictures": pictures,
@@ -149,7 +150,7 @@ def _most_attended(inspection: RowInspection) -> list[dict[str, Any]]:
     ranked = sorted([*words, *images], key=lambda token: -token[1])[:_MOST_ATTENDED]
     total = inspection.saliency_total or 1.0
     return [
-        {"name": name, "share": f"{saliency / total:.1%}", "is_masked": is_masked}
+        {"name": name, "share": f"{100 * saliency / total:.1f} %", "is_masked": is_masked}
         for name, saliency, is_masked in ranked
     ]
 

@@ -1,5 +1,6 @@
 """Settings in a sentence. No torch here."""
 
+from delta_attnmask.reporting.words import write_percent
 from delta_attnmask.settings import MaskSettings
 
 _TOKENS = {"all": "all tokens", "prompt": "the prompt's tokens", "image": "the image's tokens"}
@@ -18,7 +19,7 @@ def describe_settings(settings: MaskSettings) -> str:
         else ""
     )
     return (
-        f"Masked are the {settings.fraction:.0%} {_ORDER[settings.order]} of {_TOKENS[settings.tokens]}"
+        f"Masked are the {write_percent(settings.fraction)} {_ORDER[settings.order]} of {_TOKENS[settings.tokens]}"
         f"{_EXCLUDE[settings.exclude]}: what decoder block {block} puts out for them becomes "
         f"{_REPLACEMENT[settings.replacement]}. Attention counts from {_QUERIES[settings.queries]}, averaged over "
         f"heads and blocks.{early}"

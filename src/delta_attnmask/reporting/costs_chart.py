@@ -7,7 +7,7 @@ import numpy as np
 
 from delta_attnmask.auditing.costs import SHARES
 from delta_attnmask.reporting.drawing import INK, KEPT, LINE, MUTED, Chart, drawing, number_logarithmically
-from delta_attnmask.reporting.words import write_number, write_seconds, write_share
+from delta_attnmask.reporting.words import write_number, write_percent, write_seconds, write_share
 
 _DECADES = 1.5  # to each side of the speed of scoring
 
@@ -23,7 +23,9 @@ def costs(found: Mapping[str, Any], n_rows: int) -> Chart:
         for share in SHARES:
             speedup = _speedup(rates, share, n_rows, once_s, found["epochs"])
             axes.plot(rates, speedup, color=KEPT, linewidth=2.2 if share == 0.2 else 1.1)
-            axes.annotate(f"keep {share:.0%}", (rates[0], speedup[0]), (2, 3), textcoords="offset points", va="bottom")
+            axes.annotate(
+                f"keep {write_percent(share)}", (rates[0], speedup[0]), (2, 3), textcoords="offset points", va="bottom"
+            )
         axes.axvline(found["rows_per_s"], color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
         axes.annotate(
             "as fast as scoring", (found["rows_per_s"], 1), (-4, -4), xycoords=("data", "axes fraction"),

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from delta_attnmask.reading.faults import generalise
 from delta_attnmask.reporting.drawing import FAILED, INK, KEPT, LEFT, LINE, MUTED, Chart, drawing, fold, label, rule_out
 from delta_attnmask.reporting.standing import Standing, group_by
-from delta_attnmask.reporting.words import COLUMNS, name_form, name_settings, write_share
+from delta_attnmask.reporting.words import COLUMNS, name_form, name_settings, write_percent, write_share
 
 _N_NAMES = 12
 _N_OVERLAPS = 16
@@ -63,7 +63,7 @@ def overlaps(found: Mapping[str, Any], column: str) -> Chart | None:
     with drawing(0.29 * len(shown) + 0.85) as figure:
         axes = figure.subplots()
         bars = axes.barh(range(len(shown)), [100 * overlap for _, overlap, _ in shown], color=KEPT, height=0.6)
-        axes.bar_label(bars, [f"{overlap:.0%}" for _, overlap, _ in shown], padding=3, color=MUTED)
+        axes.bar_label(bars, [write_percent(overlap) for _, overlap, _ in shown], padding=3, color=MUTED)
         axes.axvline(100 * found["random"], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
         axes.annotate(
             "random rows", (100 * found["random"], 1), (0, 2), xycoords=("data", "axes fraction"),

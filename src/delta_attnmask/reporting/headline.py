@@ -14,6 +14,7 @@ from delta_attnmask.reporting.words import (
     join_names,
     name_form,
     name_kind,
+    write_percent,
     write_rate,
     write_seconds,
     write_share,
@@ -118,7 +119,7 @@ def _saving_tile(audit: Mapping[str, Any], share: float) -> Tile:
     costs = audit["costs"]
     below = _pays_below(costs, share, audit["n_rows"])
     text = "of the training steps" + (f"; pays if training is slower than {write_rate(below)} rows/s" if below else "")
-    return Tile("Saves", f"{1 - share:.0%}".replace("%", " %"), text)
+    return Tile("Saves", write_percent(1 - share), text)
 
 
 def _say_sight(findings: Findings | None) -> str:

@@ -81,6 +81,11 @@ def write_share(share: float) -> str:
     return f"{percent:.1f} %" if percent >= 0.1 or percent == 0 else f"{percent:.2g} %"
 
 
+def write_percent(share: float) -> str:
+    """0.1234 as 12 %, in one piece."""
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
 def write_seconds(seconds: float) -> str:
     """In the largest unit of which there are two or more."""
     for length, unit in _UNITS:
