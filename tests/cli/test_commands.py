@@ -41,6 +41,35 @@ def test_check(folder, capsys):
     assert call(*arguments, "--limit", "4", "--strict") == 0
 
 
+def test_check_tells_faults_apart_and_what_mends_them(tmp_path, capsys):
+    turns = [{"from": "human", "value": "<image><image>?"}, {"from": "gpt", "value": "Yes."}]
+    rows = [
+        make_row(0) | {"image": "a.png"},
+        {"image": "a.png", "conversations": turns},
+        make_row(1, "b.png"),
+        make_row(2),
+    ]
+    write_list(tmp_path / "data.json", rows)
+    assert call("check", "--data", tmp_path / "data.json") == 0
+    out = capsys.readouterr().out
+    assert "rows: 1 | first: 0 | reason of the first: 0 <image> for 1 image\n" in out
+    assert "rows: 1 | first: 1 | reason of the first: 2 <image> for 1 image\n" in out
+    assert "Mend: give the folder of the images with --images\n" in out
+    assert "seconds" not in out
+
+
+def test_check_says_in_a_line_what_one_file_is(folder, capsys):
+    images = folder / "images"
+    assert call("check", "--data", folder / "data.json", "--images", images) == 0
+    told = f"{folder / 'data.json'}: 7 rows, a JSON list, read as llava, images below {images}\n"
+    assert capsys.readouterr().out.startswith(told)
+    (folder / "more.json").write_bytes((folder / "data.json").read_bytes())
+    assert call("check", "--data", folder / "data.json", folder / "more.json", "--images", images) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("2 files:\n")
+    assert f"file: {folder / 'more.json'} | rows: 7 | is: a JSON list | format: llava\n" in out
+
+
 def test_check_without_images(folder, capsys):
     assert call("check", "--data", folder / "data.json", "--no-images") == 0
     assert "failed: 2" in capsys.readouterr().out
@@ -129,6 +158,14 @@ def test_python_dash_m():
 
 def test_printable():
     assert printable("é漢 \x1b[2J\u202e\x9b\n\udcff") == "é漢 \\x1b[2J\\u202e\\x9b\\n\\udcff"
+
+
+def test_a_long_title_stays_whole(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    title = "/somewhere/" + "a folder/" * 10 + "data.json"
+    print_table(title, ["source"], [("a",)])
+    assert title in capsys.readouterr().out
 
 
 def test_a_table_on_a_terminal(monkeypatch, capsys):

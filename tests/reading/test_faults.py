@@ -2,7 +2,7 @@
 
 import pytest
 
-from delta_attnmask.reading.faults import commonest, count_faults, describe_faults, find_mend, generalise
+from delta_attnmask.reading.faults import commonest, count_faults, describe_faults, find_mend, generalise, show_bytes
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,17 @@ def test_mends(reason, mend):
 
 def test_names_of_files_ask_for_no_mend():
     assert find_mend("image 'no such file.png': can't be decoded") == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"hello", "'hello'"),
+        (b"\x1f\x8b\x08", "the bytes '1f 8b 08'"),
+        ("é".encode(), "the bytes 'c3 a9'"),
+        (b"", "''"),
+    ],
+)
+def test_bytes_are_shown_as_text_or_hex(data, shown):
+    assert show_bytes(data) == shown
+    assert "…" in generalise(f"starts with {show_bytes(data)}")

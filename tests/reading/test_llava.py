@@ -93,7 +93,7 @@ def test_text_only(image):
         ({"dataset": "d", "source": 3}, "d"),
         ({"image": "coco/train/x.jpg"}, "coco"),
         ({"image": "./coco/x.jpg"}, "coco"),
-        ({"image": "/data/x.jpg"}, "data"),
+        ({"image": "/data/x.jpg"}, ""),
         ({"image": "x.jpg"}, ""),
         ({"image": "data:image/png;base64,AA/BB/C="}, ""),
         ({"image": "https://host/x.jpg"}, ""),

@@ -169,8 +169,8 @@ def test_broken_list_names_the_byte(path, content, position, problem):
     [
         (b"", "empty"),
         (b" \n\t ", "empty"),
-        (b"hello", "starts with b'hello'"),
-        (b"\x1f\x8b\x08", "starts with"),
+        (b"hello", "starts with 'hello';"),
+        (b"\x1f\x8b\x08", "starts with the bytes '1f 8b 08';"),
         ("[]".encode("utf-16"), "in UTF-8"),
         (b'{\n  "a": 1\n}', "several lines"),
     ],

@@ -7,13 +7,15 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress
 
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.outcome import print_faults
+from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.cli.understood import shorten, show_text
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.survey import Survey, survey
 
 _N_PARTS = 20
+_ALWAYS = ("file", "rows", "is", "format")
 _N_LOOKED_AT = 8
 _N_CHARS = 300
 
@@ -66,23 +68,24 @@ def check(
 
 
 def _print_parts(dataset: Dataset) -> None:
-    """Every file, and what it was taken for."""
-    print_table(
-        f"{len(dataset.parts):,} file{'s' if len(dataset.parts) > 1 else ''}",
-        ["file", "rows", "is", "format", "images", "source", "weight"],
-        [
-            (
-                part.path,
-                n_rows,
-                part.container.kind,
-                part.format.spec,
-                part.images_root or "-",
-                part.name or "-",
-                part.weight,
-            )
-            for part, n_rows in zip(dataset.parts[:_N_PARTS], dataset.count_rows(), strict=False)
-        ],
-    )
+    """Every file, and what it was taken for; columns that say the same of all are left out."""
+    parts = list(zip(dataset.parts[:_N_PARTS], dataset.count_rows(), strict=False))
+    if len(dataset.parts) == 1:
+        (part, n_rows), *_ = parts
+        images = "" if part.images_root is None else f", images below {part.images_root}"
+        print(printable(f"{part.path}: {n_rows:,} rows, {part.container.kind}, read as {part.format.spec}{images}"))
+        return
+    columns: dict[str, list[object]] = {
+        "file": [part.path for part, _ in parts],
+        "rows": [n_rows for _, n_rows in parts],
+        "is": [part.container.kind for part, _ in parts],
+        "format": [part.format.spec for part, _ in parts],
+        "images": [part.images_root or "-" for part, _ in parts],
+        "source": [part.name or "-" for part, _ in parts],
+        "weight": [part.weight for part, _ in parts],
+    }
+    told = {name: values for name, values in columns.items() if name in _ALWAYS or len(set(values)) > 1}
+    print_table(f"{len(dataset.parts):,} files", [*told], list(zip(*told.values(), strict=True)))
     if len(dataset.parts) > _N_PARTS:
         print(f"  and {len(dataset.parts) - _N_PARTS:,} more files")
 
@@ -116,12 +119,8 @@ def _print_survey(found: Survey, dataset: Dataset) -> None:
         "text only": found.n_text_only,
         "images": found.n_images,
         "duplicates": found.n_duplicates,
-        "seconds": round(found.elapsed_s, 1),
-    }
-    print_table(str(dataset.path), ["what", "count"], list(overview.items()))
+    } | ({"seconds": round(found.elapsed_s)} if found.elapsed_s >= 1 else {})
+    print_table("All rows", ["what", "count"], list(overview.items()))
     print_table("Sources", ["source", "rows"], [(name or "(none)", n) for name, n in found.sources.most_common(20)])
     print_table("Turns", ["turns", "rows"], sorted(found.turns.items()))
-    if found.faults:
-        faults = sorted(found.faults.values(), key=lambda fault: -fault.n_rows)
-        rows = [(fault.n_rows, ", ".join(map(str, fault.rows)), fault.example) for fault in faults]
-        print_table("Failed rows, by kind", ["rows", "first", "reason of the first"], rows)
+    print_faults(found.faults)

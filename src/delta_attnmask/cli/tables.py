@@ -15,7 +15,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if not console.is_terminal:
         print("\n".join([f"{printable(title)}:", *(_to_line(columns, row) for row in cells)]))
         return
-    table = Table(title=Text(printable(title)), title_justify="left")
+    console.print(Text(printable(title), style="italic"), soft_wrap=True)  # whole, also where it is a long path
+    table = Table()
     for idx, column in enumerate(columns):
         is_numeric = all(isinstance(row[idx], int | float) for row in values)
         table.add_column(Text(column), justify="right" if is_numeric else "left", overflow="fold")

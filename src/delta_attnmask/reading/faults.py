@@ -70,3 +70,9 @@ def find_mend(reason: str) -> str:
     """What to do where rows fail for this reason; empty where the reason says it all."""
     kind = generalise(reason).lower()
     return next((mend for fault, mend in _MENDS.items() if fault in kind), "")
+
+
+def show_bytes(data: bytes) -> str:
+    """Bytes for a message, in quotes: as text where all of it is printable, else as hexadecimal digits."""
+    text = data.decode("ascii", errors="replace")
+    return f"'{text}'" if text.isascii() and text.isprintable() else f"the bytes '{data.hex(' ')}'"

@@ -1,5 +1,6 @@
 """What rows of every format may carry beside their turns: id, source, and images. No torch here."""
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,8 @@ def find_label(fields: Mapping[str, Any]) -> str:
 def find_source(fields: Mapping[str, Any], images: tuple[str, ...] = ()) -> str:
     """The data set that the row names, else the first folder of its image's path.
 
-    An absolute path says where a machine keeps things, and a name that is a hash says nothing: neither gives a source.
+    An absolute path says where a machine keeps things, one that leaves the image folder leads anywhere, and a name that
+    is a hash says nothing: none of them gives a source.
     """
     for key in _SOURCE_KEYS:
         if isinstance(value := fields.get(key), str) and value:
@@ -39,8 +41,8 @@ def find_source(fields: Mapping[str, Any], images: tuple[str, ...] = ()) -> str:
         return ""
     if ":" in first[:16]:  # a URL, a data URI or an embedded image
         return ""
-    folders = [part for part in first.split("/")[:-1] if part not in {"", ".", ".."}]
-    return _clean_label(folders[0]) if folders else ""
+    folders = [part for part in posixpath.normpath(first).split("/")[:-1] if part]
+    return _clean_label(folders[0]) if folders and folders[0] != ".." else ""
 
 
 def _first_image(fields: Mapping[str, Any]) -> str:

@@ -126,4 +126,4 @@ def _describe_keys(rows: Sequence[RawRow], objects: Sequence[Mapping[str, Any]])
     keys = sorted({key[:40] for value in objects for key in value})
     if not keys:
         return f"none of the first {len(rows)} rows is an object"
-    return f"the first {len(rows)} rows have the keys {keys[:20]}"
+    return f"the first {len(rows)} rows have the keys {', '.join(keys[:20])}"

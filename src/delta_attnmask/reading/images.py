@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import RowError
+from delta_attnmask.reading.faults import show_bytes
 from delta_attnmask.remote import RemoteFolder
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _open_decoder(data: bytes) -> "ImageFile":
         return BmpImagePlugin.BmpImageFile(file)
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return TiffImagePlugin.TiffImageFile(file)
-    got = f"starts with {data[:8]!r}" if data else "is empty"
+    got = f"starts with {show_bytes(data[:8])}" if data else "is empty"
     raise RowError(f"image {got}: expected JPEG, PNG, WEBP, GIF, BMP or TIFF")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from delta_attnmask.errors import DataError
+from delta_attnmask.reading.faults import show_bytes
 from delta_attnmask.reading.windows import EndFinder, Window
 
 Layout = Literal["list", "lines", "annotations"]
@@ -114,8 +115,9 @@ def _find_layout(file: BinaryIO, path: Path) -> tuple[Layout, int]:
         raise DataError(f"{path} holds one JSON object over several lines; expected a list or one object a line")
     if line.startswith(b"{") or path.suffix.lower() in {".jsonl", ".ndjson"}:
         return "lines", offset
+    start = show_bytes(first[:12])
     raise DataError(
-        f"{path} starts with {first[:12]!r}; expected a JSON list ('[') or one JSON object a line ('{{'), in UTF-8"
+        f"{path} starts with {start}; expected a JSON list ('[') or one JSON object a line ('{{'), in UTF-8"
     )
 
 
