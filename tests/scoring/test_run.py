@@ -16,6 +16,7 @@ from PIL import Image
 
 from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
 from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring import units
@@ -312,6 +313,23 @@ def test_models_without_images_refuse_settings_that_mask_only_those(embedded_mod
     with pytest.raises(SettingsError, match="block=9"):
         score(text_only, dataset_of(folder, GOOD), ScoringPlan(MaskSettings(block=9)))
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(("attention", "code"), [("plain", "plain"), ("fused", "cpu-columns"), ("auto", "cpu-tiles")])
+def test_the_line_about_the_model_names_the_attention_code_that_runs(
+    embedded_model: LoadedModel, folder: Path, attention: AttentionBackend, code: str
+) -> None:
+    checks: list[str] = []
+    plan = replace(PLAN, attention=attention)
+    score(embedded_model, dataset_of(folder, GOOD), plan, on_check=checks.append)
+    assert f"attention {code}, " in checks[0]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU on which it may run")
+def test_attention_code_that_this_device_lacks_ends_the_run_at_once(embedded_model: LoadedModel, folder: Path) -> None:
+    with pytest.raises(SettingsError, match="attention='triton': needs an NVIDIA GPU"):
+        score(embedded_model, dataset_of(folder, GOOD), replace(PLAN, attention="triton"))
+    assert not list((folder / "run").glob("scores/*"))
 
 
 # Folders and progress

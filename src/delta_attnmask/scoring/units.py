@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.errors import RowError, UnsupportedModelError
+from delta_attnmask.errors import RowError, SettingsError, UnsupportedModelError
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
-from delta_attnmask.modeling.selfcheck import self_check, tolerance
+from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
@@ -32,7 +32,8 @@ from delta_attnmask.settings import MaskSettings, require_positive
 
 ImageLoader = Callable[[str], Any]
 
-_FATAL = (UnsupportedModelError, torch.AcceleratorError)  # about the model or the device, not about a row
+# About the model, the settings or the device, not about a row.
+_FATAL = (UnsupportedModelError, SettingsError, torch.AcceleratorError)
 _CHECK_ATTEMPTS = 8
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
 MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
@@ -175,7 +176,7 @@ class UnitScorer:
 
     def _check(self, samples: list[EncodedSample]) -> str:
         batch = self.collate(samples)
-        found = self_check(self.loaded.model, batch.inputs, batch.labels)
+        found = self_check(self.loaded.model, batch.inputs, batch.labels, self.plan.attention)
         line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
         together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
         if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
@@ -184,8 +185,10 @@ class UnitScorer:
         return line
 
     def _losses(self, samples: list[EncodedSample]) -> list[float]:
-        batch = self.collate(samples)
-        losses: list[float] = loss_batch(self.loaded.model, batch.inputs, batch.labels).tolist()
+        """Each sample's loss over tokens of all its text: few tokens' differ by rounding alone."""
+        model, batch = self.loaded.model, self.collate(samples)
+        labels = probe_labels(examine(model), batch.inputs, batch.labels)
+        losses: list[float] = loss_batch(model, batch.inputs, labels, attention=self.plan.attention).tolist()
         return losses
 
     def compute(self, unit: PreparedUnit) -> ScoredUnit:

@@ -1,0 +1,226 @@
+"""The self-check lets right models through in every precision, and wrong ones in none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from delta_attnmask import UnsupportedModelError, score_batch
+from delta_attnmask.modeling import selfcheck
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.attention.received import AttentionBackend
+from delta_attnmask.modeling.attention.recorder import AttentionCall, AttentionRecorder
+from delta_attnmask.modeling.rounding import Rounding
+from delta_attnmask.modeling.selfcheck import check_model, probe_labels, self_check
+from tests.families import FAMILIES
+from tests.families.family import IMAGE
+
+HALVES = [torch.bfloat16, torch.float16]
+BACKENDS: list[AttentionBackend] = ["plain", "fused", "auto"]
+FARTHEST = {torch.bfloat16: 0.1, torch.float16: 0.02}  # from float32, of a sample's loss in nats
+
+Batch = tuple[dict[str, Any], Tensor]
+
+
+def build(name: str, dtype: torch.dtype) -> tuple[Any, Batch]:
+    inputs, labels = FAMILIES[name].inputs()
+    cast = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    return FAMILIES[name].build().to(dtype), (cast, labels)
+
+
+class Changed(nn.Module):
+    """A block whose output is changed."""
+
+    def __init__(self, inner: nn.Module, change: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.inner, self.change = inner, change
+
+    def forward(self, states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.change(self.inner(states, *args, **kwargs), states)
+
+
+def leak(output: Tensor, states: Tensor) -> Tensor:
+    return output + 0.05 * states.roll(1, dims=1)
+
+
+def be_noisy(output: Tensor, _states: Tensor) -> Tensor:
+    """A twentieth of the largest state: nothing beside that one, much beside the others."""
+    return output + 0.05 * output.abs().max() * torch.randn_like(output)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["Llama", "LLaVA", "Qwen2-VL", "gpt-oss", "DeepSeek-V3"])
+def test_half_precision_is_let_through_and_spares_what_full_precision_spares(
+    name: str, dtype: torch.dtype, backend: AttentionBackend
+) -> None:
+    model, batch = build(name, dtype)
+    found, full = check_model(model, *batch, backend), check_model(*unpacked(build(name, torch.float32)), backend)
+    assert found.replay_error == 0
+    assert (found.is_narrowed, found.runs_on_rows) == (full.is_narrowed, full.runs_on_rows)
+
+
+def unpacked(built: tuple[Any, Batch]) -> tuple[Any, dict[str, Any], Tensor]:
+    return built[0], *built[1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["LLaVA", "Qwen2-VL"])
+def test_half_precision_scores_are_near_those_of_full_precision(
+    name: str, dtype: torch.dtype, backend: AttentionBackend
+) -> None:
+    half = score_batch(*unpacked(build(name, dtype)), attention=backend)
+    full = score_batch(*unpacked(build(name, torch.float32)), attention=backend)
+    assert half.loss.dtype == half.masked_loss.dtype == half.saliency.dtype == torch.float32
+    assert (half.loss - full.loss).abs().max() < FARTHEST[dtype]
+    assert (half.saliency - full.saliency).abs().max() < FARTHEST[dtype] * full.saliency.max()
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
+@pytest.mark.parametrize("name", ["Llama", "LLaVA", "OPT"])
+def test_a_last_block_into_which_a_neighbour_leaks_is_run_whole(name: str, dtype: torch.dtype) -> None:
+    model, batch = build(name, dtype)
+    assert check_model(model, *batch).runs_on_rows
+    blocks = examine(model).blocks
+    blocks[-1] = Changed(blocks[-1], leak)
+    assert not check_model(model, *batch).runs_on_rows
+
+
+@pytest.mark.parametrize("name", ["Gemma 4", "Falcon-H1"])
+def test_blocks_that_full_precision_runs_whole_are_run_whole_in_half_precision(name: str) -> None:
+    for dtype in (torch.bfloat16, torch.float32):
+        assert not check_model(*unpacked(build(name, dtype))).runs_on_rows
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
+def test_a_model_whose_replay_differs_is_refused(dtype: torch.dtype) -> None:
+    model, batch = build("Llama", dtype)
+    blocks = examine(model).blocks
+    blocks[-1] = Changed(blocks[-1], be_noisy)
+    with pytest.raises(UnsupportedModelError, match="running the tail of its decoder again gives other losses"):
+        check_model(model, *batch)
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
+def test_a_model_whose_attention_is_read_wrongly_is_refused(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = build("Llama", dtype)
+    attend = AttentionRecorder._attend
+
+    def scaled(recorder: AttentionRecorder, call: AttentionCall) -> Tensor:
+        return attend(recorder, replace(call, scale=call.scale * 1.2))
+
+    monkeypatch.setattr(AttentionRecorder, "_attend", scaled)
+    with pytest.raises(UnsupportedModelError, match="reading its attention changes its loss"):
+        check_model(model, *batch)
+
+
+def test_rounding_moves_the_losses_less_in_a_finer_precision() -> None:
+    spreads = []
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        model, (inputs, labels) = build("Llama", dtype)
+        rounding = Rounding(examine(model), inputs, labels)
+        assert rounding.unit == torch.finfo(dtype).eps
+        assert torch.equal(Rounding(examine(model), inputs, labels).losses, rounding.losses)
+        spreads.append(max(size for size in 2.0 ** torch.arange(-20, 2) if rounding.allows(size.expand(50), 1.0)))
+    assert spreads[0] > spreads[1] > spreads[2]
+
+
+def test_the_tokens_that_are_compared_are_text_and_no_neighbours() -> None:
+    inputs, labels = FAMILIES["LLaVA"].inputs("left")
+    probes = probe_labels(examine(FAMILIES["LLaVA"].build()), inputs, labels)
+    is_probe = probes != -100
+    assert torch.equal(probes[is_probe], inputs["input_ids"][is_probe])
+    assert not (is_probe[:, 1:] & is_probe[:, :-1]).any()
+    assert not (is_probe & (inputs["input_ids"] == IMAGE)).any()
+    assert not (is_probe & (inputs["attention_mask"] == 0)).any()
+    assert (is_probe.sum(-1) > (labels != -100).sum(-1) / 2).all()
+    long = torch.arange(16, 116).repeat(1, 10)
+    assert (probe_labels(examine(FAMILIES["Llama"].build()), {"input_ids": long}, long) != -100).sum() <= 70
+
+
+# A model that changes is checked again.
+
+
+@pytest.fixture
+def n_checks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each check."""
+    seen: list[int] = []
+
+    def count(*args: Any) -> Any:
+        seen.append(1)
+        return check_model(*args)
+
+    monkeypatch.setattr(selfcheck, "check_model", count)
+    return seen
+
+
+def change_block(model: Any) -> None:
+    model.model.layers[2] = Changed(model.model.layers[2], lambda output, _: output * 1.01)
+
+
+def change_feed_forward(model: Any) -> None:
+    model.model.layers[-1].mlp = nn.Identity()
+
+
+def change_forward(model: Any) -> None:
+    model.model.layers[1].forward = model.model.layers[1].forward
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_block,
+        change_feed_forward,
+        change_forward,
+        lambda model: model.bfloat16(),
+        lambda model: model.set_attn_implementation("eager"),
+    ],
+    ids=["block", "part of a block", "forward", "precision", "attention"],
+)
+def test_a_model_that_changed_is_checked_again(change: Callable[[Any], Any], n_checks: list[int]) -> None:
+    model, batch = build("Llama", torch.float32)
+    for _ in range(3):
+        self_check(model, *batch)
+    assert len(n_checks) == 1
+    change(model)
+    for _ in range(3):
+        self_check(model, *batch)
+    assert len(n_checks) == 2
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft uses what transformers has renamed
+@pytest.mark.skipif(not find_spec("peft"), reason="peft isn't installed")
+def test_a_model_whose_adapters_change_is_checked_again(n_checks: list[int]) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model, batch = build("Llama", torch.float32)
+    self_check(model, *batch)
+    adapted: Any = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.add_adapter("other", LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    self_check(adapted, *batch)
+    assert len(n_checks) == 2
+    adapted.set_adapter("other")
+    self_check(adapted, *batch)
+    assert len(n_checks) == 3
+    with adapted.disable_adapter():
+        self_check(adapted, *batch)
+    assert len(n_checks) == 4
+    self_check(adapted, *batch)
+    assert len(n_checks) == 4
+    adapted.merge_adapter()
+    self_check(adapted, *batch)
+    assert len(n_checks) == 5
+
+
+def test_each_backend_is_checked(n_checks: list[int]) -> None:
+    model, batch = build("Llama", torch.float32)
+    names = [self_check(model, *batch, backend).backend for backend in BACKENDS]
+    assert names == ["plain", "cpu-columns", "cpu-tiles"]
+    assert len(n_checks) == len(BACKENDS)
