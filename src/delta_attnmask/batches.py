@@ -62,8 +62,8 @@ class TokenRoles:
         return shifted & self.is_token
 
     def targets(self, labels: Tensor) -> Tensor:
-        """The token that each position in `predicts_answer` should predict; `[row]`."""
-        return labels[:, 1:][self.predicts_answer[:, :-1]]
+        """The token that each position in `predicts_answer` should predict; `[row]`, int64."""
+        return labels[:, 1:][self.predicts_answer[:, :-1]].long()
 
     def mean_by_sample(self, token_losses: Tensor) -> Tensor:
         """Average `[row]` over each sample's answer tokens; `[batch]`, float32."""

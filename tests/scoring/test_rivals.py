@@ -2,10 +2,29 @@
 
 import pytest
 
+from delta_attnmask import MaskSettings, score_batch
 from delta_attnmask.derived import derived_names
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.scores import SCORE_SCHEMA
+from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.scoring.rivals import load_rivals, rival_names, stored_names
+from delta_attnmask.settings import Queries
+from tests.families import FAMILIES
+from tests.families.family import IMAGE
+
+
+@pytest.mark.parametrize("queries", ["all", "answer"])
+def test_the_image_share_is_of_all_queries_with_a_sweep_and_without(queries: Queries) -> None:
+    batch, model = FAMILIES["LLaVA"].inputs(), FAMILIES["LLaVA"].build()
+    rivals, settings = load_rivals(["image_share"]), MaskSettings(queries=queries)
+    sweep = [MaskSettings(queries=other, replacement="mean") for other in ("answer", "all")]
+    saliency = score_batch(model, *batch).saliency
+    expected = (saliency * (batch[0]["input_ids"] == IMAGE)).sum(-1) / saliency.sum(-1)
+    for grid in ([settings], [settings, *sweep]):
+        share = sweep_batch(model, *batch, grid, rivals=rivals).rivals["image_share"]
+        assert (share - expected).abs().max() < 1e-6
+    answers = score_batch(model, *batch, MaskSettings(queries="answer")).saliency
+    assert ((answers * (batch[0]["input_ids"] == IMAGE)).sum(-1) / answers.sum(-1) - expected).abs().min() > 1e-3
 
 
 def test_what_is_stored_anyway_needs_nothing() -> None:

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.errors import DataError, SettingsError
+from delta_attnmask.errors import SettingsError
 from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority, sample_seeds
 from delta_attnmask.masking.replace import replacement_state
 from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.capture import captured_forward, nats
+from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
 from delta_attnmask.scoring.embeddings import middle_block, pool_states
 from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.scoring.validate import require_scorable
+from delta_attnmask.settings import MaskSettings, Queries
+
+_RIVALS_READ: Queries = "all"  # the attention of all queries, whatever the settings count
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,15 @@ def score_batch(
     """Score the samples of one batch with one forward and one more pass through the blocks behind the masked one.
 
     model: any Hugging Face model with a language-model head; nothing is left behind in it.
-    inputs: what the model's forward takes, labels apart.
+    inputs: what the model's forward takes, without labels.
     labels: `[batch, seq]`, unshifted; -100 where a position is no answer token.
     special_ids: token ids that `exclude="special"` keeps from being masked.
     attention: which code computes attention and what tokens receive of it; "auto" takes the fastest.
 
     Raises UnsupportedModelError where the model can't be read or its tail doesn't replay exactly (checked at the
-    first batch of each model), SettingsError where the settings don't fit the model or the batch, DataError
-    where a sample has no answer token.
+    first batch of each model, and again when its blocks, precision or adapters change), SettingsError where the
+    settings don't fit the model or the batch, DataError where inputs and labels don't fit each other or a sample has
+    no answer token.
     """
     settings = settings or MaskSettings()
     score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids, attention=attention).scores[0]
@@ -107,51 +111,102 @@ def sweep_batch(
     Raises like `score_batch`, but a sample without an eligible token is no error.
     """
     rivals = rivals or {}
+    require_scorable(model, inputs, labels)
     anatomy = checked_anatomy(model, inputs, labels, attention)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
-    _require_answers(roles)
     blocks = [anatomy.resolve_block(settings.block) for settings in grid]
-    pools = sorted({settings.queries for settings in grid})
-    weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
-    seeds = sample_seeds(inputs, roles)
-
     middle = [middle_block(anatomy.n_blocks)] if embed else []
+    pools = _pools(grid, rivals)
+    weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
+
     with captured_forward(anatomy, inputs, labels, weights, [*blocks, *middle], attention) as forward:
-        by_token = {name: rival.value for name, rival in rivals.items() if isinstance(rival, TokenRival)}
-        values = forward.token_values(forward.final_rows(), {"loss": nats, **by_token})
-        means = {name: roles.mean_by_sample(value) for name, value in values.items()}
+        means = _means(forward, roles, rivals)
         saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
-        fills = {
-            (block, how): replacement_state(forward.states[block], roles.is_token, how)
-            for block, how in {(block, s.replacement) for block, s in zip(blocks, grid, strict=True)}
-        }
-        masks, unmaskable = [], []
-        for settings in grid:
-            eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
-            ranked_by = priority(saliency[settings.queries], settings.order, seeds, roles.is_token)
-            masks.append(choose_tokens(ranked_by, eligible, settings.fraction))
-            unmaskable.append(~eligible.any(-1))
-        masked_losses: dict[int, Tensor] = {}
-        for block in set(blocks):
-            own = [index for index, other in enumerate(blocks) if other == block]
-            pairs = [(masks[index], fills[block, grid[index].replacement]) for index in own]
-            masked_losses |= zip(own, forward.masked_losses(block, pairs), strict=True)
+        choices = _choose(grid, saliency, roles, sample_seeds(inputs, roles))
+        masks = _mask(forward, blocks, grid, choices, roles)
+        masked_losses = _run_tails(forward, blocks, masks)
+        embeddings = pool_states(forward.states[middle[0]], roles) if embed else None
+
     scores = [
-        BatchScore(
-            means["loss"],
-            masked_losses[index].masked_fill(unmaskable[index], torch.nan),
-            saliency[s.queries],
-            is_masked,
-        )
-        for index, (s, is_masked) in enumerate(zip(grid, masks, strict=True))
+        BatchScore(means["loss"], loss.masked_fill(~choice.is_maskable, torch.nan), choice.saliency, choice.is_masked)
+        for loss, choice in zip(masked_losses, choices, strict=True)
     ]
-    by_attention = {
-        name: rival.value(saliency[pools[0]], roles)
+    others = {name: value for name, value in means.items() if name in rivals}
+    return BatchSweep(scores, others | _shares(rivals, saliency, roles), embeddings)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What one setting masks.
+
+    saliency, is_masked: `[batch, seq]`. is_maskable: whether the sample has any token that may be masked, `[batch]`.
+    """
+
+    saliency: Tensor
+    is_masked: Tensor
+    is_maskable: Tensor
+
+
+Mask = tuple[Tensor, Tensor]  # is_masked [batch, seq], and what replaces the states [..., batch, 1, hidden]
+
+
+def _pools(grid: Sequence[MaskSettings], rivals: Mapping[str, Rival]) -> list[Queries]:
+    """The ways of counting queries that are asked for; attention rivals read that of all queries, whatever is swept."""
+    asked = {settings.queries for settings in grid}
+    if any(isinstance(rival, AttentionRival) for rival in rivals.values()):
+        asked.add(_RIVALS_READ)
+    return sorted(asked)
+
+
+def _means(forward: CapturedForward, roles: TokenRoles, rivals: Mapping[str, Rival]) -> dict[str, Tensor]:
+    """The loss and the rivals made of logits, mean over each sample's answer tokens; `[batch]` a name."""
+    by_token = {name: rival.value for name, rival in rivals.items() if isinstance(rival, TokenRival)}
+    values = forward.token_values(forward.final_rows(), {"loss": nats, **by_token})
+    return {name: roles.mean_by_sample(value) for name, value in values.items()}
+
+
+def _choose(
+    grid: Sequence[MaskSettings], saliency: Mapping[Queries, Tensor], roles: TokenRoles, seeds: Tensor
+) -> list[_Choice]:
+    """The tokens that each setting masks: the share of the eligible ones that comes first in its order."""
+    choices = []
+    for settings in grid:
+        received = saliency[settings.queries]
+        eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
+        ranked_by = priority(received, settings.order, seeds, roles.is_token)
+        choices.append(_Choice(received, choose_tokens(ranked_by, eligible, settings.fraction), eligible.any(-1)))
+    return choices
+
+
+def _mask(
+    forward: CapturedForward,
+    blocks: Sequence[int],
+    grid: Sequence[MaskSettings],
+    choices: Sequence[_Choice],
+    roles: TokenRoles,
+) -> list[Mask]:
+    """What each setting replaces behind its block; settings that replace alike share the tensor."""
+    hows = [(block, settings.replacement) for block, settings in zip(blocks, grid, strict=True)]
+    fills = {how: replacement_state(forward.states[how[0]], roles.is_token, how[1]) for how in set(hows)}
+    return [(choice.is_masked, fills[how]) for choice, how in zip(choices, hows, strict=True)]
+
+
+def _run_tails(forward: CapturedForward, blocks: Sequence[int], masks: Sequence[Mask]) -> list[Tensor]:
+    """Each sample's loss under each mask; `[batch]` a mask. The masks of one block go through its tail together."""
+    losses: dict[int, Tensor] = {}
+    for block in set(blocks):
+        own = [index for index, other in enumerate(blocks) if other == block]
+        losses |= zip(own, forward.masked_losses(block, [masks[index] for index in own]), strict=True)
+    return [losses[index] for index in range(len(masks))]
+
+
+def _shares(rivals: Mapping[str, Rival], saliency: Mapping[Queries, Tensor], roles: TokenRoles) -> dict[str, Tensor]:
+    """The rivals made of the attention received, `[batch]` a name."""
+    return {
+        name: rival.value(saliency[_RIVALS_READ], roles)
         for name, rival in rivals.items()
         if isinstance(rival, AttentionRival)
     }
-    embeddings = pool_states(forward.states[middle[0]], roles) if embed else None
-    return BatchSweep(scores, {name: means[name] for name in by_token} | by_attention, embeddings)
 
 
 @torch.no_grad()
@@ -159,13 +214,8 @@ def loss_batch(
     model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, *, attention: AttentionBackend = "auto"
 ) -> Tensor:
     """The loss alone: mean negative log-likelihood over each sample's answer tokens in nats; `[batch]`, float32."""
+    require_scorable(model, inputs, labels)
     anatomy = checked_anatomy(model, inputs, labels, attention)
     no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
     with captured_forward(anatomy, inputs, labels, no_pools, [], attention) as forward:
         return forward.answer_loss(forward.final_rows())
-
-
-def _require_answers(roles: TokenRoles) -> None:
-    without = (~roles.predicts_answer.any(-1)).nonzero().flatten().tolist()
-    if without:
-        raise DataError(f"samples {without} of the batch have no answer token; labels must mark at least one")

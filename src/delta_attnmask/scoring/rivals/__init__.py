@@ -26,7 +26,7 @@ class TokenRival:
 
 @dataclass(frozen=True)
 class AttentionRival:
-    """`value(saliency [batch, seq], roles)`, which is `[batch]`."""
+    """`value(saliency [batch, seq] of all queries, roles)`, which is `[batch]`."""
 
     value: Callable[[Tensor, TokenRoles], Tensor]
 

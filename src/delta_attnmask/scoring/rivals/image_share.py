@@ -1,4 +1,7 @@
-"""Share of all attention that the image tokens receive, 0 to 1 (0 for text-only rows); costs no forward."""
+"""Share of all attention that the image tokens receive, 0 to 1 (0 for text-only rows); costs no forward.
+
+All queries count, whatever the settings say that the mask is chosen by, so that the column means the same in every run.
+"""
 
 from torch import Tensor
 
