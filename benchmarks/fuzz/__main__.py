@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--score-rows", type=int, default=400)
     parser.add_argument("--cli-files", type=int, default=20)
-    parser.add_argument("--seconds", type=int, default=30, help="of one case, and ten times that for all rows scored")
+    parser.add_argument("--seconds", type=int, default=30, help="of one file, and a tenth of it of a row scored")
     parser.add_argument("--check-mib", type=int, default=1024, help="memory while nothing is scored")
     parser.add_argument("--score-mib", type=int, default=4096, help="memory with the model")
     parser.add_argument("--seed", type=int, default=0)
@@ -71,7 +71,7 @@ def fuzz(folder: Path, options: argparse.Namespace) -> int:
     faults += fuzz_command(folder, options.cli_files, options.seed)
     faults += bound_memory("check", options.check_mib)
     if options.score_rows:
-        faults += fuzz_score(folder, options.score_rows, 10 * options.seconds, options.seed)
+        faults += fuzz_score(folder, options.score_rows, options.seconds * (5 + options.score_rows // 10), options.seed)
         faults += bound_memory("score", options.score_mib)
     return faults
 
@@ -175,9 +175,13 @@ def fuzz_score(folder: Path, n_rows: int, seconds: int, seed: int) -> int:
     path.write_bytes(encode_rows(folder, "JSONL", rows, chance))
     loaded = load_model(str(export(folder / "embedded") / "model"), dtype="float32", device="cpu")
     started = time.perf_counter()
-    with limit(seconds):
-        dataset = Dataset(path, folder / "images", format="llava")
-        run = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings()))
+    try:
+        with limit(seconds):
+            dataset = Dataset(path, folder / "images", format="llava")
+            run = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings()))
+    except TooSlow:
+        print(f"score: {n_rows} rows took more than {seconds} s", flush=True)
+        return 1
     scores = run.read_scores().to_pylist()
     ok = [score for score in scores if score["status"] == "ok"]
     faults = int([score["row"] for score in scores] != list(range(n_rows)))
