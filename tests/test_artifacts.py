@@ -310,3 +310,8 @@ def test_only_a_run_without_scores_is_withdrawn(tmp_path, manifest):
         run.write_unit(1, make_scores(run.unit_rows(1)))
         run.withdraw()
     assert RunFolder.open(tmp_path).finished_units() == {1}
+
+
+def test_hashes_that_differ_are_shown_by_their_first_digits(manifest):
+    (said,) = manifest.differences(replace(manifest, input=Fingerprint("b" * 64, 100)))
+    assert said == f"input.sha256: '{'a' * 12}…' there, '{'b' * 12}…' now"

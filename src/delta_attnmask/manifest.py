@@ -1,6 +1,7 @@
 """What a run scores, and with what: decides whether a second start goes on with the first. No torch here."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from delta_attnmask.records import Fingerprint
 from delta_attnmask.storage import TEMPORARY, create_text
 
 MANIFEST_SCHEMA = 1
+_HASH = re.compile(r"[0-9a-f]{40,}")
+_N_HASH_DIGITS = 12
 _VERSIONED = ("delta-attnmask", "torch", "transformers", "tokenizers", "pillow", "pyarrow", "numpy")
 
 
@@ -78,7 +81,7 @@ class Manifest:
         """What keeps `other` from going on with this run, field by field."""
         mine, theirs = self._identity(), other._identity()
         return [
-            f"{name}: {mine.get(name)!r} there, {theirs.get(name)!r} now"
+            f"{name}: {show_value(mine.get(name))} there, {show_value(theirs.get(name))} now"
             for name in dict.fromkeys([*mine, *theirs])
             if mine.get(name) != theirs.get(name)
         ]
@@ -92,6 +95,12 @@ class Manifest:
             | {f"input.{name}": value for name, value in asdict(self.input).items()}
             | {f"settings.{name}": value for name, value in settings.items()}
         )
+
+
+def show_value(value: object) -> str:
+    """A value for a message; of a hash its first digits."""
+    is_hash = isinstance(value, str) and _HASH.fullmatch(value)
+    return repr(f"{str(value)[:_N_HASH_DIGITS]}…" if is_hash else value)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The command line as it is called: what it prints, what it writes, how it exits."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,38 @@ def test_help_and_version_import_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert f"\n{__version__}\n" in done.stdout
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert call(command, "--help") == 0
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_help_offers_no_negatives_but_those_that_say_something(capsys):
+    for command in cli.app:
+        if not command.startswith("-"):
+            text = help_of(command, capsys)
+            assert "--empty-" not in text, command
+            assert {*re.findall(r"--no-[a-z-]+", text)} <= {"--no-images", "--no-image-swap"}, command
+    assert "--no-image-swap" in help_of("evaluate", capsys)
+
+
+def test_help_of_score_names_every_score_and_says_whose_defaults_hold(capsys, monkeypatch):
+    from delta_attnmask.scoring.rivals import rival_names
+
+    monkeypatch.setenv("COLUMNS", "120")
+    text = help_of("score", capsys)
+    assert [name for name in rival_names() if name not in text] == []
+    assert text.count("the preset's if not given") >= 5
+    assert "`check --help` lists them" in text or "check --help lists them" in text
+
+
+def test_help_of_check_names_every_format(capsys, monkeypatch):
+    from delta_attnmask.reading.formats import NAMES
+
+    monkeypatch.setenv("COLUMNS", "120")
+    text = help_of("check", capsys)
+    assert [name for name in NAMES if name not in text] == []
 
 
 def test_check_and_select_never_import_torch():

@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from delta_attnmask import __version__
 from delta_attnmask.errors import DeltaAttnMaskError
@@ -14,6 +14,7 @@ app = App(
     name="delta-attnmask",
     help="Score image-text conversations with a vision-language model and select the part worth finetuning on.",
     version=__version__,
+    default_parameter=Parameter(negative=()),  # no --no-sweep and --empty-data, which would say nothing
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )

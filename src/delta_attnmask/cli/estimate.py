@@ -70,7 +70,7 @@ def estimate(
     limit
         Only the first rows.
     format
-        Name of the data's format; recognised by content if not given.
+        Name of the data's format (`check --help` lists them); recognised by content if not given.
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     revision

@@ -3,7 +3,9 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.tables import print_table
@@ -18,7 +20,7 @@ def evaluate(
     images: Path | None = None,
     out: Path,
     turns: Literal["all", "last"] = "all",
-    image_swap: bool = True,
+    image_swap: Annotated[bool, Parameter(negative="--no-image-swap")] = True,
     max_new_tokens: int | None = None,
     temperature: float = 0.0,
     seed: int = 0,
@@ -63,7 +65,7 @@ def evaluate(
     limit
         Only the first rows.
     format
-        Name of the data's format; recognised by content if not given.
+        Name of the data's format (`check --help` lists them); recognised by content if not given.
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     revision

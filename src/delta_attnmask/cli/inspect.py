@@ -79,7 +79,7 @@ def inspect(
     device
         auto, cpu, cuda, cuda:1, mps or balanced.
     format
-        Name of the data's format; recognised by content if not given.
+        Name of the data's format (`check --help` lists them); recognised by content if not given.
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     revision

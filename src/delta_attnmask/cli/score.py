@@ -70,22 +70,23 @@ def score(
         relative: the best preset; or a folder that `calibrate` made. Single options change what this gives; with auto
         they start from paper.
     queries
-        Whose attention counts: every token's, or of those that predict the answer.
+        Whose attention counts: every token's, or of those that predict the answer; the preset's if not given.
     tokens
-        Which tokens may be masked.
+        Which tokens may be masked; the preset's if not given.
     fraction
-        Share of those that is masked, 0 to 1.
+        Share of those that is masked, 0 to 1; the preset's if not given.
     block
-        Decoder block whose output is masked; negative counts from the end.
+        Decoder block whose output is masked, the preset's if not given; negative counts from the end.
     replacement
-        What a masked state becomes.
+        What a masked state becomes; the preset's if not given.
     order
-        Which tokens are masked first; least and random are controls.
+        Which tokens are masked first, most if not given; least and random are controls.
     exclude
-        Tokens that are never masked: the first one (sink), or that and all special ones.
+        Tokens that are never masked: the first one (sink), or that and all special ones; the preset's if not given.
     also
-        Further scores from the same load, such as el2n entropy margin image_share loss_without_image. A score that
-        `select` derives, such as image_gain or ifd, stands for those that it is made of.
+        Further scores from the same load: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
+        loss_without_image and loss_without_question a forward each. ifd, image_gain and irs, which `select` derives,
+        stand for the one that they are made of.
     sweep
         Score the standard grid of settings too, into OUT/sweep: 26 of them, with random and least attended tokens as
         controls.
@@ -105,7 +106,7 @@ def score(
     limit
         Only the first rows.
     format
-        Name of the data's format; recognised by content if not given.
+        Name of the data's format (`check --help` lists them); recognised by content if not given.
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     revision

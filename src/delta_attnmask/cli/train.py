@@ -100,17 +100,17 @@ def train(
         What is masked: paper, relative, or a folder that `calibrate` made. If not given, the settings of the run in
         --from-scores, else paper. Single options change what this gives.
     queries
-        Whose attention counts: every token's, or of those that predict the answer.
+        Whose attention counts: every token's, or of those that predict the answer; the preset's if not given.
     tokens
-        Which tokens may be masked.
+        Which tokens may be masked; the preset's if not given.
     fraction
-        Share of those that is masked, 0 to 1.
+        Share of those that is masked, 0 to 1; the preset's if not given.
     block
-        Decoder block whose output is masked; negative counts from the end.
+        Decoder block whose output is masked, the preset's if not given; negative counts from the end.
     replacement
-        What a masked state becomes.
+        What a masked state becomes; the preset's if not given.
     exclude
-        Tokens that are never masked: the first one (sink), or that and all special ones.
+        Tokens that are never masked: the first one (sink), or that and all special ones; the preset's if not given.
     neftune_alpha
         Strength of the noise with --augment neftune.
     lora
@@ -158,7 +158,7 @@ def train(
     limit
         Only the first rows.
     format
-        Name of the data's format; recognised by content if not given.
+        Name of the data's format (`check --help` lists them); recognised by content if not given.
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     revision

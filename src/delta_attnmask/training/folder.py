@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.manifest import show_value
 from delta_attnmask.storage import TEMPORARY, hold_lock, remove_stale, write_text_atomically
 
 _FILE = "train.json"
@@ -133,7 +134,7 @@ def _refuse_foreign_files(path: Path) -> None:
 
 def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}: {mine.get(name)!r} there, {theirs.get(name)!r} now"
+        f"{name}: {show_value(mine.get(name))} there, {show_value(theirs.get(name))} now"
         for name in dict.fromkeys([*mine, *theirs])
         if mine.get(name) != theirs.get(name)
     ]
