@@ -1,10 +1,9 @@
 """One forward of a Hugging Face model, with everything kept that is needed to run its tail again.
 
-The only file that touches a model. Hooks, stubs and the attention function live inside `captured_forward`
-and are gone when it is left, also by an exception.
+Hooks (`keeping`), stubs and the attention function live inside `captured_forward` and are gone when it is left, also
+by an exception.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -20,16 +19,17 @@ from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.attention.packed import packed_vision
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK, AttentionRecorder, recording
+from delta_attnmask.modeling.conditions import evaluating, no_cache, readable_implementation
+from delta_attnmask.modeling.keeping import Keeper, Kept, rows_of
 from delta_attnmask.modeling.last_block import LastBlock, Rows
-from delta_attnmask.modeling.narrow import narrowed, replaced_forward
-from delta_attnmask.modeling.outputs import are_same, first_states, given_states, with_states
+from delta_attnmask.modeling.narrow import Positions, narrowed, replaced_forward
+from delta_attnmask.modeling.outputs import first_states, given_states, with_states
 from delta_attnmask.modeling.sharing import shared_images
 
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
 _ROWS_AT_ONCE = 1 << 14  # whose states are held for many masks: 128 MiB in bfloat16 at a width of 4096
 
 TokenFunction = Callable[[Tensor, Tensor], Tensor]  # logits [row, vocabulary], targets [row] -> [row]
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -48,21 +48,25 @@ class CapturedForward:
     answer_positions: sample and position of each row, which predict an answer token.
     """
 
-    def __init__(self, anatomy: Anatomy, recorder: AttentionRecorder, roles: TokenRoles, targets: Tensor):
-        self.states: dict[int, Tensor] = {}
-        self.first_block = 0
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        recorder: AttentionRecorder,
+        roles: TokenRoles,
+        labels: Tensor,
+        answer_positions: Positions,
+        kept: Kept,
+        last_block: LastBlock | None,
+    ):
+        self.states = kept.states
+        self.first_block = kept.first_block
+        self.answer_positions = answer_positions
         self._anatomy = anatomy
         self._recorder = recorder
         self._roles = roles
-        self._targets = targets
-        self.answer_positions = roles.predicts_answer.nonzero(as_tuple=True)
-        self._block_outputs: dict[int, Any] = {}
-        self._calls: dict[str, Call] = {}
-        self._last_block: LastBlock | None = None  # where it runs on the rows alone
-        self._passed_on: Tensor | None = None
-        self._last_states: Tensor | None = None
-        self._backbone: nn.Module | None = None
-        self._backbone_output: Any = None
+        self._targets = roles.targets(labels)
+        self._kept = kept
+        self._last_block = last_block  # where it runs on the rows alone
 
     @property
     def saliency(self) -> Tensor:
@@ -79,7 +83,7 @@ class CapturedForward:
 
     def final_rows(self) -> Tensor:
         """The decoder's output at the positions that predict an answer token; `[row, hidden]`."""
-        return self._rows(self._last_states)
+        return self._kept.rows
 
     def run_masked(self, block: int, is_masked: Tensor, fill: Tensor) -> Tensor:
         """Run the blocks behind `block` with the states of masked positions replaced; `[row, hidden]`.
@@ -119,7 +123,7 @@ class CapturedForward:
                 "adds image features to the states between earlier blocks (deepstack)"
             )
         output = self._decode(block, states)
-        return self._rows(output) if self._last_block is None else output[0]
+        return rows_of(output, self.answer_positions) if self._last_block is None else output[0]
 
     def _masks_last_input(self, block: int) -> bool:
         return block == self._anatomy.n_blocks - 2 >= self.first_block
@@ -127,14 +131,14 @@ class CapturedForward:
     def _decode(self, block: int, states: Tensor) -> Tensor:
         """The decoder's output if `block` had put out `states`; of the rows alone where the last block runs on them."""
         blocks, last = self._anatomy.blocks, self._anatomy.n_blocks - 1
-        args, kwargs = self._calls["decoder"]
+        args, kwargs = self._kept.decoder_call
         with ExitStack() as stack:
             for index in range(block + 1):
                 replacement = states if index == block else None
-                stub = _stub_block(self._block_outputs[index], replacement)
+                stub = _stub_block(self._kept.block_outputs[index], replacement)
                 stack.enter_context(replaced_forward(blocks[index], stub))
             if self._last_block is not None and block < last:
-                on_rows = _stub_block(self._block_outputs[last], self._last_block.run)
+                on_rows = _stub_block(self._kept.block_outputs[last], self._last_block.run)
                 stack.enter_context(replaced_forward(blocks[last], on_rows))
             return first_states(self._anatomy.decoder(*args, **kwargs))
 
@@ -163,18 +167,12 @@ class CapturedForward:
 
     def run_head(self, rows: Tensor) -> Tensor:
         """The model's own head (with its scales and softcaps) on `rows` `[row, hidden]`; logits `[row, vocabulary]`."""
-        output = with_states(self._backbone_output, rows[None])
-        args, kwargs = self._calls["head"]
-        assert self._backbone is not None
-        with replaced_forward(self._backbone, lambda *_, **__: output):
+        output = with_states(self._kept.backbone_output, rows[None])
+        args, kwargs = self._kept.head_call
+        with replaced_forward(self._kept.backbone, lambda *_, **__: output):
             result = self._anatomy.head_owner(*args, **kwargs)
         logits: Tensor = result.logits if hasattr(result, "logits") else first_states(result)
         return logits[0]
-
-    def _rows(self, states: Tensor | None) -> Tensor:
-        assert states is not None
-        samples, positions = self.answer_positions
-        return states[samples.to(states.device), positions.to(states.device)]
 
 
 @contextmanager
@@ -193,29 +191,34 @@ def captured_forward(
     Raises UnsupportedModelError where no decoder attention went through transformers' attention interface.
     """
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
+    samples, places = roles.predicts_answer.nonzero(as_tuple=True)
+    keeper = Keeper(anatomy, blocks, (samples, places))
+    last_block: list[LastBlock] = []
+    is_last_spared = anatomy.n_blocks - 1 not in blocks
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(REGISTRY_LOCK)
-        stack.enter_context(_evaluating(anatomy))
+        stack.enter_context(evaluating(anatomy))
         recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
-        forward = CapturedForward(anatomy, recorder, roles, roles.targets(labels))
-        if anatomy.row_wise is not None and anatomy.n_blocks - 1 not in blocks:
+        if anatomy.row_wise is not None and is_last_spared:
             shape = (labels.shape[0], labels.shape[1])
-            stack.enter_context(narrowed(anatomy.row_wise, forward.answer_positions, shape))
+            stack.enter_context(narrowed(anatomy.row_wise, (samples, places), shape))
         stack.enter_context(packed_vision(anatomy.model, anatomy.decoder_config))
         stack.enter_context(shared_images(anatomy.model))
         with ExitStack() as running:
-            running.enter_context(_capturing(anatomy, forward, blocks))
-            if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
-                running.enter_context(_last_block_on_rows(forward))
+            running.enter_context(keeper.attached())
+            if anatomy.runs_on_rows and is_last_spared:
+                rows = Rows.of(roles.predicts_answer)
+                running.enter_context(_last_block_on_rows(anatomy.blocks[-1], recorder, rows, last_block))
             recorder.is_recording = query_weights.shape[1] > 0
-            anatomy.model(**inputs, **_no_cache(anatomy.model))
+            anatomy.model(**inputs, **no_cache(anatomy.model))
             recorder.is_recording = False
-        if query_weights.shape[1] and forward.n_recorded == 0:
+        if query_weights.shape[1] and recorder.received.n_blocks == 0:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
                 "so the attention that tokens receive can't be read; choose another model (docs/models.md)"
             )
-        yield forward
+        last = last_block[-1] if last_block else None
+        yield CapturedForward(anatomy, recorder, roles, labels, (samples, places), keeper.kept(), last)
 
 
 def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
@@ -223,9 +226,9 @@ def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
 
     Raises UnsupportedModelError where the model's code doesn't fit the installed transformers.
     """
-    with torch.no_grad(), _evaluating(anatomy), torch.compiler.set_stance("force_eager"):
+    with torch.no_grad(), evaluating(anatomy), torch.compiler.set_stance("force_eager"):
         try:
-            output = anatomy.model(**inputs, **_no_cache(anatomy.model))
+            output = anatomy.model(**inputs, **no_cache(anatomy.model))
         except (AttributeError, TypeError) as error:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: its own forward fails under transformers {transformers.__version__} "
@@ -236,67 +239,15 @@ def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
 
 
 @contextmanager
-def _capturing(anatomy: Anatomy, forward: CapturedForward, blocks: Sequence[int]) -> Iterator[None]:
-    """Hooks for the time of the forward: remember calls and outputs, and spare the head all but one row."""
-
-    def keep_call(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            forward._calls[name] = (args, kwargs)
-
-        return hook
-
-    def keep_block(index: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if index and not are_same(given_states(args, kwargs), forward._passed_on):
-                forward.first_block = index
-            forward._passed_on = first_states(output)
-            forward._block_outputs[index] = with_states(output, None)
-            if index in blocks:
-                forward.states[index] = first_states(output)
-
-        return hook
-
-    def keep_last(_module: nn.Module, _args: Any, output: Any) -> None:
-        forward._passed_on = None
-        forward._last_states = first_states(output)
-
-    def note_backbone(module: nn.Module, _args: Any) -> None:
-        if forward._backbone is None:
-            forward._backbone = module
-
-    def keep_output(module: nn.Module, _args: Any, output: Any) -> Any:
-        if module is not forward._backbone:
-            return output
-        forward._backbone_output = with_states(output, None)
-        return with_states(output, forward.final_rows()[None, :1])
-
-    handles = [
-        anatomy.decoder.register_forward_pre_hook(keep_call("decoder"), with_kwargs=True),
-        anatomy.head_owner.register_forward_pre_hook(keep_call("head"), with_kwargs=True),
-        *(
-            block.register_forward_hook(keep_block(index), with_kwargs=True)
-            for index, block in enumerate(anatomy.blocks)
-        ),
-        anatomy.decoder.register_forward_hook(keep_last),
-        *(module.register_forward_pre_hook(note_backbone) for module in anatomy.backbones),
-        *(module.register_forward_hook(keep_output) for module in anatomy.backbones),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _last_block_on_rows(forward: CapturedForward) -> Iterator[None]:
-    """Run the last block for the rows alone; what it is asked to give elsewhere are zeros."""
-    block, rows = forward._anatomy.blocks[-1], Rows.of(forward._roles.predicts_answer)
+def _last_block_on_rows(
+    block: nn.Module, recorder: AttentionRecorder, rows: Rows, made: list[LastBlock]
+) -> Iterator[None]:
+    """Run the last block for the rows alone; what it is asked to give elsewhere are zeros. It is put into `made`."""
     whole = block.forward
 
     def on_rows(*args: Any, **kwargs: Any) -> Any:
-        forward._last_block = LastBlock(whole, forward._recorder, (args, kwargs), rows)
-        return forward._last_block.output
+        made.append(LastBlock(whole, recorder, (args, kwargs), rows))
+        return made[-1].output
 
     with replaced_forward(block, on_rows):
         yield
@@ -311,42 +262,8 @@ def _recording_attention(
     The name stays, since some models branch on it ("eager", "sdpa"); only the function behind it changes.
     """
     recorder = AttentionRecorder(anatomy.blocks, weights, roles, attention)
-    with _readable_implementation(anatomy) as name, recording(AttentionInterface._global_mapping, name, recorder):
+    with readable_implementation(anatomy) as name, recording(AttentionInterface._global_mapping, name, recorder):
         yield recorder
-
-
-@contextmanager
-def _readable_implementation(anatomy: Anatomy) -> Iterator[str]:
-    """The decoder's attention implementation; other than "sdpa" and "eager" is switched to "sdpa" meanwhile."""
-    name = anatomy.decoder_config._attn_implementation
-    if name in ("sdpa", "eager"):
-        yield name
-        return
-    configs: dict[int, Any] = {id(m.config): m.config for m in anatomy.model.modules() if hasattr(m, "config")}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    anatomy.model.set_attn_implementation("sdpa")  # type: ignore[operator]
-    try:
-        yield "sdpa"
-    finally:
-        for config, implementation in before:
-            config._attn_implementation = implementation
-
-
-@contextmanager
-def _evaluating(anatomy: Anatomy) -> Iterator[None]:
-    """Evaluation mode without a cache of keys; each module's own mode afterwards."""
-    training = [module for module in anatomy.model.modules() if module.training]
-    config, use_cache = anatomy.decoder_config, getattr(anatomy.decoder_config, "use_cache", None)
-    anatomy.model.eval()
-    try:
-        if use_cache:  # many models that take use_cache don't name it in their forward
-            config.use_cache = False
-        yield
-    finally:
-        if use_cache:
-            config.use_cache = use_cache
-        for module in training:
-            module.training = True
 
 
 def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | None) -> Callable[..., Any]:
@@ -362,11 +279,6 @@ def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | 
         return with_states(kept_output, given if states is None else states(given))
 
     return forward
-
-
-def _no_cache(model: nn.Module) -> dict[str, bool]:
-    parameters = inspect.signature(model.forward).parameters
-    return {"use_cache": False} if "use_cache" in parameters else {}
 
 
 def _split(rows: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Positions = tuple[Tensor, ...]  # sample and position of each row
+Positions = tuple[Tensor, Tensor]  # sample and position of each row
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def narrowed(module: nn.Module, positions: Positions, shape: tuple[int, int]) ->
         if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or args[0].shape[:-1] != shape:
             return whole(*args, **kwargs)
         states: Tensor = args[0]
-        places = tuple(index.to(states.device) for index in positions)
+        places = (positions[0].to(states.device), positions[1].to(states.device))
         part = whole(states[places][None])
         if not isinstance(part, Tensor) or part.ndim != 3:
             return whole(states)

@@ -1,0 +1,50 @@
+"""What holds while a model runs, and is put back afterwards: evaluation mode, no cache, readable attention."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from delta_attnmask.modeling.anatomy import Anatomy
+
+
+@contextmanager
+def evaluating(anatomy: Anatomy) -> Iterator[None]:
+    """Evaluation mode without a cache of keys; each module's own mode afterwards."""
+    training = [module for module in anatomy.model.modules() if module.training]
+    config, use_cache = anatomy.decoder_config, getattr(anatomy.decoder_config, "use_cache", None)
+    anatomy.model.eval()
+    try:
+        if use_cache:  # many models that take use_cache don't name it in their forward
+            config.use_cache = False
+        yield
+    finally:
+        if use_cache:
+            config.use_cache = use_cache
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def readable_implementation(anatomy: Anatomy) -> Iterator[str]:
+    """The decoder's attention implementation; other than "sdpa" and "eager" is switched to "sdpa" meanwhile."""
+    name = anatomy.decoder_config._attn_implementation
+    if name in ("sdpa", "eager"):
+        yield name
+        return
+    configs: dict[int, Any] = {id(m.config): m.config for m in anatomy.model.modules() if hasattr(m, "config")}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    anatomy.model.set_attn_implementation("sdpa")  # type: ignore[operator]
+    try:
+        yield "sdpa"
+    finally:
+        for config, implementation in before:
+            config._attn_implementation = implementation
+
+
+def no_cache(model: nn.Module) -> dict[str, bool]:
+    """The argument that keeps a forward from making a cache, where it takes one."""
+    parameters = inspect.signature(model.forward).parameters
+    return {"use_cache": False} if "use_cache" in parameters else {}
