@@ -20,6 +20,13 @@ def test_a_few_cases_pass():
     assert "network: 0 attempts; 0 faults" in ended.stdout
 
 
+def test_the_size_of_what_started_it_is_no_fault():
+    held = bytearray(b"x") * (400 << 20)
+    ended = run_fuzz("--cases", 1, "--cli-files", 0, "--score-rows", 0, "--check-mib", 300)
+    assert len(held) == 400 << 20
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_too_much_memory_is_a_fault():
     ended = run_fuzz("--cases", 1, "--cli-files", 0, "--score-rows", 0, "--check-mib", 1)
     assert ended.returncode == 1, ended.stderr
