@@ -28,21 +28,17 @@ def score(embedded: Path, folder: Path, *options: object) -> int:
     return int(caught.value.code or 0)
 
 
-def only_with_images(folder: Path) -> None:
-    rows = json.loads((folder / "data.json").read_text())
-    write_list(folder / "data.json", [row for row in rows if row.get("image")])
-
-
 def test_rows_that_fail_are_counted_with_their_reasons_and_the_mend(
     embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert score(embedded, folder) == 0
+    (folder / "wrong").mkdir()
+    assert score(embedded, folder, "--images", folder / "wrong") == 0
     printed = capsys.readouterr().out
     assert "3 scored, 14 failed" in printed
-    assert (
-        "rows: 14 | first: 0, 1, 2, 3, 5 | reason of the first: image 'a/1.png': no image folder was given" in printed
-    )
-    assert "Mend: give the folder of the images with --images" in printed
+    missing = "image 'a/1.png': No such file or directory"
+    assert f"rows: 14 | first: 0, 1, 2, 3, 5 | reason of the first: {missing}\n" in printed
+    assert "Mend: give the folder that the image paths start in with --images" in printed
+    assert "More rows failed than were scored" in printed
     assert "Next: delta-attnmask select" in printed
     assert "earlier start" not in printed
     assert score(embedded, folder, "--images", folder / "images") == 0
@@ -52,19 +48,28 @@ def test_rows_that_fail_are_counted_with_their_reasons_and_the_mend(
 def test_a_run_without_one_good_row_is_refused_and_a_corrected_one_may_be_another(
     embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    only_with_images(folder)
-    assert score(embedded, folder) == 2
+    assert score(embedded, folder) == 2  # three rows have no image, but most lack the folder
     captured = capsys.readouterr()
     (message,) = [line for line in captured.err.splitlines() if line.startswith("delta-attnmask: ")]
-    assert (
-        "no row of the first unit could be scored; 14 like this: image 'a/1.png': no image folder was given" in message
-    )
+    assert "most rows of the first unit can't be scored; 14 like this: image 'a/1.png': no image folder was" in message
     assert message.endswith("give the folder of the images with --images")
     assert "Next" not in captured.out
     assert not (folder / "run" / "manifest.json").exists()
     assert score(embedded, folder, "--images", folder / "images", "--fraction", "0.3", "--limit", "9") == 0
     assert "9 scored, 0 failed" in capsys.readouterr().out
     assert set(RunFolder.open(folder / "run").read_scores()["status"].to_pylist()) == {"ok"}
+
+
+def test_an_image_folder_that_is_forgotten_at_a_later_start_fails_no_row(
+    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--images", folder / "images", "--unit-rows", "5"]
+    assert score(embedded, folder, *options) == 0
+    (folder / "run" / "scores" / "unit-00001.parquet").unlink()
+    assert score(embedded, folder, *options[2:]) == 2
+    assert "give the folder of the images with --images" in capsys.readouterr().err
+    assert score(embedded, folder, *options) == 0
+    assert "17 scored, 0 failed" in capsys.readouterr().out
 
 
 def test_a_first_unit_of_bad_rows_alone_ends_no_run(
@@ -77,7 +82,8 @@ def test_a_first_unit_of_bad_rows_alone_ends_no_run(
 
 
 def test_a_shard_counts_its_own_rows(embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shards = ["--unit-rows", "5", "--shard"]
+    (folder / "wrong").mkdir()
+    shards = ["--images", folder / "wrong", "--unit-rows", "5", "--shard"]
     assert score(embedded, folder, *shards, "1/2") == 0
     assert "shard 1/2 is done, 1 scored, 6 failed" in capsys.readouterr().out
     assert score(embedded, folder, *shards, "0/2") == 0
@@ -100,10 +106,14 @@ def test_a_dry_run_names_the_settings_that_stand_in_for_a_calibration(
 def test_a_dry_run_without_one_good_row_is_exit_code_2(
     embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    only_with_images(folder)
     assert score(embedded, folder, "--dry-run") == 2
-    assert "no row of the first 8 could be scored" in (error := capsys.readouterr().err)
+    assert "most rows of the first 8 can't be scored; 7 like this: image " in (error := capsys.readouterr().err)
     assert error.endswith("give the folder of the images with --images\n")
+    rows = json.loads((folder / "data.json").read_text())
+    write_list(folder / "data.json", [row for row in rows if row.get("image")])
+    (folder / "wrong").mkdir()
+    assert score(embedded, folder, "--dry-run", "--images", folder / "wrong") == 2
+    assert "no row of the first 8 could be scored, nor any of 14 from all over the data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])

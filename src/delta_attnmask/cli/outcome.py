@@ -37,6 +37,8 @@ def tell_outcome(run: RunFolder, n_before: int) -> int:
     print_faults(count_faults(zip(failed["row"].to_pylist(), failed["reason"].to_pylist(), strict=True)))
     if n_failed and n_before:
         print(f"{n_before:,} rows were done by an earlier start; those that failed stay so: try them in another --out")
+    if 2 * n_failed > n_rows:
+        print("More rows failed than were scored: mend that first")
     if n_rows == n_failed:
         print(f"delta-attnmask: {run.location}: no row could be scored", file=sys.stderr)
         return 2
