@@ -70,6 +70,8 @@ def plain_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call
     if device.type == "cpu":
         calls["plain forward + loss"] = partial(plain_loss, model, alone)
     calls["ours, columns in torch"] = partial(score_batch, model, *alone, attention="fused")
+    if device.type == "cpu":
+        calls["ours, tiles"] = partial(score_batch, model, *alone, attention="tiled")
     if device.type == "cuda":
         calls["ours, Triton"] = partial(score_batch, model, *alone, attention="triton")
     if batch_size >= PER_IMAGE:
