@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import DataError, UnitsFailedError, UnsupportedModelError
@@ -96,7 +96,8 @@ def score_task(
     worker = UnitWorker(loaded, task)
     worker.scorer.on_rows = on_rows
     pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS)
-    return score_units(pool, task.out, task.shard, on_check=on_check, on_start=on_start, on_progress=on_progress)
+    told: dict[str, Any] = {"on_check": on_check, "on_start": on_start, "on_progress": on_progress}
+    return score_units(pool, task.out, task.shard, is_alone=True, **told)
 
 
 def score_on_cluster(
@@ -143,11 +144,15 @@ def score_units(
     out: str | Path,
     shard: Shard = WHOLE,
     *,
+    is_alone: bool = False,
     on_check: OnCheck = lambda line: None,
     on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> RunFolder:
-    """Let the workers of a pool score what is missing in the folder `out`; they write there themselves."""
+    """Let the workers of a pool score what is missing in the folder `out`; they write there themselves.
+
+    is_alone: nothing is written any more once an error has ended the run, so that a run without scores can be withdrawn.
+    """
     with RunFolder.start(out, pool.ask(_manifest_of), shard) as run:
         tally = _Tally.of(run)
         on_start(tally.progress)
@@ -162,7 +167,8 @@ def score_units(
                 run.count(outcome.n_rows)
                 on_progress(tally.count(outcome))
         except (DataError, UnsupportedModelError):
-            run.withdraw()
+            if is_alone:
+                run.withdraw()
             raise
         finally:
             run.keep_pace()
