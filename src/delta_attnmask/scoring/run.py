@@ -151,7 +151,7 @@ def score_units(
 ) -> RunFolder:
     """Let the workers of a pool score what is missing in the folder `out`; they write there themselves.
 
-    is_alone: nothing is written any more once an error has ended the run, so that a run without scores can be withdrawn.
+    is_alone: nothing is written any more once an error has ended the run, so that one without scores can be withdrawn.
     """
     with RunFolder.start(out, pool.ask(_manifest_of), shard) as run:
         tally = _Tally.of(run)
