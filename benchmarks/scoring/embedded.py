@@ -38,9 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.perf_counter if options.elapsed else time.process_time
-    print(
-        f"{machine(torch.device('cpu'))}, {options.rows} rows, {'elapsed' if options.elapsed else 'processor'} seconds, median of {options.repeats}"
-    )
+    kind = "elapsed" if options.elapsed else "processor"
+    print(f"{machine(torch.device('cpu'))}, {options.rows} rows; {kind} seconds, median of {options.repeats}")
     with tempfile.TemporaryDirectory() as folder:
         for line in report(Path(folder), options.rows, options.repeats, clock):
             print(line)
