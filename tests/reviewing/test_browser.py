@@ -54,7 +54,8 @@ def test_ten_pairs_a_killed_server_and_the_eleventh(scored, tmp_path, page):
     page.on("request", lambda request: requests.append(request.url))
     with serving(scored, out, 0) as (server, address):
         page.goto(address)
-        page.keyboard.type("Ann")  # the field has the focus
+        page.wait_for_function("document.activeElement.id === 'name'")  # the field has the focus by itself
+        page.fill("#name", "Ann")  # typed keys may come before the page listens
         page.keyboard.press("Enter")
         page.wait_for_selector("#pair")
         with closing(ReviewStore.open(out)) as store:
