@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from .cached import Rows, answer_loss, exact_match, gather, make_rows, plan_batches, see, speed_up
-from .statements import lessons, paraphrase
+from .statements import CURRICULA, Curriculum, lessons, paraphrase
 
 VOCABULARY = 2560
 SHARES = {
@@ -67,7 +67,7 @@ def main() -> None:
     options = read_options()
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    tokenizer, rows = prepared(options.lessons, options.n_lessons)
+    tokenizer, rows = prepared(options.lessons, options.n_lessons, options.curriculum)
     model = load(options.resume)[0] if options.resume else make_model(SHAPES[options.shape], tokenizer)
     model.to(options.device)
     log = fit(model, tokenizer, rows, options)
@@ -146,24 +146,27 @@ def load(folder: Path, device: str = "cpu") -> tuple[AyaVisionForConditionalGene
     return model, AutoTokenizer.from_pretrained(folder)
 
 
-def prepared(folder: Path, n: int) -> tuple[PreTrainedTokenizerFast, Rows]:
+def prepared(folder: Path, n: int, curriculum: str) -> tuple[PreTrainedTokenizerFast, Rows]:
     """The tokenizer and `n` lessons with their image features, drawn and seen once and kept in the folder."""
-    if not (folder / "lessons.pt").exists():
+    file = folder / f"lessons-{curriculum}.pt"
+    if not file.exists():
         tokenizer = train_tokenizer()
         tower = LlavaForConditionalGeneration.from_pretrained(SHIPPED / "model").model.vision_tower
-        rows = draw(tower, tokenizer, "train", n)
+        rows = draw(tower, tokenizer, "train", n, CURRICULA[curriculum])
         tokenizer.save_pretrained(folder)
-        torch.save({field.name: getattr(rows, field.name) for field in fields(Rows)}, folder / "lessons.pt")
-    stored = torch.load(folder / "lessons.pt", weights_only=True)
+        torch.save({field.name: getattr(rows, field.name) for field in fields(Rows)}, file)
+    stored = torch.load(file, weights_only=True)
     return AutoTokenizer.from_pretrained(folder), Rows(**stored)
 
 
-def draw(tower: nn.Module, tokenizer: PreTrainedTokenizerFast, name: str, n: int) -> Rows:
+def draw(tower: nn.Module, tokenizer: PreTrainedTokenizerFast, name: str, n: int, curriculum: Curriculum) -> Rows:
     """`n` lessons in the training mixture; the name tells them from other draws."""
     drawn = [
         lesson
         for source, share in SHARES.items()
-        for lesson in lessons(random.Random(f"lessons/{name}/{source}"), source, round(n * share), "train", PER_PICTURE)
+        for lesson in lessons(
+            random.Random(f"lessons/{name}/{source}"), source, round(n * share), "train", PER_PICTURE, curriculum
+        )
     ]
     pixels: list[Image] = [lesson.pixels for lesson in drawn]
     return make_rows(tower, tokenizer, [(lesson.asked, lesson.answer) for lesson in drawn], pixels)
@@ -179,7 +182,7 @@ def fit(
     speed_up(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.peak_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
-    held_out = draw(model.model.vision_tower, tokenizer, "held-out", 300)
+    held_out = draw(model.model.vision_tower, tokenizer, "held-out", 300, CURRICULA[options.curriculum])
     started = told = time.perf_counter()
     n_rows, step, mean_loss = 0, 0, 0.0
     for which in _endless(rows, options):
@@ -205,7 +208,8 @@ def fit(
             )
             save(model, tokenizer, options.out)
     return {
-        "minutes": options.minutes, "seed": options.seed, "peak_rate": options.peak_rate, "steps": step, "rows": n_rows,
+        "curriculum": options.curriculum, "minutes": options.minutes, "seed": options.seed,
+        "peak_rate": options.peak_rate, "steps": step, "rows": n_rows,
         "training_loss": round(mean_loss, 4), "held_out_exact_match": sight(model, held_out),
     }  # fmt: skip
 
@@ -235,7 +239,8 @@ def card(log: dict[str, object]) -> str:
 
 Aya Vision's architecture in small: the embedded model's vision tower (frozen), a projector with pixel shuffle, a Llama
 decoder. Trained on captions and on questions in other wordings than the suite's, about pictures apart from its pool and
-test set, and on part of the things only: it knows what it sees and not yet how the suite wants to be answered.
+test set. Curriculum "part" tells of part of the things only: the base knows what it sees and not yet how the suite
+wants to be answered. "all" holds nothing back but the pictures.
 
     {json.dumps(log)}
 """
@@ -249,6 +254,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--resume", type=Path, help="folder of a base to train on")
     parser.add_argument("--lessons", type=Path, required=True, help="folder of drawn lessons, made if missing")
+    parser.add_argument("--curriculum", choices=sorted(CURRICULA), default="part", help="what the lessons tell of")
     parser.add_argument("--n-lessons", type=int, default=60_000)
     parser.add_argument("--peak-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)

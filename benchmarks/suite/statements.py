@@ -1,8 +1,9 @@
 """What the base models learn from: captions of pictures, and questions, half of them in other wordings than the pool's.
 
-A base is taught part of the concepts, part of the kinds of questions, and whole sentences for half of those: it knows
-what is in a picture and how people answer, but not how the suite wants all of it answered. That is what finetuning has
-to teach.
+Two curricula. By `PART` a base is taught part of the concepts, part of the kinds of questions, and whole sentences for
+half of those: it knows what is in a picture and how people answer, but not how the suite wants all of it answered. That
+is what finetuning has to teach. By `ALL` nothing is held back but the pictures, as with a model that was trained on
+much of the same kind: finetuning has less to teach and more to spoil.
 """
 
 from __future__ import annotations
@@ -23,11 +24,8 @@ from .sources import SOURCES
 from .sources.digits import Digits
 from .sources.maps import Division
 
-KNOWN = 0.8  # share of things, words and countries that the base is told the name of
 ASKED = 0.7  # share of a base's rows that are questions
 REWORDED = 0.5  # share of those that are asked in words that only the base sees
-HELD_OUT_KINDS = 0.3  # share of the kinds of questions that a base never sees
-SENTENCES = 0.5  # share of the other kinds that it also sees answered in a sentence
 CAPTION = ("Caption.", "Write a caption.", "Note what is there.")
 
 # Wordings of the pool -> wordings that only the base sees.
@@ -66,6 +64,38 @@ _CLAUSE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Curriculum:
+    """The shares of what a base is taught; which ones they are is always the same for the same share."""
+
+    names: float = 1.0  # of things, words and countries
+    kinds: float = 1.0  # of kinds of questions
+    sentences: float = 1.0  # of those kinds that it also sees answered in a sentence
+
+    def tells(self, name: str) -> bool:
+        """Whether a base is told this name."""
+        return is_within(name, self.names)
+
+    def asks(self, kind: str) -> bool:
+        """Whether a base is asked this kind of question."""
+        return is_within(kind, self.kinds)
+
+    def shows(self, kind: str, asked: str, answer: str) -> bool:
+        """Whether a base sees this answer: of things that it is told of, in a form that it sees for this kind."""
+        named = [label for label in by_label() if re.search(rf"\b{re.escape(label)}\b", f"{asked} {answer}")]
+        return all(map(self.tells, named)) and (is_short(answer) or is_within(f"{kind}/sentence", self.sentences))
+
+
+PART = Curriculum(names=0.8, kinds=0.7, sentences=0.5)
+ALL = Curriculum()
+CURRICULA = {"part": PART, "all": ALL}
+
+
+def is_within(name: str, share: float) -> bool:
+    """Whether a name is in a share of all names that is fixed by the names alone."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") < share * 2**32
+
+
+@dataclass(frozen=True, slots=True)
 class Lesson:
     """One row for a base: a picture, what is asked, and the answer."""
 
@@ -75,7 +105,14 @@ class Lesson:
     answer: str
 
 
-def lessons(rng: random.Random, source: str, n: int, split: Split = "train", per_picture: int = 3) -> Iterator[Lesson]:
+def lessons(
+    rng: random.Random,
+    source: str,
+    n: int,
+    split: Split = "train",
+    per_picture: int = 3,
+    curriculum: Curriculum = PART,
+) -> Iterator[Lesson]:
     """About `n` lessons over n / per_picture pictures of a split that neither pool nor test draws from."""
     n_told = 0
     while n_told < n:
@@ -83,35 +120,24 @@ def lessons(rng: random.Random, source: str, n: int, split: Split = "train", per
             row for row in SOURCES[source].samples(rng, min(200, 1 + n // per_picture), split) if len(row.pictures) == 1
         ]
         for row in rows:
-            for lesson in _lessons_of(rng, row, per_picture):
+            for lesson in _lessons_of(rng, row, per_picture, curriculum):
                 yield lesson
                 n_told += 1
         if not rows:
             return
 
 
-def _lessons_of(rng: random.Random, row: Row, per_picture: int) -> Iterator[Lesson]:
+def _lessons_of(rng: random.Random, row: Row, per_picture: int, curriculum: Curriculum) -> Iterator[Lesson]:
     pixels = row.pictures[0].pixels
-    asked = [turn for turn in row.turns if is_known(f"{row.source}/{turn.question.kind}", 1 - HELD_OUT_KINDS)]
-    taught = [turn for turn in asked if is_taught(f"{row.source}/{turn.question.kind}", turn.asked, turn.answer)]
+    asked = [turn for turn in row.turns if curriculum.asks(f"{row.source}/{turn.question.kind}")]
+    taught = [turn for turn in asked if curriculum.shows(f"{row.source}/{turn.question.kind}", turn.asked, turn.answer)]
     for number in range(per_picture):
         if taught and rng.random() < ASKED:
             turn = taught[number % len(taught)]
             is_reworded = is_short(turn.answer) and rng.random() < REWORDED
             yield Lesson(row.source, pixels, paraphrase(turn.asked) if is_reworded else turn.asked, turn.answer)
         else:
-            yield Lesson(row.source, pixels, rng.choice(CAPTION), caption(rng, row.source, row.facts))
-
-
-def is_known(name: str, share: float = KNOWN) -> bool:
-    """Whether a base is taught this; always the same for the same name."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") < share * 2**32
-
-
-def is_taught(kind: str, asked: str, answer: str) -> bool:
-    """Whether a base sees this answer: of things that it is told of, in a form that it sees for this kind."""
-    told = [label for label in by_label() if re.search(rf"\b{re.escape(label)}\b", f"{asked} {answer}")]
-    return all(map(is_known, told)) and (is_short(answer) or is_known(f"{kind}/sentence", SENTENCES))
+            yield Lesson(row.source, pixels, rng.choice(CAPTION), caption(rng, row.source, row.facts, curriculum))
 
 
 def is_short(answer: str) -> bool:
@@ -126,12 +152,12 @@ def paraphrase(asked: str) -> str:
     return re.sub(r"[a-z]+", lambda found: _OTHER_WORDS.get(found.group(), found.group()), plain)
 
 
-def caption(rng: random.Random, source: str, facts: Facts) -> str:
+def caption(rng: random.Random, source: str, facts: Facts, curriculum: Curriculum = PART) -> str:
     """What is there, in key words; names that the base isn't taught are left out."""
     if source == "words":
-        return _words_caption(rng, facts)
+        return _words_caption(rng, facts, curriculum)
     if isinstance(facts, Scene):
-        return _scene_caption(rng, facts)
+        return _scene_caption(rng, facts, curriculum)
     if isinstance(facts, Bars):
         return _bars_caption(facts)
     if isinstance(facts, Digits):
@@ -139,15 +165,15 @@ def caption(rng: random.Random, source: str, facts: Facts) -> str:
     if isinstance(facts, Division):
         return f"red {facts.direction}, else {facts.land}"
     if source == "flags":
-        name = f", {facts['name']}, {facts['capital']}" if is_known(facts["name"]) else ""
+        name = f", {facts['name']}, {facts['capital']}" if curriculum.tells(facts["name"]) else ""
         return f"banner, {facts['region']}{name}"
     if source == "easyvqa":
         return f"{facts[1]} {facts[0]}"
     return f"sketch: {facts}"
 
 
-def _scene_caption(rng: random.Random, scene: Scene) -> str:
-    told = [thing for thing in scene.things if is_known(thing.label)]
+def _scene_caption(rng: random.Random, scene: Scene, curriculum: Curriculum) -> str:
+    told = [thing for thing in scene.things if curriculum.tells(thing.label)]
     if len(scene.things) == 1:
         one = scene.things[0]
         kind = f" ({by_label()[one.label].category})" if rng.random() < 0.5 else ""
@@ -157,14 +183,14 @@ def _scene_caption(rng: random.Random, scene: Scene) -> str:
     return f"{len(scene.things)} on {scene.ground}: {places}" if told else f"{len(scene.things)} on {scene.ground}"
 
 
-def _words_caption(rng: random.Random, scene: Scene) -> str:
+def _words_caption(rng: random.Random, scene: Scene, curriculum: Curriculum) -> str:
     names = translations()[scene.things[0].label]
     told = [
         f"{language} {names[language]}"
         for language in rng.sample(sorted(LANGUAGES), len(LANGUAGES))
-        if is_known(f"{scene.things[0].label}/{language}")
+        if curriculum.tells(f"{scene.things[0].label}/{language}")
     ]
-    return ", ".join(told[:2]) if told else _scene_caption(rng, scene)
+    return ", ".join(told[:2]) if told else _scene_caption(rng, scene, curriculum)
 
 
 def _bars_caption(chart: Bars) -> str:
