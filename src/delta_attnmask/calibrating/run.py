@@ -14,6 +14,7 @@ from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.executing.local import run_units
 from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -52,7 +53,8 @@ def calibrate_dataset(
     def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
         units = list(parts)
         n_done, n_all = 0, sum(map(len, units))
-        for unit in run_units(units, partial(scorer.prepare, 0), partial(_checked_compute, scorer)):
+        compute, overlaps = partial(_checked_compute, scorer), has_own_cores(loaded.device)
+        for unit in run_units(units, partial(scorer.prepare, 0), compute, overlaps=overlaps):
             n_done += len(unit.scores)
             on_progress(n_done, n_all)
             yield unit.scores, unit.sweep

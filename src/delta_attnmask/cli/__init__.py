@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from delta_attnmask import __version__
 from delta_attnmask.errors import DeltaAttnMaskError
+from delta_attnmask.executing.memory import keep_freed_memory
 
 app = App(
     name="delta-attnmask",
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit code 1 is for `check --strict` with failed rows and for a reader that has gone, 2 for usage, input, settings or
     folders that can't be used, 130 for Ctrl-C.
     """
+    keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image becomes its row's reason
     try:
         code = app(sys.argv[1:] if arguments is None else arguments)

@@ -13,6 +13,7 @@ from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.evaluating.swapping import Lender, choose_lenders
 from delta_attnmask.executing.local import run_units
 from delta_attnmask.manifest import Manifest
+from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -56,7 +57,8 @@ def evaluate_dataset(
         n_before = manifest.n_rows - sum(len(manifest.rows_of(unit)) for unit in to_do)
         n_here = n_failed = 0
         prepare = partial(_prepare, answerer, dataset, folder)
-        for unit, lines, seconds in run_units(to_do, prepare, partial(_compute, answerer, on_check)):
+        compute, overlaps = partial(_compute, answerer, on_check), has_own_cores(loaded.device)
+        for unit, lines, seconds in run_units(to_do, prepare, compute, overlaps=overlaps):
             if n_here == 0:
                 _require_some_success(lines)
             folder.write_unit(unit, lines, seconds)

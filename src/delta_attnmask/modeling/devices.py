@@ -25,6 +25,11 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def has_own_cores(device: torch.device) -> bool:
+    """Whether the device computes while this process's threads do other things; only the CPU itself doesn't."""
+    return device.type != "cpu"
+
+
 def _gpu_type() -> str | None:
     if torch.cuda.is_available():
         return "cuda"

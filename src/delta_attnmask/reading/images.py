@@ -1,11 +1,13 @@
 """Images from files that nobody has vetted: contained, capped, decoded as a whole. No torch here."""
 
 import base64
+import errno
 import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +62,7 @@ def read_image_bytes(reference: str, root: Path | RemoteFolder | None, limits: I
     if isinstance(root, RemoteFolder):
         return _read_remote(reference, root, limits)
     try:
-        return _read_file(_locate(reference, root, limits), reference, limits)
+        return _read_below(reference, root, limits)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RowError(f"image {_short(reference)}: {why}") from error
@@ -118,24 +120,53 @@ def _read_remote(reference: str, root: RemoteFolder, limits: ImageLimits) -> byt
     return data
 
 
-def _locate(reference: str, root: Path, limits: ImageLimits) -> Path:
-    root = root.resolve()
-    path = (root / reference).resolve()
-    if not limits.allow_outside and (Path(reference).is_absolute() or not path.is_relative_to(root)):
+def _read_below(reference: str, root: Path, limits: ImageLimits) -> bytes:
+    """The file's bytes. Of a path's folders the links are followed once for all their files; each asks the disk."""
+    folder, name = os.path.split(reference)
+    folder, name = (reference, "") if name == ".." else (folder, name)
+    path = _resolve(root / folder) / name
+    _refuse_outside(path, reference, root, limits)
+    try:
+        return _read_file(path, reference, limits)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    path = path.resolve()  # it is a link itself
+    _refuse_outside(path, reference, root, limits)
+    return _read_file(path, reference, limits)
+
+
+@lru_cache(maxsize=4096)
+def _resolve(folder: Path) -> Path:
+    return folder.resolve()
+
+
+def _refuse_outside(path: Path, reference: str, root: Path, limits: ImageLimits) -> None:
+    if not limits.allow_outside and (Path(reference).is_absolute() or not path.is_relative_to(_resolve(root))):
         raise RowError(f"image {_short(reference)}: outside the image folder")
-    return path
 
 
 def _read_file(path: Path, reference: str, limits: ImageLimits) -> bytes:
     # without O_NONBLOCK a FIFO would wait for a writer; with O_NOFOLLOW a link put in place since can't lead elsewhere
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise RowError(f"image {_short(reference)}: not a regular file")
+            is_folder = stat.S_ISDIR(status.st_mode)
+            raise RowError(f"image {_short(reference)}: {'Is a directory' if is_folder else 'not a regular file'}")
         if status.st_size > limits.max_bytes:
             raise RowError(f"image {_short(reference)}: more than {limits.max_bytes} bytes")
-        return file.read(limits.max_bytes)
+        return _read_all(handle, status.st_size)
+    finally:
+        os.close(handle)
+
+
+def _read_all(handle: int, n_bytes: int) -> bytes:
+    """So many bytes, or fewer where the file ends before."""
+    data = os.read(handle, n_bytes)
+    while len(data) < n_bytes and (more := os.read(handle, n_bytes - len(data))):
+        data += more
+    return data
 
 
 def _open_decoder(data: bytes) -> "ImageFile":

@@ -11,6 +11,7 @@ from delta_attnmask.executing.contract import Failure, Pool
 from delta_attnmask.executing.local import LocalPool
 from delta_attnmask.executing.ray import Cluster, ray_pool
 from delta_attnmask.manifest import WHOLE, Shard
+from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import count_faults, describe_faults
@@ -95,7 +96,7 @@ def score_task(
     """`score_dataset` for a task that is put together already."""
     worker = UnitWorker(loaded, task)
     worker.scorer.on_rows = on_rows
-    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS)
+    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS, overlaps=has_own_cores(loaded.device))
     told: dict[str, Any] = {"on_check": on_check, "on_start": on_start, "on_progress": on_progress}
     return score_units(pool, task.out, task.shard, is_alone=True, **told)
 

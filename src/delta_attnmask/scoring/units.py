@@ -16,6 +16,7 @@ from delta_attnmask.errors import RowError, SettingsError, UnsupportedModelError
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
+from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
@@ -35,6 +36,7 @@ ImageLoader = Callable[[str], Any]
 # About the model, the settings or the device, not about a row.
 _FATAL = (UnsupportedModelError, SettingsError, torch.AcceleratorError)
 _CHECK_ATTEMPTS = 8
+_N_ENCODERS = 2  # threads, beside a device with cores of its own
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
 MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
 
@@ -117,9 +119,7 @@ class UnitScorer:
     on_rows: is called after each batch with how many rows it scored.
     """
 
-    def __init__(
-        self, loaded: LoadedModel, encoder: Encoder, load_image: ImageLoader, plan: ScoringPlan, n_workers: int = 2
-    ):
+    def __init__(self, loaded: LoadedModel, encoder: Encoder, load_image: ImageLoader, plan: ScoringPlan):
         self.loaded = loaded
         self.encoder = encoder
         self.plan = plan
@@ -129,7 +129,8 @@ class UnitScorer:
         self._is_checked = False
         self._image_cost = image_cost(examine(loaded.model))
         self._load_image = load_image
-        self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
+        self._has_own_cores = has_own_cores(loaded.device)
+        self._map = ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode").map if self._has_own_cores else map
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
         """Read images and encode; no row is lost, a bad one is kept with its reason.
@@ -144,7 +145,7 @@ class UnitScorer:
         while n_rows < len(rows) and n_bytes < self.max_bytes:
             some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
             n_rows += len(some)
-            for record, outcome in zip(some, self._workers.map(self._encode, some), strict=True):
+            for record, outcome in zip(some, self._map(self._encode, some), strict=True):
                 if isinstance(outcome, str):
                     failures[record.row] = outcome
                     continue
@@ -252,7 +253,8 @@ class UnitScorer:
 
     def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
         """Score in batches; each is collated and copied to the device while the one before it is scored."""
-        for batch, collated in ahead(plan_batches(samples, self.batch_tokens, self._image_cost), self.collate):
+        batches = plan_batches(samples, self.batch_tokens, self._image_cost)
+        for batch, collated in ahead(batches, self.collate, overlaps=self._has_own_cores):
             self._run(batch, collated.result, score, found)
 
     def _run(

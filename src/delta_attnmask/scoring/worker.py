@@ -15,6 +15,7 @@ from delta_attnmask.errors import (
     UnsupportedModelError,
 )
 from delta_attnmask.executing.contract import Faults
+from delta_attnmask.executing.memory import keep_freed_memory
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.modeling.compiling import compile_blocks
 from delta_attnmask.modeling.load import Dtype, LoadedModel, load_model
@@ -101,6 +102,7 @@ class Recipe:
     compile: bool = False
 
     def __call__(self) -> UnitWorker:
+        keep_freed_memory()
         loaded = load_model(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
         if self.compile:
             compile_blocks(loaded.model)
