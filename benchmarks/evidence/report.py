@@ -16,7 +16,9 @@ from .training import AUGMENTATIONS
 from .workplace import Workplace
 
 HEADLINE = "chosen/select"  # named beforehand: what `select` does by itself after a calibration
-AGAINST = ("random", "full", "oracle", "low_loss/quota", "random_tokens/quota", "relative/quota", "paper/quota")
+AGAINST = (
+    "none", "random", "full", "oracle", "low_loss/quota", "random_tokens/quota", "relative/quota", "paper/quota",
+)  # fmt: skip
 
 
 def shown(values: NDArray[np.float64]) -> str:

@@ -15,7 +15,10 @@ app = App(
     name="delta-attnmask",
     help="Score image-text conversations with a vision-language model and select the part worth finetuning on.",
     version=__version__,
-    default_parameter=Parameter(negative=()),  # no --no-sweep and --empty-data, which would say nothing
+    default_parameter=Parameter(
+        negative=(),  # no --no-sweep and --empty-data, which would say nothing
+        show_default=lambda value: None if value is None or value is False else str(value),
+    ),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
