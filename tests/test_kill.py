@@ -51,10 +51,10 @@ MOMENTS = [
 ]
 
 
-def command(home: Path, out: Path, *options: str) -> list[str]:
+def command(home: Path, out: Path, *options: str, n_rows: int = N_ROWS) -> list[str]:
     files = ["--model", home / "model", "--data", home / "pool.json", "--images", home / "images", "--out", out]
     fixed = ["--settings", "paper", "--dtype", "float32", "--device", "cpu"]
-    return ["score", *map(str, files), *fixed, "--limit", str(N_ROWS), "--unit-rows", str(UNIT_ROWS), *options]
+    return ["score", *map(str, files), *fixed, "--limit", str(n_rows), "--unit-rows", str(UNIT_ROWS), *options]
 
 
 def killed_at(moment: Moment, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,15 +137,16 @@ def test_a_run_killed_at_many_moments_ends_with_the_same_table(
     assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
 
 
-def test_killed_and_stopped_from_outside(embedded: Path, whole: dict[str, pa.Table], tmp_path: Path) -> None:
+def test_killed_and_stopped_from_outside(embedded: Path, tmp_path: Path) -> None:
+    n_rows = 10 * N_ROWS  # enough that a signal comes in time
     out = tmp_path / "run"
-    killed = begin(command(embedded, out))
+    killed = begin(command(embedded, out, n_rows=n_rows))
     wait_for_units(out, 2)
     killed.kill()
     assert finish(killed) == -signal.SIGKILL
     units = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
 
-    arguments = [sys.executable, "-m", "delta_attnmask", *command(embedded, out)]
+    arguments = [sys.executable, "-m", "delta_attnmask", *command(embedded, out, n_rows=n_rows)]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as stopped:
         wait_for_units(out, len(units) + 2)
         stopped.send_signal(signal.SIGINT)
@@ -155,9 +156,10 @@ def test_killed_and_stopped_from_outside(embedded: Path, whole: dict[str, pa.Tab
     assert "Traceback" not in error
     assert not (out / "complete.json").exists()
 
-    assert finish(begin(command(embedded, out))) == 0
+    assert finish(begin(command(embedded, out, n_rows=n_rows))) == 0
     assert {path: path.stat().st_mtime_ns for path in units} == units  # what was finished wasn't done again
-    assert tables(out) == {"scores": whole["scores"]}
+    assert finish(begin(command(embedded, tmp_path / "whole", n_rows=n_rows))) == 0
+    assert tables(out) == tables(tmp_path / "whole")
 
 
 def wait_for_units(out: Path, n_units: int, seconds: float = 100) -> None:
