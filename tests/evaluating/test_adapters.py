@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from delta_attnmask import UnsupportedModelError
+from delta_attnmask.evaluating import adapters
 from delta_attnmask.evaluating.adapters import load_trained
 from delta_attnmask.modeling.load import LoadedModel, load_model
 
@@ -91,3 +92,20 @@ def test_an_adapter_of_another_model_is_refused(adapter: tuple[Path, torch.Tenso
     (folder / "adapter_model.safetensors").symlink_to(adapter[0] / "adapter_model.safetensors")
     with pytest.raises(UnsupportedModelError, match="doesn't fit"):
         load_trained(str(folder), device="cpu")
+
+
+def test_the_base_is_loaded_in_the_revision_that_the_adapter_names(
+    adapter: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = changed(adapter[0], tmp_path, revision="v1")
+    asked: list[str | None] = []
+
+    def load(name: str, **options: Any) -> LoadedModel:
+        asked.append(options["revision"])
+        raise UnsupportedModelError(name)
+
+    monkeypatch.setattr(adapters, "load_model", load)
+    for revision in (None, "v2"):
+        with pytest.raises(UnsupportedModelError):
+            load_trained(str(folder), revision=revision)
+    assert asked == ["v1", "v2"]

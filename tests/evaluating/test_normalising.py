@@ -23,7 +23,14 @@ from delta_attnmask.evaluating.normalising import normalise
         ("1,2", "1 2"),
         ("1,0000", "1 0000"),
         ("3.50", "3.50"),
-        ("U.S.", "u s"),
+        ("U.S.", "us"),
+        ("5 p.m.", "5 pm"),
+        (".5", ".5"),
+        ("-.5", "-.5"),
+        ("v.5", "v5"),
+        ("5:30.", "5:30"),
+        ("colour: red", "colour red"),
+        ("10 %", "10%"),
         ("-5 °C", "-5 °c"),
         ("−5", "-5"),
         ("5-3", "5 3"),
@@ -46,7 +53,7 @@ def test_normalised(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
-@pytest.mark.parametrize(("one", "other"), [("yes", "no"), ("A", "B"), ("1", "-1"), ("...", "!!!"), ("3.5", "35")])
+@pytest.mark.parametrize(("one", "other"), [("yes", "no"), ("A", "B"), ("1", "-1"), ("...", "!!!"), ("3.5", "35"), (".5", "5")])
 def test_what_differs_stays_different(one: str, other: str) -> None:
     assert normalise(one) != normalise(other)
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import LlavaConfig, LlavaForConditionalGeneration
+from trl.trainer.sft_config import SFTConfig
 
-from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError
+from delta_attnmask import ArtifactError, DataError, DeltaAttnMaskError, MaskSettings, SettingsError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
@@ -21,6 +22,7 @@ from delta_attnmask.scoring.run import make_encoder, score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.training import run
 from delta_attnmask.training.examples import ExampleCollator, GroupedBatches, choose_examples
+from delta_attnmask.training.folder import TrainingFolder
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
 from delta_attnmask.training.run import Outcome, train_dataset
@@ -182,7 +184,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
     half_written.mkdir()
     (half_written / "model.safetensors").write_bytes(b"half")
     read: list[int] = []
-    rest = train_dataset(load(), dataset, tmp_path / "cut", plan, on_row=lambda n_done, *_: read.append(n_done))
+    oftener = replace(plan, save_steps=1)  # as one wants it after a kill
+    rest = train_dataset(load(), dataset, tmp_path / "cut", oftener, on_row=lambda n_done, *_: read.append(n_done))
     assert read == []  # rows aren't read twice to see whether they can be used
     assert same(weights(whole.path), weights(rest.path))
     assert losses(rest.path) == pytest.approx(losses(whole.path))
@@ -209,12 +212,13 @@ def test_a_training_killed_before_its_model_was_saved_makes_no_step_more(
 
 def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path) -> None:
     plan = replace(PLAN, lora=LoraSettings(rank=4, alpha=8), augment="masked", probability=1.0)
-    alone = train_dataset(load(), dataset, tmp_path / "alone", plan)
+    alone = train_dataset(replace(load(), revision="v1"), dataset, tmp_path / "alone", plan)
     merged = train_dataset(load(), dataset, tmp_path / "merged", plan, merge=True)
     assert (alone.path / "adapter_config.json").exists()
     assert not (alone.path / "model.safetensors").exists()
     adapter = json.loads((alone.path / "adapter_config.json").read_text())
     assert Path(adapter["base_model_name_or_path"]).is_absolute()
+    assert adapter["revision"] == "v1"
     assert alone.about["n_changed"] == 8
 
     encoder = make_encoder(load())
@@ -294,3 +298,42 @@ def test_what_cannot_be_trained_on(load: Callable[[], LoadedModel], dataset: Dat
         replace(PLAN, top_share=0.5)
     with pytest.raises(SettingsError, match=r"epochs=0.*learning_rate=-1"):
         replace(PLAN, epochs=0, learning_rate=-1)
+    with pytest.raises(SettingsError, match=r"weight_decay=-1.*seed=-1.*probability=1.5"):
+        replace(PLAN, weight_decay=-1, seed=-1, probability=1.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"mask": MaskSettings(block=40)}, "block"), ({"by": "nonsense"}, "nonsense")]
+)
+def test_what_does_not_fit_is_told_before_anything_is_read(
+    changes: dict[str, Any], reason: str, load: Callable[[], LoadedModel], dataset: Dataset, tmp_path: Path
+) -> None:
+    scored = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK))
+    plan = replace(PLAN, augment="masked", mask=MASK, from_scores=scored.path)
+    with pytest.raises(SettingsError, match=reason):
+        train_dataset(load(), dataset, tmp_path / "out", replace(plan, **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_twice_is_always_masked() -> None:
+    settings = replace(PLAN, augment="twice", schedule="rising", probability=0.1).augmentation
+    assert settings is not None
+    assert settings.probability_at(0.0) == 1.0
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_without_a_model(
+    load: Callable[[], LoadedModel], dataset: Dataset, tmp_path: Path
+) -> None:
+    plan = replace(PLAN, learning_rate=1e38, max_steps=3, log_steps=10)  # no step has a line of its own
+    with pytest.raises(DeltaAttnMaskError, match="not finite at step 3"):
+        train_dataset(load(), dataset, tmp_path / "out", plan)
+    assert not (tmp_path / "out/model.safetensors").exists()
+    assert "NaN" not in (tmp_path / "out/metrics.jsonl").read_text()
+
+
+def test_of_several_gpus_one_is_used(
+    plain: Outcome, load: Callable[[], LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SFTConfig, "n_gpu", property(lambda config: config._n_gpu or 4))  # 0 is what it found here
+    config = run._arguments(load(), TrainingFolder(plain.path, {}), PLAN, n_workers=0)
+    assert config.n_gpu == 1

@@ -16,12 +16,14 @@ def load_trained(name: str, *, dtype: Dtype = "auto", device: str = "auto", revi
     """Load a model, or an adapter's folder with the base model that it names; merged, it runs as fast as its base.
 
     Only safetensors are read: an adapter saved as a pickle is refused. The base's processor is used.
+    revision: of the model, or of the adapter's base; if not given, the one that the adapter names.
     Raises UnsupportedModelError where the adapter or its base can't be loaded, SettingsError without PEFT.
     """
     folder = Path(name)
     if not (folder / _CONFIG).exists() or (folder / "config.json").exists():
         return load_model(name, dtype=dtype, device=device, revision=revision)
-    base = load_model(_base_of(folder), dtype=dtype, device=device, revision=revision)
+    base_name, its_revision = _base_of(folder)
+    base = load_model(base_name, dtype=dtype, device=device, revision=revision or its_revision)
     if not (folder / _WEIGHTS).exists():
         raise UnsupportedModelError(f"{name}: this adapter has no {_WEIGHTS}; save it with safe_serialization=True")
     try:
@@ -36,14 +38,15 @@ def load_trained(name: str, *, dtype: Dtype = "auto", device: str = "auto", revi
     return replace(base, name=name, model=merged.eval())
 
 
-def _base_of(folder: Path) -> str:
-    """The base model that an adapter names; a relative folder is looked for from here and beside the adapter."""
+def _base_of(folder: Path) -> tuple[str, str | None]:
+    """The base model that an adapter names, and its revision; a relative folder may also lie beside the adapter."""
     path = folder / _CONFIG
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        base, revision = config.get("base_model_name_or_path"), config.get("revision")
     except (OSError, ValueError, AttributeError) as error:
         raise UnsupportedModelError(f"{path} can't be read: {error}") from error
     if not isinstance(base, str) or not base:
         raise UnsupportedModelError(f"{path} names no base model; write its folder into base_model_name_or_path")
     beside = folder / base
-    return str(beside) if not Path(base).exists() and beside.is_dir() else base
+    return str(beside) if not Path(base).exists() and beside.is_dir() else base, revision

@@ -24,11 +24,12 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode with what encodes its inputs."""
+    """A model in evaluation mode with what encodes its inputs. revision: of a model on the hub."""
 
     name: str
     model: nn.Module
     processor: Any
+    revision: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -42,7 +43,7 @@ class LoadedModel:
 def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revision: str | None = None) -> LoadedModel:
     """Load `name` (a folder or a hub name) without running code of its repository.
 
-    A folder that holds a PEFT adapter is loaded together with the base model that the adapter names.
+    A folder that holds a PEFT adapter is loaded together with the base model, in the revision, that the adapter names.
     dtype: "auto" is bfloat16 on a GPU and float32 on a CPU. device: "auto" takes the GPU if there is one;
     "balanced" and the other names of accelerate's device_map spread the model over several.
 
@@ -57,8 +58,10 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     wanted = choose_dtype(dtype, chosen)
     placement = {"device_map": device} if device in PLACEMENTS else {}
     try:
-        base = _base_of_adapter(name)
-        config = AutoConfig.from_pretrained(base or name, revision=None if base else revision, **_SAFE)
+        adapter = _adapter_of(name)
+        revision = revision or adapter.get("revision")
+        base = str(adapter["base_model_name_or_path"]) if adapter else name
+        config = AutoConfig.from_pretrained(base, revision=revision, **_SAFE)
         kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
         with bars_on_terminals_only():
             options = _SAFE | placement | {"dtype": wanted, "revision": revision, "use_safetensors": True}
@@ -70,7 +73,7 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
             model = model.to(chosen)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError) as error:
         raise UnsupportedModelError(f"{name}: {_explain(error, device, wanted)}") from error
-    return LoadedModel(name, model.eval(), processor)
+    return LoadedModel(name, model.eval(), processor, revision)
 
 
 def _explain(error: Exception, device: str, dtype: torch.dtype) -> str:
@@ -120,12 +123,13 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return chosen
 
 
-def _base_of_adapter(name: str) -> str | None:
-    """The model that an adapter's folder names as its base; None for the folder of a whole model."""
+def _adapter_of(name: str) -> dict[str, Any]:
+    """The configuration of the adapter that a folder holds; empty for a whole model."""
     path = Path(name) / "adapter_config.json"
     if not path.exists() or (Path(name) / "config.json").exists():
-        return None
-    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _takes_images(config: Any) -> bool:

@@ -41,7 +41,7 @@ class TrainingPlan:
         neftune: noise on the embeddings (arXiv:2310.05914).
         twice: the top rows come twice in each epoch, once plain and once masked (the paper's use);
         twice-random, twice-dropout, twice-plain: its controls, the last without any change.
-    mask, probability, schedule: of the change; `probability` isn't used where rows come twice.
+    mask, probability, schedule: of the change; the last two aren't used where rows come twice, the copy always masked.
     from_scores, top_share, by: a scored run; of the rows that are trained on, only the top share by its scores is
         changed or comes twice. Without a run, all rows.
     lora: None for full finetuning. only_language: leave all but the language model as it is.
@@ -91,6 +91,12 @@ class TrainingPlan:
             for name in ("epochs", "learning_rate", "neftune_alpha")
             if not (value := getattr(self, name)) > 0
         ]
+        if not self.weight_decay >= 0:
+            faults.append(f"weight_decay={self.weight_decay!r}: expected 0 or more")
+        if self.seed < 0:
+            faults.append(f"seed={self.seed!r}: expected a whole number from 0")
+        if not 0 <= self.probability <= 1:
+            faults.append(f"probability={self.probability!r}: expected a number from 0 to 1")
         if not 0 <= self.warmup < 1:
             faults.append(f"warmup={self.warmup!r}: expected a share of the steps from 0 to below 1")
         if not 0 < self.top_share <= 1:
@@ -99,6 +105,7 @@ class TrainingPlan:
             faults.append(f"top_share={self.top_share!r}: needs the run that scored the rows (from_scores)")
         if faults:
             raise SettingsError("; ".join(faults))
+        _ = self.augmentation  # raises what only it knows to be wrong
 
     @property
     def is_twice(self) -> bool:
@@ -114,11 +121,12 @@ class TrainingPlan:
         return AugmentationSettings(
             mask=mask,
             probability=1.0 if self.is_twice else self.probability,
-            schedule=self.schedule,
+            schedule="constant" if self.is_twice else self.schedule,
             form="dropout" if kind == "dropout" else "mask",
             seed=self.seed,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all that decides the outcome."""
-        return asdict(self) | {"from_scores": None if self.from_scores is None else str(self.from_scores)}
+        """Plain JSON values of all that decides the outcome: not how often it is saved and told."""
+        told = asdict(self) | {"from_scores": None if self.from_scores is None else str(self.from_scores)}
+        return {name: value for name, value in told.items() if name not in ("save_steps", "log_steps")}

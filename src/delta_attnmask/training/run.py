@@ -29,8 +29,10 @@ from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import ExampleCollator, Examples, choose_examples
 from delta_attnmask.training.folder import MetricsFile, TrainingFolder
+from delta_attnmask.training.masked_states import masked_states
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.rows import count_reasons, find_usable_rows, read_rows, write_rows
+from delta_attnmask.training.top_rows import scored_rows
 from delta_attnmask.training.trainer import ExampleTrainer, MetricsWriter, OnStep, StepReporter
 
 OnRow = Callable[[int, int, int], None]  # rows done, rows in all, rows skipped
@@ -65,6 +67,7 @@ def train_dataset(
     SettingsError where the plan doesn't fit the model or its scores.
     """
     _require_one_process()
+    _require_fit(loaded, plan)
     anatomy = examine(loaded.model)
     encoder = _make_encoder(loaded, anatomy, plan)
     identity = {"model": model_fingerprint(loaded.model), "merge": merge, **_identity(loaded, dataset, plan)}
@@ -78,13 +81,14 @@ def train_dataset(
         examples = choose_examples(table, plan)
         collator = ExampleCollator(dataset, encoder, loaded.dtype, marks=plan.augmentation is not None)
         results = _train(loaded, anatomy, folder, plan, examples, collator, merge, n_workers, on_step)
+        skipped = count_reasons(table)
         folder.complete(
             augment=plan.augment,
             seed=plan.seed,
-            n_rows=int(table.num_rows - sum(count_reasons(table).values())),
+            n_rows=table.num_rows - sum(skipped.values()),
             n_examples=len(examples),
-            n_skipped=sum(count_reasons(table).values()),
-            skipped=count_reasons(table),
+            n_skipped=sum(skipped.values()),
+            skipped=skipped,
             prepare_seconds=round(prepare_seconds, 3),
             **results,
         )
@@ -165,8 +169,11 @@ def _save(trainer: ExampleTrainer, loaded: LoadedModel, out: Path, merge: bool) 
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
     if merge:
         model = model.merge_and_unload()
-    elif model is not innermost(model) and Path(loaded.name).exists():
-        model.peft_config["default"].base_model_name_or_path = str(Path(loaded.name).absolute())
+    elif model is not innermost(model):
+        adapter = model.peft_config["default"]
+        adapter.revision = loaded.revision
+        if Path(loaded.name).exists():
+            adapter.base_model_name_or_path = str(Path(loaded.name).absolute())
     model.save_pretrained(out)
     loaded.processor.save_pretrained(out)
 
@@ -174,7 +181,7 @@ def _save(trainer: ExampleTrainer, loaded: LoadedModel, out: Path, merge: bool) 
 def _arguments(loaded: LoadedModel, folder: TrainingFolder, plan: TrainingPlan, n_workers: int | None) -> SFTConfig:
     is_gpu = loaded.device.type == "cuda"
     workers = n_workers if n_workers is not None else (min(4, os.cpu_count() or 1) if is_gpu else 0)
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str(folder.checkpoints),
         num_train_epochs=plan.epochs,
         max_steps=plan.max_steps or -1,
@@ -202,6 +209,8 @@ def _arguments(loaded: LoadedModel, folder: TrainingFolder, plan: TrainingPlan, 
         max_length=None,
         remove_unused_columns=False,
     )
+    config._n_gpu = min(1, config.n_gpu)  # all visible ones otherwise, each with a copy that no hook knows
+    return config
 
 
 def _checkpointing(is_wanted: bool) -> dict[str, Any]:
@@ -244,6 +253,15 @@ def _require_one_process() -> None:
             f"{n_processes} processes were started, but `train` runs in one; for several GPUs use "
             "MaskedStateAugmentation in a script of your own (docs/training.md)"
         )
+
+
+def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
+    """Raise now what else would be told after hours of reading, when the folder belongs to the faulty plan already."""
+    if plan.augmentation is not None:
+        with masked_states(loaded.model, plan.augmentation):
+            pass
+    if plan.from_scores is not None:
+        scored_rows(plan.from_scores, plan.by)
 
 
 def _make_encoder(loaded: LoadedModel, anatomy: Anatomy, plan: TrainingPlan) -> Encoder:

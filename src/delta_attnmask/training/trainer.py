@@ -90,9 +90,10 @@ class MetricsWriter(TrainerCallback):
         return self._file.seconds + time.monotonic() - self._began
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        logs: dict[str, Any] = kwargs.get("logs", {})
-        self._add(state, {name: value for name, value in logs.items() if isinstance(value, int | float)})
-        if not math.isfinite(logs.get("loss", 0.0)):
+        numbers = {name: value for name, value in kwargs.get("logs", {}).items() if isinstance(value, int | float)}
+        self._add(state, {name: value for name, value in numbers.items() if math.isfinite(value)})
+        # "train_loss", the mean over all steps, comes once at the end: the last steps may have no line of their own.
+        if not all(math.isfinite(numbers.get(name, 0.0)) for name in ("loss", "train_loss")):
             raise DeltaAttnMaskError(
                 f"the loss is not finite at step {state.global_step}; a lower learning rate or another precision "
                 "may help"
