@@ -113,6 +113,19 @@ def test_vlmevalkit_gets_a_table_of_first_questions(folder: Path, capsys: pytest
     assert "No such file" in printed
 
 
+def test_vlmevalkit_gets_no_question_whose_image_comes_later(
+    folder: Path, rows: list[Line], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("Which colour?", "Which of them?", "<image>\nThis one.", "Red.")
+    late = [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(words)]
+    (folder / "late.json").write_text(json.dumps([{"image": "red.png", "conversations": late}, rows[0]]))
+    out = folder / "out"
+    export_eval(to="vlmevalkit", data=folder / "late.json", images=folder / "images", out=out, name="mine")
+    lines = (out / "mine.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[0] for line in lines[1:]] == ["1"]
+    assert "no image stands before the row's first answer: 1" in capsys.readouterr().out
+
+
 def test_what_cannot_be_exported(folder: Path) -> None:
     with pytest.raises(SettingsError, match="letters, digits"):
         export_eval(to="lmms-eval", data=folder / "test.json", out=folder / "out", name="../up")

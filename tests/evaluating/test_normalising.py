@@ -53,7 +53,9 @@ def test_normalised(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
-@pytest.mark.parametrize(("one", "other"), [("yes", "no"), ("A", "B"), ("1", "-1"), ("...", "!!!"), ("3.5", "35"), (".5", "5")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("yes", "no"), ("A", "B"), ("1", "-1"), ("...", "!!!"), ("3.5", "35"), (".5", "5")]
+)
 def test_what_differs_stays_different(one: str, other: str) -> None:
     assert normalise(one) != normalise(other)
 

@@ -109,14 +109,20 @@ def by_chat_template(loaded: LoadedModel, dataset: Dataset, row: int, turn: int)
     return str(text).strip()
 
 
-def test_drafts_batches_and_units_change_nothing(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
+def test_drafts_batches_and_units_change_nothing(
+    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = evaluate_dataset(embedded_model, dataset, tmp_path / "whole")
     others = {
         "plain": (EvaluationPlan(draft=False), 256),
         "single": (EvaluationPlan(batch_tokens=1), 256),
         "units": (EvaluationPlan(), 4),
+        "little memory": (EvaluationPlan(), 256),
     }
     for name, (plan, unit_rows) in others.items():
+        if name == "little memory":  # two rows are encoded at a time
+            monkeypatch.setattr(answering, "MAX_BYTES", 1)
+            monkeypatch.setattr(answering, "_ROWS_AT_ONCE", 2)
         other = evaluate_dataset(embedded_model, dataset, tmp_path / name, plan, unit_rows=unit_rows)
         assert texts(other) == texts(whole), name
         losses = [line["loss"] for line in answers(other)]

@@ -92,7 +92,13 @@ def evaluate(
             on_check=lambda line: print(f"model: {line}", file=sys.stderr),
             on_progress=RunBar(advance).show,
         )
-    _print_report(json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8")))
+    report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
+    _print_report(report)
+    if report["n_failed_rows"]:
+        print(f"Rows that failed stay so in {out}; mend them, and evaluate into another --out")
+    if report["n_failed_rows"] == report["n_rows"]:
+        print(f"delta-attnmask: {out}: no row could be answered", file=sys.stderr)
+        return 2
     print(f"Wrote {folder.path / 'evaluation.json'}; next: delta-attnmask compare {folder.path} OTHER")
     return 0
 

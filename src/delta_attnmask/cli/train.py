@@ -284,11 +284,14 @@ def _run(
             on_step=lambda n_done, n_rows: advance("training", n_done, n_rows, 0),
         )
     about = outcome.about
+    if about["n_skipped"]:
+        told = (
+            f"{about['n_skipped']} rows were skipped; {out / 'skipped.jsonl'} says why, and they stay so in this folder"
+        )
+        print(told, file=sys.stderr)
     if not outcome.is_new:
         print(f"{out}: trained already ({about['n_steps']} steps); choose another folder to train again")
         return 0
-    if about["n_skipped"]:
-        print(f"{about['n_skipped']} rows were skipped; {out / 'skipped.jsonl'} says why", file=sys.stderr)
     loss = "" if about["loss"] is None else f", loss {about['loss']}"  # none is logged in fewer steps than --log-steps
     print(f"{out}: {about['n_rows']} rows, {about['n_steps']} steps, {about['seconds']:.0f} s{loss}")
     return 0

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +29,9 @@ from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.reading.traits import form_of
 from delta_attnmask.records import Record
+from delta_attnmask.scoring.units import MAX_BYTES
 
+_ROWS_AT_ONCE = 16  # encoded before their bytes are counted
 Place = tuple[int, int | None, int]  # row, row whose images are shown instead, turn
 
 
@@ -54,12 +56,16 @@ class EvaluationPlan:
 
 @dataclass(frozen=True)
 class PreparedUnit:
-    """A unit's rows as questions; what couldn't be encoded is in `failures`, by row and lender."""
+    """A unit's rows as questions; what couldn't be encoded is in `failures`, by row and lender.
+
+    rest: the unit's rows behind `records`, not encoded yet.
+    """
 
     index: int
     records: tuple[Record, ...]
     questions: tuple[Question, ...]
     failures: Mapping[tuple[int, int | None], str]
+    rest: tuple[Record, ...] = ()
 
 
 @dataclass
@@ -86,23 +92,32 @@ class UnitAnswerer:
     ) -> None:
         self.loaded, self.encoder, self.plan, self.limit = loaded, encoder, plan, limit
         self.batch_tokens = plan.batch_tokens
+        self.max_bytes = MAX_BYTES
         self._dataset, self._lenders = dataset, lenders
         self._is_checked = False
         self._image_cost = image_cost(examine(loaded.model))
         self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
-        """Read images and encode; no row is lost, a bad one is kept with its reason."""
+        """Read images and encode; no row is lost, a bad one is kept with its reason.
+
+        Large images fill the memory before all rows are encoded; `compute` then encodes the others bit by bit.
+        """
         rows = tuple(records)
         questions: list[Question] = []
         failures: dict[tuple[int, int | None], str] = {}
-        asked = [(record, lender) for record in rows for lender in self._shown(record)]
-        for (record, lender), outcome in zip(asked, self._workers.map(self._encode, asked), strict=True):
-            if isinstance(outcome, str):
-                failures[record.row, lender.row if lender else None] = outcome
-            else:
+        n_rows = n_bytes = 0
+        while n_rows < len(rows) and n_bytes < self.max_bytes:
+            some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
+            n_rows += len(some)
+            asked = [(record, lender) for record in some for lender in self._shown(record)]
+            for (record, lender), outcome in zip(asked, self._workers.map(self._encode, asked), strict=True):
+                if isinstance(outcome, str):
+                    failures[record.row, lender.row if lender else None] = outcome
+                    continue
+                n_bytes += sum(sample.n_bytes for sample in _samples(outcome))
                 questions += outcome
-        return PreparedUnit(index, rows, tuple(questions), failures)
+        return PreparedUnit(index, rows[:n_rows], tuple(questions), failures, rows[n_rows:])
 
     def _shown(self, record: Record) -> list[Lender | None]:
         return [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
@@ -121,7 +136,7 @@ class UnitAnswerer:
 
     def check_batching(self, unit: PreparedUnit) -> str | None:
         """Once: go on with batches of one where two samples together have other losses than alone; tells so then."""
-        samples = list({id(question.sample): question.sample for question in unit.questions}.values())
+        samples = _samples(unit.questions)
         alike = [sample for sample in samples if sample.inputs.keys() == samples[0].inputs.keys()][:2]
         if self._is_checked or len(alike) < 2:
             return None
@@ -143,12 +158,24 @@ class UnitAnswerer:
     def compute(self, unit: PreparedUnit) -> tuple[list[Prediction], float]:
         """The unit's lines in input order, and the seconds that they took."""
         started = time.monotonic()
+        torch.manual_seed(self.plan.seed + unit.index)  # for sampling; a unit gives the same whenever it is run
+        lines = [line for part in self._parts(unit) for line in self._answer(part)]
+        return lines, time.monotonic() - started
+
+    def _parts(self, unit: PreparedUnit) -> Iterator[PreparedUnit]:
+        """What is encoded of the unit, then its rest, as much at a time as memory is given."""
+        yield unit
+        while unit.rest:
+            unit = self.prepare(unit.index, unit.rest)
+            yield unit
+
+    def _answer(self, unit: PreparedUnit) -> list[Prediction]:
+        """The lines of what is encoded."""
         found = _Found()
         self._guess(unit.questions, found)
         stops = stop_tokens(self.loaded, self.encoder.special_ids, unit.questions)
         self._generate(unit, stops, found)
-        lines = [*self._failed_rows(unit), *(self._line(unit, question, stops, found) for question in unit.questions)]
-        return lines, time.monotonic() - started
+        return [*self._failed_rows(unit), *(self._line(unit, question, stops, found) for question in unit.questions)]
 
     def _guess(self, questions: Sequence[Question], found: _Found) -> None:
         """Run the references, which gives their loss and the beginnings of the answers."""
@@ -173,7 +200,6 @@ class UnitAnswerer:
         return guess_tokens(self.loaded.model, collated.inputs, collated.labels)
 
     def _generate(self, unit: PreparedUnit, stops: frozenset[int], found: _Found) -> None:
-        torch.manual_seed(self.plan.seed + unit.index)  # for sampling; a unit gives the same whenever it is run
         generator = Generator(self.loaded, self.encoder.pad_token_id, stops, self.limit, self.plan.temperature)
         openings = []
         for question in unit.questions:
@@ -239,6 +265,11 @@ class UnitAnswerer:
             n_new_tokens=len(ids),
             ended=bool(ids) and ids[-1] in stops,
         )
+
+
+def _samples(questions: Iterable[Question]) -> list[EncodedSample]:
+    """The encoded conversations of the questions, each once."""
+    return list({id(question.sample): question.sample for question in questions}.values())
 
 
 def _place(question: Question) -> Place:

@@ -10,7 +10,8 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 
-_MUST_AGREE = ("turns",)
+# A limit taken from the data's longest answer may differ, since tokenizers do; a given one cuts answers off.
+_MUST_AGREE = ("turns", "temperature", "max_new_tokens_given")
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def _make_manifest(
             "turns": plan.turns,
             "image_swap": plan.image_swap,
             "max_new_tokens": limit,
+            "max_new_tokens_given": plan.max_new_tokens,
             "temperature": plan.temperature,
             "seed": plan.seed,
             "dtype": str(loaded.dtype).removeprefix("torch."),

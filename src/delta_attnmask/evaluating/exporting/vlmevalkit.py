@@ -1,7 +1,7 @@
 """A test set as a table of VLMEvalKit: OUT/NAME.tsv with index, image, question, answer and category. No torch here.
 
 It takes one question a line, without a conversation before it: of each row the first answer is asked for, and rows
-without an image, which it skips without a word, are left out here with a reason.
+without an image before it, which it skips without a word, are left out here with a reason.
 """
 
 import base64
@@ -28,9 +28,13 @@ def export_vlmevalkit(dataset: Dataset, out: Path, name: str) -> Export:
         writer = csv.writer(text, delimiter="\t", lineterminator="\n")
         writer.writerow(_COLUMNS)
         for item in iter_items(dataset, "all", left_out, with_images_only=True):
-            if item.asked.turn == 0:
-                writer.writerow(_to_line(item))
-                n_items += 1
+            if item.asked.turn > 0:
+                continue
+            if not item.images:
+                left_out[item.record.row] = "no image stands before the row's first answer"
+                continue
+            writer.writerow(_to_line(item))
+            n_items += 1
         require_items(n_items, left_out)
         text.flush()
         text.detach()
