@@ -33,6 +33,11 @@ BUDGETS = (0.05, 0.1, 0.2, 0.4)
 
 def main() -> None:
     options = read_options()
+    number, n_parts = map(int, options.part.split("/"))
+    if not 1 <= number <= n_parts:
+        raise SystemExit(f"--part {options.part}: expected I/N with I from 1 to N")
+    if "transfer" in (options.group or ()) and not options.other:
+        raise SystemExit("--group transfer: needs --other, the model that is trained on what the base selects")
     place = Workplace(options.out, options.base, options.other)
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -47,7 +52,6 @@ def main() -> None:
     groups = [group for group in asked if group != "transfer" or options.other]
     told = {"recipe": asdict(recipe), "scoring_s": seconds, "n_processes": options.processes}
     write_json(options.out / "machine.json", describe_machine() | told)
-    number, n_parts = map(int, options.part.split("/"))
     jobs = plan_jobs(groups, options.seeds, BUDGETS)[number - 1 :: n_parts]
     run_all(place, jobs, recipe, options.device, options.processes)
     write_report(place)
@@ -77,7 +81,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--skewed", action="store_true", help="sources of very different sizes")
     parser.add_argument("--processes", type=int, default=1 if torch.cuda.is_available() else 2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--part", default="1/1", help="2/3 does the second third: several commands share a folder")
+    parser.add_argument(
+        "--part",
+        default="1/1",
+        help="2/3 trains a third, in a folder that one command has scored in",
+    )
     parser.add_argument(
         "--recipe", type=Path, help="recipe.json of another run; chosen on the validation split if none"
     )

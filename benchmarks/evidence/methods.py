@@ -34,8 +34,6 @@ from .workplace import Workplace
 
 Rows = NDArray[np.int64]
 RIVALS = ("low_loss", "el2n", "image_gain", "ifd", "irs", "mid_perplexity", "long_answer")
-CONTROLS = ("full", "random", "oracle", "diversity")
-SEEDED = ("random", "oracle", "diversity")  # whose picks depend on the seed
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class ScoredPool:
 
     def separation(self, score: str) -> dict[str, float]:
         """AUROC of good rows above defective ones: pooled, mean within sources, and by kind within sources."""
-        values = np.nan_to_num(self.values(score), neginf=-1e30, posinf=1e30)
+        values = self.values(score)
         is_good, sources = self.kinds == "", np.array(self.scores["source"].to_pylist())
         within = [
             auroc(values[is_good & (sources == s)], values[~is_good & (sources == s)]) for s in np.unique(sources)

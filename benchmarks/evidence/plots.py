@@ -50,7 +50,8 @@ def draw_budgets(results: Results, path: Path) -> None:
         there = [(budget, values) for budget, values in points if len(values)]
         axes.errorbar(
             [budget for budget, _ in there], [values.mean() for _, values in there],
-            yerr=[values.std() for _, values in there], marker="o", capsize=3, label=name,
+            yerr=[values.std(ddof=1) if len(values) > 1 else 0 for _, values in there],
+            marker="o", capsize=3, label=name,
         )  # fmt: skip
     full = results.values("full")
     if len(full):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -19,12 +20,14 @@ N_START = 8  # rows of a run that costs little but the start
 def score_pool(place: Workplace, device: str = "auto") -> dict[str, float]:
     """Calibrate and score into the workplace; returns seconds by step, CPU seconds unless on a GPU.
 
-    "start" is a run of a few rows, "score" the calibrated setting alone. What is there already is kept.
+    "start" is a run of a few rows, "score" the calibrated setting alone. What is there already is kept; a step that was
+    cut off begins anew, so that its seconds are those of all of it.
     """
     file = place.home / "scores" / "seconds.json"
     seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
     for name, arguments in steps(place, device).items():
         if name not in seconds:
+            shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)
             started, busy = time.perf_counter(), children_s()
             subprocess.run([sys.executable, "-m", "delta_attnmask", *arguments], check=True)
             took = time.perf_counter() - started if device.startswith("cuda") else children_s() - busy

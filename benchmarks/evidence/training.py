@@ -1,4 +1,4 @@
-"""Finetunes a base on picked rows and measures exact match, with one of six augmentations.
+"""Finetunes a base on picked rows and measures exact match, plain or with one of seven augmentations.
 
 The vision tower is frozen and its features are cached (see `benchmarks.suite.cached`); projector and decoder train.
 """
@@ -42,7 +42,7 @@ NEFTUNE_ALPHA = 5.0  # the paper's default (arXiv:2310.05914)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every method is trained: the same for all, chosen on the validation split for random picks alone."""
+    """How every method is trained: the same for all, chosen on the validation split (`tuning`)."""
 
     lr: float = 1e-3
     epochs: int = 4

@@ -7,7 +7,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from delta_attnmask.evaluating.intervals import estimate_share, mean_of_shares, resampled_sums, sign_test
+from delta_attnmask.evaluating.intervals import mean_of_shares, resampled_sums, sign_test
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_resampled_sums_have_the_distribution_of_all_possible_draws() -> None:
 
 def test_the_interval_of_a_share_is_the_binomial_one() -> None:
     hits = np.repeat([1.0, 0.0], 50)
-    estimate = estimate_share(hits, np.ones(100), seed=3)
+    estimate = mean_of_shares([(hits, np.ones(100))], seed=3)
     assert estimate.value == 0.5
     # Quantiles 0.025 and 0.975 of the binomial distribution of 100 draws at 0.5 are 40 and 60.
     assert estimate.low == pytest.approx(0.40, abs=0.011)
@@ -45,8 +45,8 @@ def test_the_interval_of_a_share_is_the_binomial_one() -> None:
 def test_answers_of_a_row_are_drawn_together() -> None:
     """Ten rows of ten answers each, all right or all wrong, say as little as ten answers."""
     right = np.repeat([10.0, 0.0], 5)
-    together = estimate_share(right, np.full(10, 10.0))
-    alone = estimate_share(np.repeat([1.0, 0.0], 50), np.ones(100))
+    together = mean_of_shares([(right, np.full(10, 10.0))])
+    alone = mean_of_shares([(np.repeat([1.0, 0.0], 50), np.ones(100))])
     assert together.value == alone.value == 0.5
     assert together.high - together.low > 2 * (alone.high - alone.low)
 
@@ -63,5 +63,5 @@ def test_the_same_seed_gives_the_same_interval_and_no_spread_none() -> None:
     values = rng.random(50)  # no two rows are alike
     assert mean_of_shares([(values, np.ones(50))], 1) == mean_of_shares([(values, np.ones(50))], 1)
     assert mean_of_shares([(values, np.ones(50))], 1) != mean_of_shares([(values, np.ones(50))], 2)
-    certain = estimate_share(np.ones(20), np.ones(20))
+    certain = mean_of_shares([(np.ones(20), np.ones(20))])
     assert (certain.low, certain.value, certain.high) == (1.0, 1.0, 1.0)

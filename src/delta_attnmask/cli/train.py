@@ -285,10 +285,7 @@ def _run(
         )
     about = outcome.about
     if about["n_skipped"]:
-        told = (
-            f"{about['n_skipped']} rows were skipped; {out / 'skipped.jsonl'} says why, and they stay so in this folder"
-        )
-        print(told, file=sys.stderr)
+        print(f"{about['n_skipped']} rows were skipped, and stay so in {out}; skipped.jsonl says why", file=sys.stderr)
     if not outcome.is_new:
         print(f"{out}: trained already ({about['n_steps']} steps); choose another folder to train again")
         return 0

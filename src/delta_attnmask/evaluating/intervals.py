@@ -40,11 +40,6 @@ def resampled_sums(rows: Values, seed: Sequence[int], n_resamples: int = RESAMPL
     return np.concatenate(parts)
 
 
-def estimate_share(hits: Values, n: Values, seed: int = 0) -> Estimate:
-    """The share of hits among answers; `hits` and `n` are each row's sums, in order."""
-    return mean_of_shares([(hits, n)], seed)
-
-
 def mean_of_shares(groups: Sequence[tuple[Values, Values]], seed: int = 0) -> Estimate:
     """The mean over groups of each group's share; rows are drawn within each group."""
     value = float(np.mean([hits.sum() / n.sum() for hits, n in groups]))
