@@ -41,7 +41,7 @@ def test_a_set_without_a_good_row_is_evaluated_to_its_reasons(
     model = ["--model", str(embedded / "model"), "--device", "cpu"]
     assert run_command("evaluate", *model, "--data", str(tmp_path / "bad.json"), "--out", str(tmp_path / "eval")) == 2
     told = capsys.readouterr()
-    assert "2 rows without an answer" in told.out
+    assert "Failed rows, by kind" in told.out
     assert "stay so" in told.out
     assert "no row could be answered" in told.err
     report = json.loads((tmp_path / "eval" / "evaluation.json").read_text())

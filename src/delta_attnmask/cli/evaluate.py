@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.cli.outcome import print_faults
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.faults import count_faults
 from delta_attnmask.reading.images import ImageLimits
 
 
@@ -78,6 +80,7 @@ def evaluate(
     from delta_attnmask.evaluating.adapters import load_trained
     from delta_attnmask.evaluating.answering import EvaluationPlan
     from delta_attnmask.evaluating.run import evaluate_dataset
+    from delta_attnmask.evaluating.summarising import failed_rows
 
     plan = EvaluationPlan(turns, image_swap, max_new_tokens, temperature, seed, batch_tokens)
     loaded = load_trained(model, dtype=dtype, device=device, revision=revision)
@@ -94,6 +97,7 @@ def evaluate(
         )
     report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
     _print_report(report)
+    print_faults(count_faults(failed_rows(folder.read()).items()))
     if report["n_failed_rows"]:
         print(f"Rows that failed stay so in {out}; mend them, and evaluate into another --out")
     if report["n_failed_rows"] == report["n_rows"]:
@@ -112,9 +116,6 @@ def _print_report(report: dict[str, Any]) -> None:
         lines.append(_line("pooled", pooled))
     columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss", "same form", "ended", "length"]
     print_table(f"{report['n_rows']:,} rows, answered in {report['seconds']:.0f} s", columns, lines)
-    if report["n_failed_rows"]:
-        reasons = [(reason, count) for reason, count in report["reasons"].items()]
-        print_table(f"{report['n_failed_rows']:,} rows without an answer", ["reason", "rows"], reasons)
 
 
 def _line(name: str, figures: dict[str, Any]) -> list[object]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from delta_attnmask.evaluating.intervals import Estimate, Values, mean_of_shares
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.manifest import Manifest
+from delta_attnmask.reading.faults import generalise
 
 MEASURES = ("exact", "normalised")
 
@@ -63,6 +64,7 @@ def make_report(folder: EvaluationFolder) -> dict[str, Any]:
     manifest = folder.manifest
     seed = int(manifest.settings["seed"])
     own, pairs = own_lines(predictions), swapped_pairs(predictions)
+    failed = failed_rows(predictions)
     sources = sorted(set(own["source"].to_pylist()))
     by_source = {name: _of_source(own, name) for name in sources}
     pairs_by_source = {name: _of_source(pairs, name) for name in sources}
@@ -71,8 +73,8 @@ def make_report(folder: EvaluationFolder) -> dict[str, Any]:
         **_origin(manifest),
         "seconds": folder.seconds(),
         "n_rows": manifest.n_rows,
-        "n_failed_rows": len(_failed(predictions)),
-        "reasons": dict(Counter(_failed(predictions).values()).most_common(20)),
+        "n_failed_rows": len(failed),
+        "reasons": dict(Counter(map(generalise, failed.values())).most_common(20)),
         "mean_over_sources": _mean_over_sources(list(by_source.values()), list(pairs_by_source.values()), seed),
         "pooled": _figures(own, pairs, seed),
         "sources": {name: _figures(by_source[name], pairs_by_source[name], seed) for name in sources},
@@ -88,11 +90,11 @@ def _of_source(lines: pa.Table, source: str) -> pa.Table:
     return lines.filter(pc.equal(lines["source"], source))
 
 
-def _failed(predictions: pa.Table) -> dict[int, str]:
+def failed_rows(predictions: pa.Table) -> dict[int, str]:
     """Rows of which an answer is missing, with the first reason; the control apart."""
     is_failed = pc.and_(pc.is_null(predictions["swapped_row"]), pc.equal(predictions["status"], "failed"))
     lines = predictions.filter(is_failed).select(["row", "reason"]).to_pylist()
-    return {line["row"]: line["reason"] for line in reversed(lines)}
+    return dict(sorted({line["row"]: line["reason"] for line in reversed(lines)}.items()))
 
 
 def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
