@@ -4,7 +4,7 @@
     python -m benchmarks.suite.bases --lessons LESSONS --out OTHER --shape slim --minutes 25      # once
     python -m benchmarks.evidence --out DIR --base BASE --other OTHER --small
 
-It builds the suite, chooses the recipe on the validation split by random and defect-free picks (or takes `--recipe`),
+It builds the suite, chooses the recipe on the validation split by defect-free picks (or takes `--recipe`),
 scores the pool with the product's own commands, trains, and writes results.csv, results.md and plots to DIR. Started
 again, with the same or with other groups of trainings, it goes on where it stopped; a folder of another suite, base or
 recipe is refused. Variants of the pool: `--out DIR2 --skewed --recipe DIR/recipe.json`, or `--defects 0.15`.

@@ -63,7 +63,7 @@ def header(place: Workplace, machine: dict[str, object], pool: ScoredPool) -> st
         f"Made by `{machine['command']}` at commit {machine['commit']}",
         f"on {machine['n_cores']} × {machine['processor']} ({machine['device']}); {versions}.",
         f"Suite {suite['fingerprint']}: {suite['rows']} rows, {defective:.1%} of the pool defective.",
-        f"Recipe, chosen on the validation split by random and defect-free picks: {machine['recipe']}.",
+        f"Recipe, chosen on the validation split by defect-free picks: {machine['recipe']}.",
         f"Calibrated score: {pool.chosen}; the quota that `select` chooses: {quota}.",
         "± is the standard deviation over seeds; brackets are 95 % intervals of a bootstrap over test rows (within",
         "sources) and seeds, paired: every method sees the same resampled rows.",
