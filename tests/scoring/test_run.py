@@ -16,6 +16,7 @@ from PIL import Image
 
 from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
 from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.manifest import Shard
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -272,6 +273,26 @@ def test_a_model_that_refuses_every_row_ends_the_run_and_leaves_no_scores(
             score(embedded_model, dataset)
     assert not list((folder / "run" / "scores").iterdir())
     assert statuses(score(embedded_model, dataset)) == ["failed", "ok", "ok"]
+
+
+def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
+    embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed between a good unit and one that the model refuses, or a shard that begins with it."""
+    dataset = dataset_of(folder, [row(), row(), *[row(answer="A cat." + " cat" * 200)] * 2, row()])
+
+    def when(labels: torch.Tensor) -> Exception | None:
+        return ValueError("too long") if labels.shape[1] > 200 else None
+
+    monkeypatch.setattr(units, "sweep_batch", failing(when))
+    whole = partial(score, embedded_model, dataset, unit_rows=2)
+    expected = ["ok", "ok", "failed", "failed", "ok"]
+    assert statuses(whole()) == expected
+    (folder / "run" / "complete.json").unlink()
+    (folder / "run" / "scores" / "unit-00001.parquet").unlink()
+    assert statuses(whole()) == expected
+    shard = partial(score_dataset, embedded_model, dataset, folder / "shards", PLAN, unit_rows=2)
+    assert [len(shard(shard=Shard(index, 3)).read_failed()) for index in range(3)] == [0, 2, 0]
 
 
 def test_bad_rows_in_front_end_no_run_where_others_are_good(embedded_model: LoadedModel, folder: Path) -> None:
