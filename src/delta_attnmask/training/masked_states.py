@@ -152,8 +152,7 @@ class _MaskedTokens:
         self._is_masked = choose_tokens(ranked_by, self._eligible, self._mask.fraction)
 
     def apply(self, states: Tensor) -> Tensor:
-        is_masked, is_token = self._is_masked.to(states.device), self.roles.is_token.to(states.device)
-        return replace_states(states, is_masked, is_token, self._mask.replacement)
+        return replace_states(states, self._is_masked, self.roles.is_token, self._mask.replacement)
 
 
 class _DroppedValues:
