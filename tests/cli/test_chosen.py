@@ -60,6 +60,18 @@ def test_a_calibration_of_something_else_is_warned_of_and_recorded(
     assert "holds another run" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["score", "calibrate"])
+def test_a_calibration_uses_the_attention_code_that_is_asked_for(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Whoever is handed code that a CPU lacks says so."""
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    given += ["--out", tmp_path / "out", "--device", "cpu", "--attention", "triton"]
+    assert call(command, *given) == 2
+    assert "attention='triton': needs an NVIDIA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "calibration.json").exists()
+
+
 def test_a_sweep_beside_scores_of_any_name(embedded: Path, tmp_path: Path) -> None:
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     out = tmp_path / "run"

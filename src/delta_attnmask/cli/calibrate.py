@@ -13,6 +13,7 @@ from delta_attnmask.settings import require_positive
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
+    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
 
 _MAX_SOURCES = 12  # in what is printed; calibration.json has all
@@ -29,6 +30,7 @@ def calibrate(
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
+    attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto",
     batch_tokens: int = 8192,
     format: str | None = None,
     allow_outside: bool = False,
@@ -58,6 +60,8 @@ def calibrate(
         auto: bfloat16 on a GPU, float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced.
+    attention
+        Which code sums the attention; auto takes the fastest that the model and the device allow.
     batch_tokens
         Upper bound of rows times longest row in a batch.
     format
@@ -75,7 +79,9 @@ def calibrate(
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     rivals = None if also is None else [name for text in also for name in text.split(",") if name]
-    found = run_calibration(loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, seed=seed)
+    found = run_calibration(
+        loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, attention=attention, seed=seed
+    )
     path = write_calibration(found, out)
     print(describe(found))
     print(f"Wrote {path}; next: delta-attnmask score --settings {out} ...")
@@ -89,6 +95,7 @@ def run_calibration(
     n_rows: int = 240,
     rivals: list[str] | None = None,
     batch_tokens: int = 8192,
+    attention: "AttentionBackend" = "auto",
     seed: int = 0,
 ) -> "Calibration":
     """Calibrate with progress on the terminal."""
@@ -101,6 +108,7 @@ def run_calibration(
             n_rows=n_rows,
             rivals=rivals,
             batch_tokens=batch_tokens,
+            attention=attention,
             seed=seed,
             on_progress=lambda n_done, n_all: advance(n_done, n_all, 0),
         )

@@ -10,6 +10,7 @@ from delta_attnmask.settings import PRESETS, Preset
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
+    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
     from delta_attnmask.reading.dataset import Dataset
 
@@ -24,6 +25,7 @@ def choose_settings(
     out: Path | None,
     batch_tokens: int,
     is_alone: bool = True,
+    attention: "AttentionBackend" = "auto",
 ) -> Preset:
     """Turn `--settings` and the single options beside it into mask settings and a form.
 
@@ -32,11 +34,12 @@ def choose_settings(
         calibrated without the one or the other.
     out: where the calibration that was used is kept, for `select` and for starting again; None for a dry run, which
         calibrates nothing and takes the paper's settings instead.
+    batch_tokens, attention: as in a scoring plan, for a calibration on the spot.
     """
     if wanted == "auto" and (overrides or out is None):
         preset = PRESETS["paper"]
     elif wanted == "auto" and out is not None:
-        preset = _calibrated(loaded if is_alone else None, dataset, out, batch_tokens)
+        preset = _calibrated(loaded if is_alone else None, dataset, out, batch_tokens, attention)
     elif wanted in PRESETS:
         preset = PRESETS[wanted]
     elif Path(wanted).exists():
@@ -70,7 +73,9 @@ def _preset_of(found: "Calibration") -> Preset:
     return Preset(found.settings, found.candidate.form, found.sha256)
 
 
-def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int) -> Preset:
+def _calibrated(
+    loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int, attention: "AttentionBackend"
+) -> Preset:
     """The calibration in `out` if the run has begun or it is of this model and data; otherwise a new one."""
     from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
     from delta_attnmask.cli.calibrate import describe, run_calibration
@@ -89,7 +94,7 @@ def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, bat
             "--settings CAL, or give --settings relative or paper"
         )
     try:
-        found = run_calibration(loaded, dataset, batch_tokens=batch_tokens)
+        found = run_calibration(loaded, dataset, batch_tokens=batch_tokens, attention=attention)
     except TooLittleDataError as error:
         print(f"settings: not calibrated ({error}); using the preset {_FALLBACK!r}", file=sys.stderr)
         return PRESETS[_FALLBACK]

@@ -164,7 +164,9 @@ def score(
             compile_blocks(loaded.model)
     with beside(out) as folder:
         place = None if dry_run else folder
-        chosen = choose_settings(settings, overrides, loaded, dataset, place, batch_tokens, is_alone=share.is_whole)
+        chosen = choose_settings(
+            settings, overrides, loaded, dataset, place, batch_tokens, is_alone=share.is_whole, attention=attention
+        )
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),
