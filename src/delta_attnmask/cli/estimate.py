@@ -64,7 +64,7 @@ def estimate(
     epochs
         How many times training sees each row.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced.
     attention

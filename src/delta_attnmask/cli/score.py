@@ -94,7 +94,7 @@ def score(
         Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for diversity,
         near duplicates and clusters.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
     attention
