@@ -275,6 +275,26 @@ def test_a_model_that_refuses_every_row_ends_the_run_and_leaves_no_scores(
     assert statuses(score(embedded_model, dataset)) == ["failed", "ok", "ok"]
 
 
+def test_a_row_for_which_memory_is_freed_in_time_is_scored(
+    embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that ran out with one row alone may be what the allocator keeps of the batches before."""
+    is_full, steps = True, []
+
+    def when(labels: torch.Tensor) -> Exception | None:
+        steps.append(len(labels))
+        return torch.OutOfMemoryError("CUDA out of memory") if is_full else None
+
+    def empty_cache() -> None:
+        nonlocal is_full
+        is_full = len(steps) < 3
+
+    monkeypatch.setattr(units, "sweep_batch", failing(when))
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    assert statuses(score(embedded_model, dataset_of(folder, [row()] * 4))) == ["ok"] * 4
+    assert steps == [4, 2, 1, 1, 1, 2]
+
+
 def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
     embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Score one unit of rows: encode, batch, score, and give every row exactly one result."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.errors import RowError, SettingsError, UnsupportedModelError
+from delta_attnmask.errors import RowError
+from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
@@ -33,8 +34,6 @@ from delta_attnmask.settings import MaskSettings, require_positive
 
 ImageLoader = Callable[[str], Any]
 
-# About the model, the settings or the device, not about a row.
-_FATAL = (UnsupportedModelError, SettingsError, torch.AcceleratorError)
 _CHECK_ATTEMPTS = 8
 _N_ENCODERS = 2  # threads, beside a device with cores of its own
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
@@ -167,7 +166,7 @@ class UnitScorer:
             alike = [sample for sample in others if sample.inputs.keys() == first.inputs.keys()]
             try:
                 line = self._check([first, *alike[:1]])
-            except _FATAL:
+            except FATAL:
                 raise
             except Exception:  # noqa: BLE001 - a model's code may raise anything
                 continue
@@ -255,30 +254,24 @@ class UnitScorer:
         """Score in batches; each is collated and copied to the device while the one before it is scored."""
         batches = plan_batches(samples, self.batch_tokens, self._image_cost)
         for batch, collated in ahead(batches, self.collate, overlaps=self._has_own_cores):
-            self._run(batch, collated.result, score, found)
+            run = partial(self._run, score, found, batch, collated)
+            run_halving(batch, run, lambda sample, reason: found.failures.update({sample.row: reason}), self._shrink)
 
     def _run(
-        self, samples: list[EncodedSample], collated: Callable[[], EncodedBatch], score: BatchFunction, found: _Found
+        self,
+        score: BatchFunction,
+        found: _Found,
+        whole: list[EncodedSample],
+        collated: Future[EncodedBatch],
+        samples: list[EncodedSample],
     ) -> None:
-        """Score a batch. A batch that fails is halved, so that one bad sample takes no other with it."""
-        try:
-            score(collated(), found)
-            return
-        except _FATAL:
-            raise
-        except Exception as error:  # noqa: BLE001 - a model's code may raise anything
-            reason = _first_line(error)
-            ran_out_of_memory = isinstance(error, torch.OutOfMemoryError)
-        # Not inside `except`: the traceback there still holds the tensors of the failed call.
-        if len(samples) == 1:
-            found.failures[samples[0].row] = f"the model refuses the row: {reason}"
-            return
-        if ran_out_of_memory:
-            torch.cuda.empty_cache()
-            self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
-        middle = len(samples) // 2
-        for half in (samples[:middle], samples[middle:]):
-            self._run(half, partial(self.collate, half), score, found)
+        """Score samples of a batch, all of which is collated already unless that failed."""
+        is_collated = samples is whole and collated.exception() is None
+        score(collated.result() if is_collated else self.collate(samples), found)
+
+    def _shrink(self, samples: list[EncodedSample]) -> None:
+        """Make batches smaller after this one was too much."""
+        self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
 
     def _score(self, batch: EncodedBatch, found: _Found) -> None:
         result = sweep_batch(
@@ -317,7 +310,3 @@ class UnitScorer:
 def _no_such_token(settings: MaskSettings) -> str:
     excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
     return f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
