@@ -116,6 +116,19 @@ def read_calibration(folder: str | Path) -> Calibration:
         raise ArtifactError(f"{path} is no calibration: {error}") from error
 
 
+def refuse_another_calibration(folder: str | Path, loaded: LoadedModel | None, dataset: Dataset) -> None:
+    """Raise ArtifactError where a folder holds the calibration of another model or other data, and say what differs.
+
+    Somebody's scores may go by it, so that it isn't replaced. loaded: None isn't compared.
+    """
+    path = Path(folder) / _FILE
+    if path.exists() and (changed := differences(read_calibration(path), loaded, dataset)):
+        raise ArtifactError(
+            f"{path} was calibrated on something else and isn't replaced; choose another folder, or remove that file. "
+            f"What differs: {'; '.join(changed)}"
+        )
+
+
 def differences(calibration: Calibration, loaded: LoadedModel | None, dataset: Dataset | None) -> list[str]:
     """What was another thing when it was made: the model, its precision, the data. None isn't compared."""
     report, found = calibration.report, []

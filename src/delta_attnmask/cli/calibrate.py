@@ -71,13 +71,14 @@ def calibrate(
     revision
         Revision of a model on the hub.
     """
-    from delta_attnmask.calibrating.run import write_calibration
+    from delta_attnmask.calibrating.run import refuse_another_calibration, write_calibration
     from delta_attnmask.modeling.load import load_model
 
     require_positive(rows=rows, batch_tokens=batch_tokens)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
+    refuse_another_calibration(out, loaded, dataset)
     rivals = None if also is None else [name for text in also for name in text.split(",") if name]
     found = run_calibration(
         loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, attention=attention, seed=seed

@@ -55,7 +55,7 @@ def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: P
 
     The data is compared only for a run, which needs its fingerprint anyway.
     """
-    from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
+    from delta_attnmask.calibrating.run import differences, read_calibration
 
     found = read_calibration(folder)
     if changed := differences(found, loaded, None if out is None else dataset):
@@ -65,8 +65,18 @@ def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: P
             file=sys.stderr,
         )
     if out is not None and not (out / "manifest.json").exists():
-        write_calibration(found, out)
+        _keep(found, out, loaded, dataset)
     return _preset_of(found)
+
+
+def _keep(found: "Calibration", out: Path, loaded: "LoadedModel | None", dataset: "Dataset") -> None:
+    """Keep a calibration in `out`, unless it is there or another one is that isn't of this model and data."""
+    from delta_attnmask.calibrating.run import read_calibration, refuse_another_calibration, write_calibration
+
+    if (out / "calibration.json").exists() and read_calibration(out).sha256 == found.sha256:
+        return
+    refuse_another_calibration(out, loaded, dataset)
+    write_calibration(found, out)
 
 
 def _preset_of(found: "Calibration") -> Preset:
@@ -76,17 +86,21 @@ def _preset_of(found: "Calibration") -> Preset:
 def _calibrated(
     loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int, attention: "AttentionBackend"
 ) -> Preset:
-    """The calibration in `out` if the run has begun or it is of this model and data; otherwise a new one."""
-    from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
+    """The calibration in `out` if the run has begun or it is of this model and data; a new one if there is none.
+
+    Raises ArtifactError where `out` holds that of another model or other data.
+    """
+    from delta_attnmask.calibrating.run import read_calibration, refuse_another_calibration, write_calibration
     from delta_attnmask.cli.calibrate import describe, run_calibration
 
     has_begun = (out / "manifest.json").exists()  # then the manifest refuses whatever doesn't fit the run
-    if (out / "calibration.json").exists():
+    if not has_begun and loaded is not None:
+        refuse_another_calibration(out, loaded, dataset)
+    if (out / "calibration.json").exists() and (has_begun or loaded is not None):
         found = read_calibration(out)
-        if has_begun or (loaded is not None and not differences(found, loaded, dataset)):
-            print(f"settings: {found.candidate}, from {out / 'calibration.json'}", file=sys.stderr)
-            return _preset_of(found)
-    elif has_begun:
+        print(f"settings: {found.candidate}, from {out / 'calibration.json'}", file=sys.stderr)
+        return _preset_of(found)
+    if has_begun:
         return PRESETS[_FALLBACK]  # what the earlier start fell back to
     if loaded is None:
         raise SettingsError(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.artifacts import refuse_foreign_folder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.outcome import tell_outcome
 from delta_attnmask.cli.progress import RunBar, show_progress
@@ -144,6 +145,8 @@ def score(
     require_positive(batch_tokens=batch_tokens, limit=limit, unit_rows=unit_rows, workers=workers)
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, workers=workers, gpus_per_worker=gpus_per_worker, address=address)
+    if not dry_run:
+        refuse_foreign_folder(out)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
 
