@@ -1,5 +1,6 @@
 """A unit of large images is encoded in parts, so that memory is bounded, and every row is scored once all the same."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,13 @@ def test_a_unit_is_encoded_in_parts(
     seen: list[PreparedUnit] = []
     compute = scorer._compute
     monkeypatch.setattr(scorer, "_compute", lambda part: (seen.append(part), compute(part))[1])
+    threads: set[str] = set()
+    prepare = scorer.prepare
+    monkeypatch.setattr(
+        scorer, "prepare", lambda *unit: (threads.add(threading.current_thread().name), prepare(*unit))[1]
+    )
     found = scorer.compute(first)
+    assert threads == {threading.current_thread().name}  # on a CPU nothing is encoded beside the computing
     assert len(seen) > 2
     largest = max(sample.n_bytes for sample in whole.samples)
     assert all(sum(sample.n_bytes for sample in part.samples) < scorer.max_bytes + 2 * largest for part in seen)

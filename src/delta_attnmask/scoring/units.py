@@ -202,13 +202,16 @@ class UnitScorer:
         return whole
 
     def _parts(self, unit: PreparedUnit) -> Iterator[PreparedUnit]:
-        """What is encoded of the unit, then its rest, each part encoded while the one in front is computed."""
+        """What is encoded of the unit, then its rest; beside a device with cores of its own each part is encoded
+        while the one in front is computed.
+        """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
             part = unit
             while part.rest:
-                following = pool.submit(self.prepare, part.index, part.rest)
+                prepare = partial(self.prepare, part.index, part.rest)
+                following = pool.submit(prepare).result if self._has_own_cores else prepare
                 yield part
-                part = following.result()
+                part = following()
             yield part
 
     def _compute(self, unit: PreparedUnit) -> ScoredUnit:
@@ -251,7 +254,7 @@ class UnitScorer:
         return encoded
 
     def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
-        """Score in batches; each is collated and copied to the device while the one before it is scored."""
+        """Score in batches; beside a GPU each is collated, and its copy begun, while the one before it is scored."""
         batches = plan_batches(samples, self.batch_tokens, self._image_cost)
         for batch, collated in ahead(batches, self.collate, overlaps=self._has_own_cores):
             run = partial(self._run, score, found, batch, collated)
