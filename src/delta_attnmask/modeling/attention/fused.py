@@ -17,12 +17,11 @@ def fused_attend(
 ) -> tuple[Tensor, Tensor] | None:
     """`[batch, head, seq, dim]` and the log-sum-exp `[batch, head, seq]`; None where no kernel takes these inputs.
 
-    key and value may have fewer heads (grouped).
+    All in one precision; key and value may have fewer heads (grouped).
     mask: None or boolean/additive and broadcastable to `[batch, head, seq, seq]`.
     """
     if query.shape[-1] != value.shape[-1] or (mask is not None and is_causal):
         return None
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotating leaves them in float32
     if query.device.type == "cpu":
         return _cpu(query, key, value, _additive(mask, query), scale, is_causal)
     if query.device.type != "cuda":
