@@ -14,6 +14,22 @@ from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan
 from delta_attnmask.settings import MaskSettings
 
 
+def test_threads_that_encode_end_with_the_unit(
+    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "has_own_cores", lambda device: True)  # as if it were a GPU
+    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=4)
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
+    threads: set[str] = set()
+    encode = scorer._encode
+    monkeypatch.setattr(
+        scorer, "_encode", lambda record: (threads.add(threading.current_thread().name), encode(record))[1]
+    )
+    assert len(scorer.prepare(0, dataset).samples) == 4
+    assert all(name.startswith("encode") for name in threads)
+    assert not threads & {thread.name for thread in threading.enumerate()}
+
+
 def test_a_unit_is_encoded_in_parts(
     embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,6 @@ class UnitScorer:
         self._image_cost = image_cost(examine(loaded.model))
         self._load_image = load_image
         self._has_own_cores = has_own_cores(loaded.device)
-        self._map = ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode").map if self._has_own_cores else map
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
         """Read images and encode; no row is lost, a bad one is kept with its reason.
@@ -141,17 +140,19 @@ class UnitScorer:
         failures: dict[int, str] = {}
         variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
         n_rows = n_bytes = 0
-        while n_rows < len(rows) and n_bytes < self.max_bytes:
-            some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
-            n_rows += len(some)
-            for record, outcome in zip(some, self._map(self._encode, some), strict=True):
-                if isinstance(outcome, str):
-                    failures[record.row] = outcome
-                    continue
-                n_bytes += sum(sample.n_bytes for sample in outcome.values())
-                samples.append(outcome[""])
-                for name in variants.keys() & outcome.keys():
-                    variants[name].append(outcome[name])
+        with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
+            encode_all = pool.map if self._has_own_cores else map
+            while n_rows < len(rows) and n_bytes < self.max_bytes:
+                some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
+                n_rows += len(some)
+                for record, outcome in zip(some, encode_all(self._encode, some), strict=True):
+                    if isinstance(outcome, str):
+                        failures[record.row] = outcome
+                        continue
+                    n_bytes += sum(sample.n_bytes for sample in outcome.values())
+                    samples.append(outcome[""])
+                    for name in variants.keys() & outcome.keys():
+                        variants[name].append(outcome[name])
         return PreparedUnit(index, rows[:n_rows], tuple(samples), failures, variants, rows[n_rows:])
 
     def self_check(self, unit: PreparedUnit) -> str | None:
