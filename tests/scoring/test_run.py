@@ -21,7 +21,8 @@ from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring import units
-from delta_attnmask.scoring.run import Progress, dry_run_line, make_scorer, score_dataset
+from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
 from tests.families import FAMILIES
 
