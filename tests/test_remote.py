@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.artifacts import Manifest, RunFolder, refuse_foreign_folder
 from delta_attnmask.errors import ArtifactError, DataError, RowError
 from delta_attnmask.executing.merge import merge_run
 from delta_attnmask.manifest import Shard
@@ -99,6 +99,15 @@ def test_another_run_behind_a_url_is_refused(store: fsspec.AbstractFileSystem, m
         pass
     with pytest.raises(ArtifactError, match="no run folder"):
         RunFolder.open("memory://runs/nothing")
+
+
+def test_a_folder_with_other_files_takes_no_run(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    store.pipe_file("/runs/a/calibration.json", b"{}")
+    for folder in ("memory://runs/a", "memory://runs/nothing", tmp_path / "nothing"):
+        refuse_foreign_folder(folder)
+    store.pipe_file("/runs/a/thesis.tex", b"")
+    with pytest.raises(ArtifactError, match=r"isn't empty and is no run folder \(it has 'thesis.tex'\)"):
+        refuse_foreign_folder("memory://runs/a")
 
 
 def test_shards_behind_a_url_are_merged(store: fsspec.AbstractFileSystem, manifest: Manifest) -> None:

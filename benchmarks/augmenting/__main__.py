@@ -23,7 +23,7 @@ from delta_attnmask.embedded import export
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import make_encoder
 
 KINDS: dict[str, AugmentationSettings | None] = {
     "none": None,

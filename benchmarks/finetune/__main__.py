@@ -32,7 +32,7 @@ from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import EncodedSample
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.selecting.quota import keep_within_strata
 from delta_attnmask.selecting.rules import Candidates
 from delta_attnmask.selecting.top import keep_top

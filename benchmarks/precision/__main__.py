@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from delta_attnmask.embedded import export
 from delta_attnmask.modeling.load import Dtype, load_model
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.run import make_scorer
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings
 

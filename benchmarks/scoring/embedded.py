@@ -30,8 +30,10 @@ from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import plan_batches
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.run import UNIT_ROWS, make_scorer, score_dataset
+from delta_attnmask.scoring.run import score_dataset
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.worker import UNIT_ROWS
 from delta_attnmask.settings import MaskSettings
 
 ORDINARY = "plain forward, an ordinary process"

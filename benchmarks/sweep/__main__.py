@@ -21,7 +21,7 @@ from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.scoring.grids import CALIBRATION_GRID, STANDARD_GRID
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import MaskSettings
 
 

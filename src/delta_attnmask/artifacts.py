@@ -29,7 +29,16 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.manifest import WHOLE, Manifest, Shard, agree, collect_versions, read_manifest, refuse_another
+from delta_attnmask.manifest import (
+    WHOLE,
+    Manifest,
+    Shard,
+    agree,
+    collect_versions,
+    read_manifest,
+    refuse_another,
+    refuse_foreign_files,
+)
 from delta_attnmask.pace import Pace, PaceKeeper, read_pace, remove_paces
 from delta_attnmask.parts import Part, find_parts, unit_path, without_covered
 from delta_attnmask.remote import RemoteFolder, as_path, as_url, fetch_about, fetch_run, refuse_foreign
@@ -47,6 +56,7 @@ __all__ = [
     "Part",
     "RunFolder",
     "collect_versions",
+    "refuse_foreign_folder",
     "write_atomically",
     "write_text_atomically",
 ]
@@ -315,6 +325,14 @@ class RunFolder:
             return ds.dataset(files, format="parquet").to_table(columns=columns) if files else None
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(f"{self.path / kind} can't be read: {error}") from error
+
+
+def refuse_foreign_folder(location: str | Path) -> None:
+    """Raise ArtifactError where no run could start in a folder for what lies there, before anything is computed."""
+    if (url := as_url(location)) is not None:
+        refuse_foreign(RemoteFolder(url))
+    elif (path := as_path(location)).is_dir():
+        refuse_foreign_files(path)
 
 
 @contextmanager

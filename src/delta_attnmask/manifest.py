@@ -142,7 +142,7 @@ def agree(path: Path, manifest: Manifest, shard: Shard) -> Manifest:
     """The folder's manifest: this one if there is none yet, else the one that is there, if it is of the same run."""
     found = read_manifest(path)
     if found is None:
-        _refuse_foreign_files(path)
+        refuse_foreign_files(path)
         create_text(path / "manifest.json", manifest.to_json(), shard.tag)
         found = read_manifest(path)  # another shard may have been faster
     if found is None:
@@ -168,8 +168,11 @@ def read_manifest(path: Path) -> Manifest | None:
         raise ArtifactError(f"{path / 'manifest.json'} can't be read: {error}") from error
 
 
-def _refuse_foreign_files(path: Path) -> None:
-    """A folder without a manifest may hold only what a run leaves that was killed before it wrote one."""
+def refuse_foreign_files(path: Path) -> None:
+    """A folder without a manifest may hold only what a run leaves that was killed before it wrote one.
+
+    Raises ArtifactError where it holds something else.
+    """
     for entry in path.iterdir():
         is_own = entry.name in {"scores", "calibration.json"} or entry.name.startswith("lock")
         is_own = is_own or entry.name.endswith(TEMPORARY)

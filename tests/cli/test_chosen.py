@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.calibrating import run
+from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.run import write_calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
@@ -58,6 +60,71 @@ def test_a_calibration_of_something_else_is_warned_of_and_recorded(
     # The same settings from another calibration are the same run.
     assert call("score", *given, "--out", tmp_path / "fitting") == 0
     assert "holds another run" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins to calibrate fails."""
+
+    def fail(*_: object, **__: object) -> Calibration:
+        raise AssertionError("a calibration was begun")
+
+    monkeypatch.setattr(run, "calibrate_dataset", fail)
+
+
+@pytest.mark.usefixtures("uncalibrated")
+def test_a_folder_with_other_files_is_refused_before_anything_is_calibrated(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").touch()
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    assert call("score", *given, "--out", tmp_path) == 2
+    assert "isn't empty and is no run folder (it has 'thesis.tex'); choose another" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.usefixtures("uncalibrated")
+@pytest.mark.parametrize("command", ["score", "calibrate", "score --settings other"])
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"model": "other-model", "model_fingerprint": "cafe"}, "model: other-model (float32 cafe) there, "),
+        ({"data": "other.json", "input": {"sha256": "f00d"}}, "data: other.json (SHA-256 f00d) there, "),
+    ],
+)
+def test_the_calibration_of_something_else_is_not_replaced(
+    embedded: Path,
+    embedded_model: LoadedModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    changes: dict[str, object],
+    difference: str,
+) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    monkeypatch.chdir(tmp_path)
+    write_calibration(calibration_of(embedded_model, dataset), "other")
+    before = write_calibration(calibration_of(embedded_model, dataset, **changes), "out").read_bytes()
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    assert call(*command.split(), *given, "--device", "cpu", "--out", "out") == 2
+    assert f"isn't replaced; choose another folder, or remove that file. What differs: {difference}" in (
+        capsys.readouterr().err
+    )
+    assert Path("out/calibration.json").read_bytes() == before
+    assert not Path("out/manifest.json").exists()
+
+
+@pytest.mark.parametrize("command", ["score", "calibrate"])
+def test_a_calibration_uses_the_attention_code_that_is_asked_for(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Whoever is handed code that a CPU lacks says so."""
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    given += ["--out", tmp_path / "out", "--device", "cpu", "--attention", "triton"]
+    assert call(command, *given) == 2
+    assert "attention='triton': needs an NVIDIA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "calibration.json").exists()
 
 
 def test_a_sweep_beside_scores_of_any_name(embedded: Path, tmp_path: Path) -> None:

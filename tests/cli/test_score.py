@@ -90,6 +90,13 @@ def test_a_shard_counts_its_own_rows(embedded: Path, folder: Path, capsys: pytes
     assert "shard 0/2 is done, 2 scored, 8 failed" in capsys.readouterr().out
 
 
+def test_a_shard_that_owns_no_unit_is_done(embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(embedded, folder, "--images", folder / "images", "--unit-rows", "5", "--shard", "5/64") == 0
+    printed = capsys.readouterr().out
+    assert "no unit of rows falls to shard 5/64" in printed
+    assert f"Next: delta-attnmask merge {folder / 'run'}, after all shards" in printed
+
+
 def test_a_dry_run_names_the_settings_that_stand_in_for_a_calibration(
     embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,8 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import loss_batch
-from delta_attnmask.scoring.run import Progress, make_encoder
+from delta_attnmask.scoring.run import Progress
+from delta_attnmask.scoring.setup import make_encoder
 
 Line = dict[str, Any]
 OWN = EvaluationPlan(image_swap=False)

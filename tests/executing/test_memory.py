@@ -1,5 +1,6 @@
 """A unit of large images is encoded in parts, so that memory is bounded, and every row is scored once all the same."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,22 @@ from delta_attnmask.scoring import units
 from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan
 from delta_attnmask.settings import MaskSettings
+
+
+def test_threads_that_encode_end_with_the_unit(
+    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(units, "has_own_cores", lambda device: True)  # as if it were a GPU
+    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=4)
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
+    threads: set[str] = set()
+    encode = scorer._encode
+    monkeypatch.setattr(
+        scorer, "_encode", lambda record: (threads.add(threading.current_thread().name), encode(record))[1]
+    )
+    assert len(scorer.prepare(0, dataset).samples) == 4
+    assert all(name.startswith("encode") for name in threads)
+    assert not threads & {thread.name for thread in threading.enumerate()}
 
 
 def test_a_unit_is_encoded_in_parts(
@@ -32,7 +49,13 @@ def test_a_unit_is_encoded_in_parts(
     seen: list[PreparedUnit] = []
     compute = scorer._compute
     monkeypatch.setattr(scorer, "_compute", lambda part: (seen.append(part), compute(part))[1])
+    threads: set[str] = set()
+    prepare = scorer.prepare
+    monkeypatch.setattr(
+        scorer, "prepare", lambda *unit: (threads.add(threading.current_thread().name), prepare(*unit))[1]
+    )
     found = scorer.compute(first)
+    assert threads == {threading.current_thread().name}  # on a CPU nothing is encoded beside the computing
     assert len(seen) > 2
     largest = max(sample.n_bytes for sample in whole.samples)
     assert all(sum(sample.n_bytes for sample in part.samples) < scorer.max_bytes + 2 * largest for part in seen)

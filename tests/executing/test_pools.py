@@ -15,6 +15,7 @@ from delta_attnmask.executing.local import LocalPool
 from delta_attnmask.executing.ray import Cluster, ray_pool
 from tests.executing.workers import (
     FAULTS,
+    OneThingAtATime,
     Plan,
     WaitingWorker,
     fail,
@@ -124,8 +125,13 @@ def test_a_worker_whose_device_failed_is_replaced(cluster: str, tmp_path: Path) 
 
 
 def test_an_actor_prepares_a_unit_while_it_computes_another(cluster: str) -> None:
-    with ray_pool(WaitingWorker, ONE) as pool:
+    with ray_pool(WaitingWorker, ONE, overlaps=True) as pool:
         assert list(pool.run(range(3))) == [True] * 3
+
+
+def test_an_actor_without_a_gpu_does_one_thing_after_the_other(cluster: str) -> None:
+    with ray_pool(OneThingAtATime, ONE) as pool:
+        assert list(pool.run(range(8))) == [True] * 8
 
 
 def test_workers_that_cannot_start(cluster: str) -> None:

@@ -105,6 +105,26 @@ class WaitingWorker:
             return self._changed.wait_for(lambda: self._n_prepared >= 2, timeout=20)
 
 
+@dataclass
+class OneThingAtATime:
+    """Says of each unit whether nothing else was done beside it."""
+
+    is_busy: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepare(self, unit: int) -> bool:
+        return self._work()
+
+    def compute(self, was_alone: bool) -> bool:
+        return self._work() and was_alone
+
+    def _work(self) -> bool:
+        if not self.is_busy.acquire(blocking=False):
+            return False
+        time.sleep(0.02)
+        self.is_busy.release()
+        return True
+
+
 def refuse_to_start() -> PlannedWorker:
     raise OSError("no model here")
 

@@ -17,7 +17,7 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.origins import states_before_blocks
 from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import make_encoder
 from tests.inspecting.models import MODELS
 from tests.reading.prompts import conversation
 

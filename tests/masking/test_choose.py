@@ -1,16 +1,18 @@
 """Which tokens are masked."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, n_masked, priority
-from delta_attnmask.settings import Exclude, Tokens
+from delta_attnmask.settings import Exclude, Order, Tokens
 
 IGNORED = -100
 
@@ -50,11 +52,11 @@ def test_eligible_tokens(tokens: Tokens, exclude: Exclude, expected: list[list[i
 @given(n=st.integers(1, 5000), fraction=st.floats(0, 1))
 def test_the_count_is_rounded_half_up_and_at_least_one(n: int, fraction: float) -> None:
     expected = max(1, math.floor(fraction * n + 0.5)) if fraction else 0
-    assert n_masked(torch.tensor([n]), fraction).tolist() == [expected]
+    assert n_masked(torch.tensor([n]), fraction, seq=n).tolist() == [expected]
 
 
 def test_nothing_is_masked_where_nothing_is_eligible() -> None:
-    assert n_masked(torch.tensor([0, 1]), 0.2).tolist() == [0, 1]
+    assert n_masked(torch.tensor([0, 1]), 0.2, seq=3).tolist() == [0, 1]
     none = torch.zeros(1, 4, dtype=torch.bool)
     assert not choose_tokens(torch.rand(1, 4), none, 1.0).any()
 
@@ -64,6 +66,25 @@ def test_the_highest_are_chosen_and_ties_go_to_the_lower_position() -> None:
     eligible = torch.tensor([[True] * 6, [True, False, True, True, True, False]])
     assert positions(choose_tokens(ranked_by, eligible, 0.5)) == [[0, 1, 4], [0, 2]]
     assert positions(choose_tokens(-ranked_by, eligible, 0.5)) == [[0, 2, 5], [0, 2]]
+
+
+class RefusingFloat64(TorchDispatchMode):
+    """Lets no other device than the CPU have float64, as Apple's GPUs haven't."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor) and output.device.type != "cpu" and output.dtype == torch.float64:
+            raise TypeError("this device has no float64")
+        return output
+
+
+@pytest.mark.parametrize("order", ["most", "least", "random"])
+def test_no_device_needs_float64(order: Order) -> None:
+    saliency, is_token = torch.rand(2, 8), torch.ones(2, 8, dtype=torch.bool)
+    there = [tensor.to("meta") for tensor in (saliency, torch.tensor([3, 7]), is_token)]
+    with RefusingFloat64():
+        ranked_by = priority(there[0], order, *there[1:])
+        assert choose_tokens(ranked_by, there[2], 0.3).device.type == "meta"
 
 
 def test_all_eligible_tokens_are_masked_at_fraction_one() -> None:

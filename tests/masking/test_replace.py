@@ -1,8 +1,10 @@
 """What a masked hidden state becomes."""
 
+import pytest
 import torch
 
-from delta_attnmask.masking.replace import replace_states
+from delta_attnmask.masking.replace import replace_states, replacement_state
+from delta_attnmask.settings import Replacement
 
 STATES = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]])
 IS_TOKEN = torch.tensor([[True, True, False], [True, True, True]])
@@ -41,6 +43,13 @@ def test_the_mean_of_half_precision_states_is_taken_in_full() -> None:
     replaced = replace_states(states, everywhere, everywhere, "mean")
     assert replaced.dtype == torch.bfloat16
     assert torch.equal(replaced, states)
+
+
+@pytest.mark.parametrize("replacement", ["zero", "mean"])
+def test_states_may_be_on_another_device_than_the_masks(replacement: Replacement) -> None:
+    elsewhere = STATES.to("meta")
+    assert replacement_state(elsewhere, IS_TOKEN, replacement).device.type == "meta"
+    assert replace_states(elsewhere, IS_MASKED, IS_TOKEN, replacement).shape == STATES.shape
 
 
 def test_infinite_states_can_be_zeroed() -> None:

@@ -5,6 +5,7 @@ import torch
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.devices import choose_device
+from delta_attnmask.modeling.load import choose_dtype
 
 
 @pytest.fixture
@@ -39,6 +40,14 @@ def test_with_two_gpus(gpus):
         choose_device("cuda:2")
     with pytest.raises(SettingsError, match=f"device='gpu': no such device; {possible}"):
         choose_device("gpu")
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")])
+def test_the_precision_is_one_that_the_gpu_computes_in(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_dtype("auto", torch.device("cuda")) == getattr(torch, expected)
+    assert choose_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
 
 
 def test_a_build_without_cuda_is_named(gpus, monkeypatch):

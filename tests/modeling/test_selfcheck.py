@@ -1,6 +1,9 @@
 """The self-check lets right models through in every precision, and wrong ones in none."""
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -14,7 +17,7 @@ from delta_attnmask.modeling import selfcheck
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.attention.recorder import AttentionCall, AttentionRecorder
-from delta_attnmask.modeling.rounding import Rounding
+from delta_attnmask.modeling.rounding import Rounding, _changed_outputs
 from delta_attnmask.modeling.selfcheck import check_model, probe_labels, self_check
 from tests.families import FAMILIES
 from tests.families.family import IMAGE
@@ -50,6 +53,31 @@ def leak(output: Tensor, states: Tensor) -> Tensor:
 def be_noisy(output: Tensor, _states: Tensor) -> Tensor:
     """A twentieth of the largest state: nothing beside that one, much beside the others."""
     return output + 0.05 * output.abs().max() * torch.randn_like(output)
+
+
+def test_threads_that_share_a_fresh_model_check_it_once_and_score_it_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = build("Llama", torch.float32)
+    expected = score_batch(FAMILIES["Llama"].build(), *batch).loss
+    score_batch(model, *batch, attention="plain")
+    checks: list[str] = []
+    moved = threading.Event()
+
+    def check(*given: Any) -> selfcheck.SelfCheck:
+        """A check that adds noise for as long as another thread may need to score."""
+        checks.append(given[-1])
+        with _changed_outputs(examine(model).blocks, lambda states: states + 1):
+            moved.set()
+            time.sleep(0.3)
+        return check_model(*given)
+
+    monkeypatch.setattr(selfcheck, "check_model", check)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(score_batch, model, *batch)
+        assert moved.wait(10)
+        others = [pool.submit(score_batch, model, *batch, attention=backend) for backend in ("auto", "plain")]
+        losses = [future.result().loss for future in (first, *others)]
+    assert checks == ["auto"]
+    assert all(torch.allclose(loss, expected, atol=1e-5) for loss in losses)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

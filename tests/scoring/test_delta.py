@@ -189,8 +189,6 @@ def trace(module: nn.Module) -> dict[str, Any]:
     }
     for name, part in module.named_modules():
         for key, value in vars(part).items():
-            if key == "rope_deltas":  # Qwen-VL's forward keeps those of the last batch
-                continue
             is_table = isinstance(value, dict) and "hooks" in key
             left[f"{name}.{key}"] = dict(value) if is_table else value if isinstance(value, bool) else id(value)
         if hasattr(part, "config"):

@@ -15,7 +15,8 @@ from delta_attnmask.reading.collate import plan_batches
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import EncodedSample
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.run import make_scorer, score_dataset
+from delta_attnmask.scoring.run import score_dataset
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from tests.reference import naive_sweep
 

@@ -1,12 +1,15 @@
 """Embeddings are the pooled states of the middle block, and a run keeps one for each row that was scored."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from delta_attnmask import MaskSettings
+from delta_attnmask.executing.merge import merge_run
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -57,4 +60,26 @@ def test_a_run_keeps_them(embedded: Path, embedded_model: LoadedModel, tmp_path:
 
 
 def test_a_table_without_rows() -> None:
-    assert embedding_table({}).num_rows == 0
+    one = embedding_table({0: np.ones(3, dtype=np.float16)}, 3)
+    assert embedding_table({}, 3).schema == one.schema
+    assert embedding_table({}, 3).num_rows == 0
+
+
+@pytest.mark.parametrize("width", [None, 1])  # 1 is what earlier versions wrote for a unit without vectors
+def test_units_without_a_scored_row_are_merged_with_others(
+    embedded: Path, embedded_model: LoadedModel, tmp_path: Path, width: int | None
+) -> None:
+    rows = json.loads((embedded / "pool.json").read_text())[:6]
+    (tmp_path / "data.json").write_text(json.dumps([5, 6, *rows[:2], 7, 8, *rows[2:]]))
+    dataset = Dataset(tmp_path / "data.json", embedded / "images")
+    plan = ScoringPlan(MaskSettings(), embed=True)
+    run = score_dataset(embedded_model, dataset, tmp_path / "run", plan, unit_rows=2)
+    schemas = {pq.read_schema(part.path) for part in run.parts("embeddings")}
+    assert len(schemas) == 1
+    if width is not None:
+        pq.write_table(embedding_table({}, width), run.shard_path(0, "embeddings"))
+    wanted = np.array([2, 3, 6, 9])
+    before = read_embeddings(run, wanted)
+    merged = merge_run(tmp_path / "run")
+    assert len(merged.parts("embeddings")) == 1
+    assert np.array_equal(read_embeddings(merged, wanted), before)

@@ -16,11 +16,13 @@ from PIL import Image
 
 from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
 from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.manifest import Shard
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring import units
-from delta_attnmask.scoring.run import Progress, dry_run_line, make_scorer, score_dataset
+from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
 from tests.families import FAMILIES
 
@@ -272,6 +274,46 @@ def test_a_model_that_refuses_every_row_ends_the_run_and_leaves_no_scores(
             score(embedded_model, dataset)
     assert not list((folder / "run" / "scores").iterdir())
     assert statuses(score(embedded_model, dataset)) == ["failed", "ok", "ok"]
+
+
+def test_a_row_for_which_memory_is_freed_in_time_is_scored(
+    embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that ran out with one row alone may be what the allocator keeps of the batches before."""
+    is_full, steps = True, []
+
+    def when(labels: torch.Tensor) -> Exception | None:
+        steps.append(len(labels))
+        return torch.OutOfMemoryError("CUDA out of memory") if is_full else None
+
+    def empty_cache() -> None:
+        nonlocal is_full
+        is_full = len(steps) < 3
+
+    monkeypatch.setattr(units, "sweep_batch", failing(when))
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    assert statuses(score(embedded_model, dataset_of(folder, [row()] * 4))) == ["ok"] * 4
+    assert steps == [4, 2, 1, 1, 1, 2]
+
+
+def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
+    embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed between a good unit and one that the model refuses, or a shard that begins with it."""
+    dataset = dataset_of(folder, [row(), row(), *[row(answer="A cat." + " cat" * 200)] * 2, row()])
+
+    def when(labels: torch.Tensor) -> Exception | None:
+        return ValueError("too long") if labels.shape[1] > 200 else None
+
+    monkeypatch.setattr(units, "sweep_batch", failing(when))
+    whole = partial(score, embedded_model, dataset, unit_rows=2)
+    expected = ["ok", "ok", "failed", "failed", "ok"]
+    assert statuses(whole()) == expected
+    (folder / "run" / "complete.json").unlink()
+    (folder / "run" / "scores" / "unit-00001.parquet").unlink()
+    assert statuses(whole()) == expected
+    shard = partial(score_dataset, embedded_model, dataset, folder / "shards", PLAN, unit_rows=2)
+    assert [len(shard(shard=Shard(index, 3)).read_failed()) for index in range(3)] == [0, 2, 0]
 
 
 def test_bad_rows_in_front_end_no_run_where_others_are_good(embedded_model: LoadedModel, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from delta_attnmask.errors import SettingsError
@@ -22,6 +22,19 @@ def test_they_add_up_and_are_monotone(sizes, n_keep, temperature):
     order = np.argsort(sizes, kind="stable")
     is_larger = np.diff(sizes[order]) > 0
     assert (np.diff(budgets[order])[is_larger] >= 0).all()
+
+
+@given(
+    st.lists(st.integers(0, 10) | st.integers(0, 10**9), min_size=1, max_size=12).filter(any),
+    st.integers(1, 10**10),
+    st.floats(0.05, 100),
+)
+@example([1, 10_000_000], 1000, 0.1)
+def test_no_temperature_breaks_the_budget(sizes, n_keep, temperature):
+    sizes = np.array(sizes)
+    budgets = share_out(n_keep, sizes, temperature)
+    assert budgets.sum() == min(n_keep, sizes.sum())
+    assert ((budgets >= 0) & (budgets <= sizes)).all()
 
 
 @given(SIZES, st.integers(1, 1_200_000), TEMPERATURES, st.integers(1, 20))
@@ -57,6 +70,8 @@ def test_each_share_is_within_a_row_of_the_proportional_one(sizes, n_keep):
         (10, [90, 10, 0], {"minimum": 3}, [7, 3, 0]),
         (99, [3, 2], {}, [3, 2]),
         (1, [0, 1, 1, 7, 10865], {"temperature": 0.2}, [0, 0, 0, 0, 1]),  # weights 1e20 apart
+        (1000, [1, 10_000_000], {"temperature": 0.1}, [0, 1000]),  # 1e70 apart
+        (5_000_001, [1, 5_000_000, 5_000_000], {"temperature": 0.05}, [0, 2_500_001, 2_500_000]),
     ],
 )
 def test_examples(n_keep, sizes, options, budgets):

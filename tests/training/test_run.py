@@ -18,7 +18,8 @@ from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import loss_batch
-from delta_attnmask.scoring.run import make_encoder, score_dataset
+from delta_attnmask.scoring.run import score_dataset
+from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.training import run
 from delta_attnmask.training.examples import ExampleCollator, GroupedBatches, choose_examples

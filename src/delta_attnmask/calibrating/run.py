@@ -14,6 +14,7 @@ from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.executing.local import run_units
 from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
@@ -39,15 +40,20 @@ def calibrate_dataset(
     n_rows: int = 240,
     rivals: Sequence[str] | None = None,
     batch_tokens: int = 8192,
+    attention: AttentionBackend = "auto",
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda n_done, n_rows: None,
 ) -> Calibration:
-    """Find the setting that suits this model and this data. Raises DataError where the data is too small for it."""
+    """Find the setting that suits this model and this data. Raises DataError where the data is too small for it.
+
+    n_rows: originals. rivals: names of scores to compare with; None for all. batch_tokens, attention: as in a scoring
+    plan.
+    """
     anatomy = examine(loaded.model)
     anatomy.resolve_block(CALIBRATION_GRID[0].block)  # a model without it has none of the grid
     grid = fit_grid(CALIBRATION_GRID, anatomy)
     names = rival_names() if rivals is None else rivals
-    plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens)
+    plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens, attention=attention)
     scorer = UnitScorer(loaded, make_encoder(loaded), blanking(dataset.load_image), plan)
 
     def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
@@ -108,6 +114,19 @@ def read_calibration(folder: str | Path) -> Calibration:
         raise ArtifactError(f"{path} is missing; `delta-attnmask calibrate --out {folder}` makes one") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is no calibration: {error}") from error
+
+
+def refuse_another_calibration(folder: str | Path, loaded: LoadedModel | None, dataset: Dataset) -> None:
+    """Raise ArtifactError where a folder holds the calibration of another model or other data, and say what differs.
+
+    Somebody's scores may go by it, so that it isn't replaced. loaded: None isn't compared.
+    """
+    path = Path(folder) / _FILE
+    if path.exists() and (changed := differences(read_calibration(path), loaded, dataset)):
+        raise ArtifactError(
+            f"{path} was calibrated on something else and isn't replaced; choose another folder, or remove that file. "
+            f"What differs: {'; '.join(changed)}"
+        )
 
 
 def differences(calibration: Calibration, loaded: LoadedModel | None, dataset: Dataset | None) -> list[str]:

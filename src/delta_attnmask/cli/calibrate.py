@@ -13,6 +13,7 @@ from delta_attnmask.settings import require_positive
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
+    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
 
 _MAX_SOURCES = 12  # in what is printed; calibration.json has all
@@ -29,6 +30,7 @@ def calibrate(
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
+    attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto",
     batch_tokens: int = 8192,
     format: str | None = None,
     allow_outside: bool = False,
@@ -55,9 +57,11 @@ def calibrate(
     seed
         Seed of the sample and the defects.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced.
+    attention
+        Which code sums the attention; auto takes the fastest that the model and the device allow.
     batch_tokens
         Upper bound of rows times longest row in a batch.
     format
@@ -67,15 +71,18 @@ def calibrate(
     revision
         Revision of a model on the hub.
     """
-    from delta_attnmask.calibrating.run import write_calibration
+    from delta_attnmask.calibrating.run import refuse_another_calibration, write_calibration
     from delta_attnmask.modeling.load import load_model
 
     require_positive(rows=rows, batch_tokens=batch_tokens)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
+    refuse_another_calibration(out, loaded, dataset)
     rivals = None if also is None else [name for text in also for name in text.split(",") if name]
-    found = run_calibration(loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, seed=seed)
+    found = run_calibration(
+        loaded, dataset, n_rows=rows, rivals=rivals, batch_tokens=batch_tokens, attention=attention, seed=seed
+    )
     path = write_calibration(found, out)
     print(describe(found))
     print(f"Wrote {path}; next: delta-attnmask score --settings {out} ...")
@@ -89,6 +96,7 @@ def run_calibration(
     n_rows: int = 240,
     rivals: list[str] | None = None,
     batch_tokens: int = 8192,
+    attention: "AttentionBackend" = "auto",
     seed: int = 0,
 ) -> "Calibration":
     """Calibrate with progress on the terminal."""
@@ -101,6 +109,7 @@ def run_calibration(
             n_rows=n_rows,
             rivals=rivals,
             batch_tokens=batch_tokens,
+            attention=attention,
             seed=seed,
             on_progress=lambda n_done, n_all: advance(n_done, n_all, 0),
         )

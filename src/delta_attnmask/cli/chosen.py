@@ -10,6 +10,7 @@ from delta_attnmask.settings import PRESETS, Preset
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
+    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
     from delta_attnmask.reading.dataset import Dataset
 
@@ -24,6 +25,7 @@ def choose_settings(
     out: Path | None,
     batch_tokens: int,
     is_alone: bool = True,
+    attention: "AttentionBackend" = "auto",
 ) -> Preset:
     """Turn `--settings` and the single options beside it into mask settings and a form.
 
@@ -32,11 +34,12 @@ def choose_settings(
         calibrated without the one or the other.
     out: where the calibration that was used is kept, for `select` and for starting again; None for a dry run, which
         calibrates nothing and takes the paper's settings instead.
+    batch_tokens, attention: as in a scoring plan, for a calibration on the spot.
     """
     if wanted == "auto" and (overrides or out is None):
         preset = PRESETS["paper"]
     elif wanted == "auto" and out is not None:
-        preset = _calibrated(loaded if is_alone else None, dataset, out, batch_tokens)
+        preset = _calibrated(loaded if is_alone else None, dataset, out, batch_tokens, attention)
     elif wanted in PRESETS:
         preset = PRESETS[wanted]
     elif Path(wanted).exists():
@@ -52,7 +55,7 @@ def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: P
 
     The data is compared only for a run, which needs its fingerprint anyway.
     """
-    from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
+    from delta_attnmask.calibrating.run import differences, read_calibration
 
     found = read_calibration(folder)
     if changed := differences(found, loaded, None if out is None else dataset):
@@ -62,26 +65,42 @@ def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: P
             file=sys.stderr,
         )
     if out is not None and not (out / "manifest.json").exists():
-        write_calibration(found, out)
+        _keep(found, out, loaded, dataset)
     return _preset_of(found)
+
+
+def _keep(found: "Calibration", out: Path, loaded: "LoadedModel | None", dataset: "Dataset") -> None:
+    """Keep a calibration in `out`, unless it is there or another one is that isn't of this model and data."""
+    from delta_attnmask.calibrating.run import read_calibration, refuse_another_calibration, write_calibration
+
+    if (out / "calibration.json").exists() and read_calibration(out).sha256 == found.sha256:
+        return
+    refuse_another_calibration(out, loaded, dataset)
+    write_calibration(found, out)
 
 
 def _preset_of(found: "Calibration") -> Preset:
     return Preset(found.settings, found.candidate.form, found.sha256)
 
 
-def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int) -> Preset:
-    """The calibration in `out` if the run has begun or it is of this model and data; otherwise a new one."""
-    from delta_attnmask.calibrating.run import differences, read_calibration, write_calibration
+def _calibrated(
+    loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int, attention: "AttentionBackend"
+) -> Preset:
+    """The calibration in `out` if the run has begun or it is of this model and data; a new one if there is none.
+
+    Raises ArtifactError where `out` holds that of another model or other data.
+    """
+    from delta_attnmask.calibrating.run import read_calibration, refuse_another_calibration, write_calibration
     from delta_attnmask.cli.calibrate import describe, run_calibration
 
     has_begun = (out / "manifest.json").exists()  # then the manifest refuses whatever doesn't fit the run
-    if (out / "calibration.json").exists():
+    if not has_begun and loaded is not None:
+        refuse_another_calibration(out, loaded, dataset)
+    if (out / "calibration.json").exists() and (has_begun or loaded is not None):
         found = read_calibration(out)
-        if has_begun or (loaded is not None and not differences(found, loaded, dataset)):
-            print(f"settings: {found.candidate}, from {out / 'calibration.json'}", file=sys.stderr)
-            return _preset_of(found)
-    elif has_begun:
+        print(f"settings: {found.candidate}, from {out / 'calibration.json'}", file=sys.stderr)
+        return _preset_of(found)
+    if has_begun:
         return PRESETS[_FALLBACK]  # what the earlier start fell back to
     if loaded is None:
         raise SettingsError(
@@ -89,7 +108,7 @@ def _calibrated(loaded: "LoadedModel | None", dataset: "Dataset", out: Path, bat
             "--settings CAL, or give --settings relative or paper"
         )
     try:
-        found = run_calibration(loaded, dataset, batch_tokens=batch_tokens)
+        found = run_calibration(loaded, dataset, batch_tokens=batch_tokens, attention=attention)
     except TooLittleDataError as error:
         print(f"settings: not calibrated ({error}); using the preset {_FALLBACK!r}", file=sys.stderr)
         return PRESETS[_FALLBACK]

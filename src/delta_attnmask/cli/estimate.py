@@ -16,6 +16,7 @@ from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import PRESETS, require_positive
 
 if TYPE_CHECKING:
+    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
 
 _CALIBRATION_RECORDS = 960  # 240 originals with three copies each
@@ -34,6 +35,7 @@ def estimate(
     epochs: float = 1.0,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
+    attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto",
     batch_tokens: int = 8192,
     limit: int | None = None,
     format: str | None = None,
@@ -62,9 +64,11 @@ def estimate(
     epochs
         How many times training sees each row.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced.
+    attention
+        Which code sums the attention; auto takes the fastest that the model and the device allow.
     batch_tokens
         Upper bound of rows times longest row in a batch.
     limit
@@ -90,10 +94,11 @@ def estimate(
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
-    plan = ScoringPlan(PRESETS["relative"].mask, STANDARD_GRID if sweep else (), rivals, batch_tokens)
+    grid = STANDARD_GRID if sweep else ()
+    plan = ScoringPlan(PRESETS["relative"].mask, grid, rivals, batch_tokens, attention=attention)
     trial = try_rows(loaded, dataset, plan, rows)
     per_row = trial.seconds_per_row
-    calibration_s = _calibration_seconds(loaded, dataset, batch_tokens)
+    calibration_s = _calibration_seconds(loaded, dataset, batch_tokens, attention)
     report = {
         "n_tried": trial.n_rows,
         "n_failed": trial.n_failed,
@@ -113,7 +118,9 @@ def estimate(
     return 0
 
 
-def _calibration_seconds(loaded: "LoadedModel", dataset: Dataset, batch_tokens: int) -> float:
+def _calibration_seconds(
+    loaded: "LoadedModel", dataset: Dataset, batch_tokens: int, attention: "AttentionBackend"
+) -> float:
     """What `--settings auto` adds: every setting and every rival score, for originals and their planted copies."""
     from delta_attnmask.modeling.anatomy import examine
     from delta_attnmask.scoring.grids import CALIBRATION_GRID
@@ -123,7 +130,7 @@ def _calibration_seconds(loaded: "LoadedModel", dataset: Dataset, batch_tokens: 
     from delta_attnmask.scoring.units import ScoringPlan
 
     grid = fit_grid(CALIBRATION_GRID, examine(loaded.model))
-    plan = ScoringPlan(grid[0], grid, load_rivals(rival_names()), batch_tokens)
+    plan = ScoringPlan(grid[0], grid, load_rivals(rival_names()), batch_tokens, attention=attention)
     trial = try_rows(loaded, dataset, plan, _CALIBRATION_TRIED)
     return trial.seconds_per_row * min(_CALIBRATION_RECORDS, 4 * dataset.n_rows)
 

@@ -59,7 +59,7 @@ def evaluate(
     seed
         Of the swapped images, of the intervals, and of sampling.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
     batch_tokens

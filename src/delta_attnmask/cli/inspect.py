@@ -75,7 +75,7 @@ def inspect(
     exclude
         Tokens that are never masked.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps or balanced.
     format

@@ -30,6 +30,10 @@ def tell_outcome(run: RunFolder, n_before: int) -> int:
     n_before: rows that earlier starts had done.
     """
     n_rows = sum(len(run.unit_rows(unit)) for unit in range(run.n_units) if run.shard.owns(unit))
+    if not n_rows and not run.shard.is_whole:  # more shards than units: those without one are done, too
+        print(f"{run.location}: no unit of rows falls to shard {run.shard.index}/{run.shard.count}")
+        _tell_next(run)
+        return 0
     failed = run.read_failed()
     n_failed = len(failed)
     whose = "" if run.shard.is_whole else f"shard {run.shard.index}/{run.shard.count} is done, "
@@ -42,8 +46,12 @@ def tell_outcome(run: RunFolder, n_before: int) -> int:
     if n_rows == n_failed:
         print(f"delta-attnmask: {run.location}: no row could be scored", file=sys.stderr)
         return 2
+    _tell_next(run)
+    return 0
+
+
+def _tell_next(run: RunFolder) -> None:
     following = f"select {run.location} --keep 20% --out FILE"
     if not run.shard.is_whole:
         following = f"merge {run.location}, after all shards"
     print(f"Next: delta-attnmask {following}")
-    return 0

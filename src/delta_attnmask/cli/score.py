@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.artifacts import refuse_foreign_folder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.outcome import tell_outcome
 from delta_attnmask.cli.progress import RunBar, show_progress
@@ -94,7 +95,7 @@ def score(
         Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for diversity,
         near duplicates and clusters.
     dtype
-        auto: bfloat16 on a GPU, float32 on a CPU.
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
     attention
@@ -144,6 +145,8 @@ def score(
     require_positive(batch_tokens=batch_tokens, limit=limit, unit_rows=unit_rows, workers=workers)
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, workers=workers, gpus_per_worker=gpus_per_worker, address=address)
+    if not dry_run:
+        refuse_foreign_folder(out)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
 
@@ -164,7 +167,9 @@ def score(
             compile_blocks(loaded.model)
     with beside(out) as folder:
         place = None if dry_run else folder
-        chosen = choose_settings(settings, overrides, loaded, dataset, place, batch_tokens, is_alone=share.is_whole)
+        chosen = choose_settings(
+            settings, overrides, loaded, dataset, place, batch_tokens, is_alone=share.is_whole, attention=attention
+        )
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),

@@ -13,12 +13,12 @@ import torch
 from delta_attnmask.errors import RowError
 from delta_attnmask.evaluating.drafting import TokenGuesses, draft_answer, guess_tokens, mean_loss
 from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
-from delta_attnmask.evaluating.halving import FATAL, run_halving
 from delta_attnmask.evaluating.normalising import normalise
 from delta_attnmask.evaluating.predictions import Prediction
 from delta_attnmask.evaluating.questions import Question, encode_questions
 from delta_attnmask.evaluating.swapping import Lender
 from delta_attnmask.evaluating.turns import Turns
+from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
@@ -226,9 +226,9 @@ class UnitAnswerer:
             longest = max(opening.n_prompt for opening in batch) + self.limit
             run_halving(batch, run, on_failure, partial(self._shrink, longest))
 
-    def _shrink(self, longest: int, n_items: int) -> None:
-        """Make batches smaller after this many samples, the longest of `longest` tokens, were too much."""
-        self.batch_tokens = min(self.batch_tokens, n_items * longest // 2)
+    def _shrink(self, longest: int, batch: Sequence[object]) -> None:
+        """Make batches smaller after this one, no sample of more than `longest` tokens, was too much."""
+        self.batch_tokens = min(self.batch_tokens, len(batch) * longest // 2)
 
     def _failed_rows(self, unit: PreparedUnit) -> list[Prediction]:
         records = {record.row: record for record in unit.records}

@@ -19,7 +19,8 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.run import Progress, make_encoder
+from delta_attnmask.scoring.run import Progress
+from delta_attnmask.scoring.setup import make_encoder
 
 UNIT_ROWS = 256
 MOST_NEW_TOKENS = 512  # unless the caller asks for more

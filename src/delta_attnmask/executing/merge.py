@@ -78,7 +78,7 @@ def _merge(run: RunFolder, kind: str, group: Sequence[Part]) -> None:
         return
     first, last = group[0].first, group[-1].last
     try:
-        table = pa.concat_tables([pq.read_table(part.path) for part in group])
+        table = _concat([pq.read_table(part.path) for part in group])
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"{run.path / kind}: units {first} to {last} can't be read: {error}") from error
     rows = range(run.unit_rows(first).start, run.unit_rows(last).stop)
@@ -90,6 +90,11 @@ def _merge(run: RunFolder, kind: str, group: Sequence[Part]) -> None:
         pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
     for part in group:
         part.path.unlink(missing_ok=True)
+
+
+def _concat(tables: list[pa.Table]) -> pa.Table:
+    """Tables behind each other; one without rows may have been written before anybody knew how wide its lists are."""
+    return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
 
 
 def _remove_covered(folder: Path) -> None:

@@ -1,7 +1,10 @@
 """Run units of work on the actors of a Ray cluster (Ray Core; the extra `ray`).
 
-Each actor makes one worker and does two units at a time: it prepares one while it computes the other. Ray restarts
-nothing here: with its own retries a unit that kills its worker would be tried for ever, and the driver wouldn't know.
+Each actor makes one worker. Beside a GPU it does two units at a time: it prepares one while it computes the other;
+where the same cores do both, they take turns (docs/performance.md), and the second unit waits in the actor.
+
+Ray restarts nothing here: with its own retries a unit that kills its worker would be tried for ever, and the driver
+wouldn't know.
 """
 
 import logging
@@ -28,7 +31,7 @@ from delta_attnmask.executing.contract import (
     trace_of,
 )
 
-_AT_A_TIME = 2  # units of one actor: one computed, one prepared
+_AT_A_TIME = 2  # units of one actor: one computed, one prepared or waiting
 _FAILED_STARTS = 3  # in a row, then an actor is given up
 _OBJECT_STORE_BYTES = 256 << 20  # only what makes the workers goes through it
 
@@ -56,10 +59,16 @@ class Cluster:
 
 @contextmanager
 def ray_pool(
-    make_worker: Callable[[], WorkerT], cluster: Cluster, faults: Faults = NO_FAULTS, tries: int = TRIES
+    make_worker: Callable[[], WorkerT],
+    cluster: Cluster,
+    faults: Faults = NO_FAULTS,
+    tries: int = TRIES,
+    *,
+    overlaps: bool | None = None,
 ) -> Iterator["RayPool[WorkerT, Any]"]:
     """A pool of actors, each with a worker of its own; `make_worker` is pickled and called where the actor is.
 
+    overlaps: whether a unit is prepared while another is computed; None for workers that have a GPU.
     Raises SettingsError where Ray is missing or the cluster is too small.
     """
     ray = import_ray(has_own_cluster=cluster.address is None)
@@ -69,7 +78,9 @@ def ray_pool(
     pool: RayPool[WorkerT, Any] | None = None
     try:
         n_workers, n_gpus = _fit(ray.cluster_resources(), cluster)
-        pool = RayPool(ray, make_worker, n_workers, n_gpus, faults, tries)
+        at_once = _AT_A_TIME if (n_gpus > 0 if overlaps is None else overlaps) else 1
+        options = {"num_cpus": 1, "num_gpus": n_gpus, "max_concurrency": at_once, "max_restarts": 0}
+        pool = RayPool(ray, make_worker, n_workers, options, faults, tries)
         yield pool
     finally:
         if pool is not None:
@@ -194,12 +205,17 @@ class RayPool(Generic[WorkerT, DoneT]):
     """
 
     def __init__(
-        self, ray: Any, make_worker: Callable[[], WorkerT], n_workers: int, n_gpus: float, faults: Faults, tries: int
+        self,
+        ray: Any,
+        make_worker: Callable[[], WorkerT],
+        n_workers: int,
+        options: dict[str, Any],
+        faults: Faults,
+        tries: int,
     ) -> None:
         self._ray, self._tries = ray, tries
         self._recipe = ray.put(make_worker)
         self._faults = faults
-        options = {"num_cpus": 1, "num_gpus": n_gpus, "max_concurrency": _AT_A_TIME, "max_restarts": 0}
         self._actor_class = ray.remote(_Actor).options(**options)
         self._waiting: dict[Any, tuple[_Seat, int | None]] = {}  # what an answer will be about; None for a start
         self._seats = [self._start(_Seat(None)) for _ in range(n_workers)]

@@ -16,7 +16,7 @@ from delta_attnmask.reading.collate import plan_batches
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import EncodedSample
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.run import make_scorer
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 

@@ -19,7 +19,7 @@ from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.delta import BatchScore, score_batch
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import MaskSettings
 
 

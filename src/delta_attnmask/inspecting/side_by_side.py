@@ -13,7 +13,7 @@ from delta_attnmask.inspecting.views import split_views
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.run import make_encoder
+from delta_attnmask.scoring.setup import make_encoder
 
 
 @dataclass(frozen=True)

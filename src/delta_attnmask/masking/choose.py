@@ -29,19 +29,28 @@ def eligible_tokens(roles: TokenRoles, tokens: Tokens, exclude: Exclude = "none"
     return eligible
 
 
-def n_masked(n_eligible: Tensor, fraction: float) -> Tensor:
-    """How many tokens are masked: `max(1, floor(fraction * n + 0.5))`, none where nothing is eligible; `[batch]`."""
-    rounded = torch.floor(n_eligible.double() * fraction + 0.5).long()
+def n_masked(n_eligible: Tensor, fraction: float, seq: int) -> Tensor:
+    """How many tokens are masked: `max(1, floor(fraction * n + 0.5))`, none where nothing is eligible; `[batch]`.
+
+    n_eligible: `[batch]`, none above `seq`. Rounded in float64 on the CPU, for every number up to `seq`: Apple's GPUs
+    have no float64, and no device is waited for.
+    """
+    numbers = torch.arange(seq + 1)
+    rounded = torch.floor(numbers.double() * fraction + 0.5).long()
     at_least_one = rounded.clamp(min=1 if fraction > 0 else 0)
-    return torch.minimum(at_least_one, n_eligible)
+    return torch.minimum(at_least_one, numbers).to(n_eligible.device)[n_eligible]
 
 
 def choose_tokens(priority: Tensor, eligible: Tensor, fraction: float) -> Tensor:
-    """True for the share of eligible tokens of highest priority, ties to the lower position; `[batch, seq]`."""
-    ranked = priority.masked_fill(~eligible, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+    """True for the share of eligible tokens of highest priority, ties to the lower position; `[batch, seq]`.
+
+    priority: floating, or whole numbers from 0.
+    """
+    lowest = -torch.inf if priority.is_floating_point() else -1
+    ranked = priority.masked_fill(~eligible, lowest).argsort(dim=-1, descending=True, stable=True)
     rank = torch.empty_like(ranked)
     rank.scatter_(-1, ranked, torch.arange(ranked.shape[-1], device=ranked.device).expand_as(ranked))
-    return eligible & (rank < n_masked(eligible.sum(-1), fraction)[:, None])
+    return eligible & (rank < n_masked(eligible.sum(-1), fraction, eligible.shape[-1])[:, None])
 
 
 def priority(saliency: Tensor, order: Order, seeds: Tensor, is_token: Tensor) -> Tensor:
@@ -61,11 +70,11 @@ def sample_seeds(inputs: Mapping[str, Any], roles: TokenRoles) -> Tensor:
 
 
 def random_numbers(seeds: Tensor, places: Tensor) -> Tensor:
-    """Whole numbers from 0 to below 2^31, `[batch, place]`, as float64: a hash (xorshift-multiply) of seed and place.
+    """Whole numbers from 0 to below 2^31, `[batch, place]`, int64: a hash (xorshift-multiply) of seed and place.
 
     The same for a sample in any batch, on any device. seeds: `[batch]`. places: `[batch, place]`.
     """
     state = (seeds[:, None] * 1_000_003 + places) & 0x7FFF_FFFF
     for multiplier in (0x45D9F3B, 0x119DE1F3, 0x2C1B3C6D):
         state = ((state ^ (state >> 16)) * multiplier) & 0x7FFF_FFFF
-    return state.double()
+    return state

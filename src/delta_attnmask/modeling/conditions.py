@@ -9,11 +9,14 @@ from torch import nn
 
 from delta_attnmask.modeling.anatomy import Anatomy
 
+_NOTED = "rope_deltas"  # Qwen-VL's and GLM-V's forwards keep how far the last batch's positions lag behind its tokens
+
 
 @contextmanager
 def evaluating(anatomy: Anatomy) -> Iterator[None]:
-    """Evaluation mode without a cache of keys; each module's own mode afterwards."""
+    """Evaluation mode without a cache of keys; each module's own mode, and what it noted for generating, afterwards."""
     training = [module for module in anatomy.model.modules() if module.training]
+    noted = [(module, vars(module)[_NOTED]) for module in anatomy.model.modules() if _NOTED in vars(module)]
     config, use_cache = anatomy.decoder_config, getattr(anatomy.decoder_config, "use_cache", None)
     anatomy.model.eval()
     try:
@@ -25,6 +28,8 @@ def evaluating(anatomy: Anatomy) -> Iterator[None]:
             config.use_cache = use_cache
         for module in training:
             module.training = True
+        for module, value in noted:
+            setattr(module, _NOTED, value)
 
 
 @contextmanager

@@ -30,6 +30,14 @@ def has_own_cores(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def is_recent_gpu(device: torch.device) -> bool:
+    """Whether an NVIDIA GPU is of Ampere's generation or later: only those compute in bfloat16 and run torch's flash.
+
+    On earlier ones torch imitates bfloat16, slowly, and its memory-efficient attention refuses it.
+    """
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _gpu_type() -> str | None:
     if torch.cuda.is_available():
         return "cuda"

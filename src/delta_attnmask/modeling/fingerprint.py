@@ -27,7 +27,7 @@ def model_fingerprint(model: nn.Module) -> str:
 def _some_values(tensor: torch.Tensor) -> Any:
     flat = tensor.reshape(-1)
     step = max(1, flat.numel() // _VALUES_PER_TENSOR)
-    return flat[::step][:_VALUES_PER_TENSOR].to("cpu", torch.float64).numpy()
+    return flat[::step][:_VALUES_PER_TENSOR].cpu().double().numpy()
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from transformers.utils import logging as hf_logging
 
 from delta_attnmask.errors import UnsupportedModelError
-from delta_attnmask.modeling.devices import PLACEMENTS, choose_device
+from delta_attnmask.modeling.devices import PLACEMENTS, choose_device, is_recent_gpu
 
 _SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
 
@@ -44,7 +44,7 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     """Load `name` (a folder or a hub name) without running code of its repository.
 
     A folder that holds a PEFT adapter is loaded together with the base model, in the revision, that the adapter names.
-    dtype: "auto" is bfloat16 on a GPU and float32 on a CPU. device: "auto" takes the GPU if there is one;
+    dtype: "auto" is what `choose_dtype` says. device: "auto" takes the GPU if there is one;
     "balanced" and the other names of accelerate's device_map spread the model over several.
 
     Raises UnsupportedModelError where it is missing, no image-text or causal language model, or too large for the
@@ -117,8 +117,11 @@ def bars_on_terminals_only() -> Iterator[None]:
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The precision of that name; "auto" is bfloat16 on an NVIDIA GPU, float16 on one too old for it, else float32."""
+    if dtype == "auto" and device.type == "cuda":
+        return torch.bfloat16 if is_recent_gpu(device) else torch.float16
     if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.float32
     chosen: torch.dtype = getattr(torch, dtype)
     return chosen
 

@@ -18,6 +18,7 @@ from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
 from delta_attnmask.errors import DataError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
+from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward
 from delta_attnmask.modeling.rounding import INTO_LAST, Rounding
 
@@ -75,10 +76,16 @@ def self_check(
 
 
 def _known_check(anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend) -> SelfCheck:
-    checks, key = _checked.setdefault(anatomy.model, {}), (attention, _state_of(anatomy))
-    if key not in checks:
-        checks[key] = check_model(anatomy.model, inputs, labels, attention)
-    return checks[key]
+    """The check of the model in this state, made now if there was none.
+
+    Locked as captured forwards are: another thread's would meet the noise that a check adds to the blocks' outputs, and
+    its replaced forwards would look like another state of the model here.
+    """
+    with REGISTRY_LOCK:
+        checks, key = _checked.setdefault(anatomy.model, {}), (attention, _state_of(anatomy))
+        if key not in checks:
+            checks[key] = check_model(anatomy.model, inputs, labels, attention)
+        return checks[key]
 
 
 def _state_of(anatomy: Anatomy) -> Hashable:

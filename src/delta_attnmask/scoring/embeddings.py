@@ -28,10 +28,12 @@ def pool_states(states: Tensor, roles: TokenRoles) -> Tensor:
     return normalize((stream * is_pooled[..., None]).sum(1), dim=-1)
 
 
-def embedding_table(embeddings: Mapping[int, NDArray[np.float16]]) -> pa.Table:
-    """Columns `row` and `embedding`, in the order of the rows."""
+def embedding_table(embeddings: Mapping[int, NDArray[np.float16]], width: int) -> pa.Table:
+    """Columns `row` and `embedding`, a list of `width` numbers, in the order of the rows.
+
+    Without rows it has the same columns, so that it can be put behind other units'.
+    """
     rows = sorted(embeddings)
-    width = len(embeddings[rows[0]]) if rows else 1
     flat = np.concatenate([embeddings[row] for row in rows]) if rows else np.zeros(0, dtype=np.float16)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), width)
     return pa.table({"row": pa.array(rows, pa.int64()), "embedding": vectors})

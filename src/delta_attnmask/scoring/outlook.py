@@ -19,22 +19,22 @@ _AT_ONCE = 16
 def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer, dataset: Dataset) -> None:
     """Raise where none of these rows has a score and none from all over the data can get one; name the reasons.
 
-    what: which rows they are, in words. Raises UnsupportedModelError where the model refuses most of them, and tries no
-    others then; else DataError, also where most rows lack an image folder, which is a choice forgotten.
+    what: which rows they are, in words. Rows from all over the data are tried, since a run that goes on may begin at a
+    few bad ones. Raises UnsupportedModelError where the model refuses most of the first rows, else DataError; that also
+    where most of them lack an image folder, which is a choice forgotten, so that no others are tried.
     """
     faults = count_faults((score.row, score.reason) for score in scores if score.status == "failed")
     lost = faults.get(_NO_FOLDER)
     is_forgotten = lost is not None and 2 * lost.n_rows > len(scores)
     if not is_forgotten and any(score.status == "ok" for score in scores):
         return
-    if commonest(faults)[0].example.startswith(_REFUSED):
-        raise UnsupportedModelError(f"no row of {what} could be scored; {describe_faults(faults)}")
     others = [] if is_forgotten or len(scores) >= dataset.n_rows else spaced_records(dataset, _N_OTHERS, _N_OTHERS)
     if _has_usable(others, scorer):
         return
     whose = f"most rows of {what} can't" if is_forgotten else f"no row of {what} could"
     nor = f", nor any of {len(others)} from all over the data" if others else ""
-    raise DataError(f"{whose} be scored{nor}; {describe_faults(faults)}")
+    kind = UnsupportedModelError if commonest(faults)[0].example.startswith(_REFUSED) else DataError
+    raise kind(f"{whose} be scored{nor}; {describe_faults(faults)}")
 
 
 def _has_usable(records: Sequence[Record], scorer: UnitScorer) -> bool:

@@ -17,23 +17,9 @@ from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import count_faults, describe_faults
 from delta_attnmask.scores import UnitReport
 from delta_attnmask.scoring.outlook import refuse_hopeless
-from delta_attnmask.scoring.setup import make_encoder, make_manifest, make_scorer
+from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitWorker, sweep_table
-
-__all__ = [
-    "UNIT_ROWS",
-    "Progress",
-    "dry_run_line",
-    "make_encoder",
-    "make_manifest",
-    "make_scorer",
-    "score_dataset",
-    "score_on_cluster",
-    "score_task",
-    "score_units",
-    "sweep_table",
-]
+from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitWorker
 
 _N_DRY = 8  # rows that a dry run tries
 _GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs

@@ -1,7 +1,7 @@
 """Score one unit of rows: encode, batch, score, and give every row exactly one result."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.errors import RowError, SettingsError, UnsupportedModelError
+from delta_attnmask.errors import RowError
+from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
@@ -33,8 +34,6 @@ from delta_attnmask.settings import MaskSettings, require_positive
 
 ImageLoader = Callable[[str], Any]
 
-# About the model, the settings or the device, not about a row.
-_FATAL = (UnsupportedModelError, SettingsError, torch.AcceleratorError)
 _CHECK_ATTEMPTS = 8
 _N_ENCODERS = 2  # threads, beside a device with cores of its own
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
@@ -130,7 +129,6 @@ class UnitScorer:
         self._image_cost = image_cost(examine(loaded.model))
         self._load_image = load_image
         self._has_own_cores = has_own_cores(loaded.device)
-        self._map = ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode").map if self._has_own_cores else map
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
         """Read images and encode; no row is lost, a bad one is kept with its reason.
@@ -142,17 +140,19 @@ class UnitScorer:
         failures: dict[int, str] = {}
         variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
         n_rows = n_bytes = 0
-        while n_rows < len(rows) and n_bytes < self.max_bytes:
-            some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
-            n_rows += len(some)
-            for record, outcome in zip(some, self._map(self._encode, some), strict=True):
-                if isinstance(outcome, str):
-                    failures[record.row] = outcome
-                    continue
-                n_bytes += sum(sample.n_bytes for sample in outcome.values())
-                samples.append(outcome[""])
-                for name in variants.keys() & outcome.keys():
-                    variants[name].append(outcome[name])
+        with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
+            encode_all = pool.map if self._has_own_cores else map
+            while n_rows < len(rows) and n_bytes < self.max_bytes:
+                some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
+                n_rows += len(some)
+                for record, outcome in zip(some, encode_all(self._encode, some), strict=True):
+                    if isinstance(outcome, str):
+                        failures[record.row] = outcome
+                        continue
+                    n_bytes += sum(sample.n_bytes for sample in outcome.values())
+                    samples.append(outcome[""])
+                    for name in variants.keys() & outcome.keys():
+                        variants[name].append(outcome[name])
         return PreparedUnit(index, rows[:n_rows], tuple(samples), failures, variants, rows[n_rows:])
 
     def self_check(self, unit: PreparedUnit) -> str | None:
@@ -167,7 +167,7 @@ class UnitScorer:
             alike = [sample for sample in others if sample.inputs.keys() == first.inputs.keys()]
             try:
                 line = self._check([first, *alike[:1]])
-            except _FATAL:
+            except FATAL:
                 raise
             except Exception:  # noqa: BLE001 - a model's code may raise anything
                 continue
@@ -203,13 +203,16 @@ class UnitScorer:
         return whole
 
     def _parts(self, unit: PreparedUnit) -> Iterator[PreparedUnit]:
-        """What is encoded of the unit, then its rest, each part encoded while the one in front is computed."""
+        """What is encoded of the unit, then its rest; beside a device with cores of its own each part is encoded
+        while the one in front is computed.
+        """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
             part = unit
             while part.rest:
-                following = pool.submit(self.prepare, part.index, part.rest)
+                prepare = partial(self.prepare, part.index, part.rest)
+                following = pool.submit(prepare).result if self._has_own_cores else prepare
                 yield part
-                part = following.result()
+                part = following()
             yield part
 
     def _compute(self, unit: PreparedUnit) -> ScoredUnit:
@@ -252,33 +255,27 @@ class UnitScorer:
         return encoded
 
     def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
-        """Score in batches; each is collated and copied to the device while the one before it is scored."""
+        """Score in batches; beside a GPU each is collated, and its copy begun, while the one before it is scored."""
         batches = plan_batches(samples, self.batch_tokens, self._image_cost)
         for batch, collated in ahead(batches, self.collate, overlaps=self._has_own_cores):
-            self._run(batch, collated.result, score, found)
+            run = partial(self._run, score, found, batch, collated)
+            run_halving(batch, run, lambda sample, reason: found.failures.update({sample.row: reason}), self._shrink)
 
     def _run(
-        self, samples: list[EncodedSample], collated: Callable[[], EncodedBatch], score: BatchFunction, found: _Found
+        self,
+        score: BatchFunction,
+        found: _Found,
+        whole: list[EncodedSample],
+        collated: Future[EncodedBatch],
+        samples: list[EncodedSample],
     ) -> None:
-        """Score a batch. A batch that fails is halved, so that one bad sample takes no other with it."""
-        try:
-            score(collated(), found)
-            return
-        except _FATAL:
-            raise
-        except Exception as error:  # noqa: BLE001 - a model's code may raise anything
-            reason = _first_line(error)
-            ran_out_of_memory = isinstance(error, torch.OutOfMemoryError)
-        # Not inside `except`: the traceback there still holds the tensors of the failed call.
-        if len(samples) == 1:
-            found.failures[samples[0].row] = f"the model refuses the row: {reason}"
-            return
-        if ran_out_of_memory:
-            torch.cuda.empty_cache()
-            self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
-        middle = len(samples) // 2
-        for half in (samples[:middle], samples[middle:]):
-            self._run(half, partial(self.collate, half), score, found)
+        """Score samples of a batch, all of which is collated already unless that failed."""
+        is_collated = samples is whole and collated.exception() is None
+        score(collated.result() if is_collated else self.collate(samples), found)
+
+    def _shrink(self, samples: list[EncodedSample]) -> None:
+        """Make batches smaller after this one was too much."""
+        self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
 
     def _score(self, batch: EncodedBatch, found: _Found) -> None:
         result = sweep_batch(
@@ -317,7 +314,3 @@ class UnitScorer:
 def _no_such_token(settings: MaskSettings) -> str:
     excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
     return f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

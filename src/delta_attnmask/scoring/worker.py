@@ -17,6 +17,7 @@ from delta_attnmask.errors import (
 from delta_attnmask.executing.contract import Faults
 from delta_attnmask.executing.memory import keep_freed_memory
 from delta_attnmask.manifest import WHOLE, Shard
+from delta_attnmask.modeling.anatomy import text_config
 from delta_attnmask.modeling.compiling import compile_blocks
 from delta_attnmask.modeling.load import Dtype, LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
@@ -73,10 +74,20 @@ class UnitWorker:
             raise DeviceError(
                 f"the device failed in unit {prepared.index}: {error}; start the same command again to go on"
             ) from error
-        self._open_folder().write_unit(scored.index, scored.scores, **_side_tables(scored, self.scorer.plan))
+        self._open_folder().write_unit(scored.index, scored.scores, **self._side_tables(scored))
         self._n_done += 1
         n_failed = sum(score.status == "failed" for score in scored.scores)
         return UnitReport(scored.index, len(scored.scores), n_failed, check)
+
+    def _side_tables(self, unit: ScoredUnit) -> dict[str, pa.Table]:
+        plan = self.scorer.plan
+        tables: dict[str, pa.Table] = {}
+        if plan.sweep:
+            tables["sweep"] = sweep_table(unit, plan.sweep)
+        if plan.embed:
+            width = text_config(self.scorer.loaded.model).hidden_size
+            tables["embeddings"] = embedding_table(unit.embeddings, width)
+        return tables
 
     def _open_folder(self) -> RunFolder:
         """The run's folder, once it is certain that it is this run's."""
@@ -121,8 +132,3 @@ def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:
     numbers = {"masked_loss": pa.float32(), "delta": pa.float32()}
     texts = {name: pa.string() for name in MaskSettings().to_dict() if name not in fields}
     return pa.Table.from_pylist(lines, schema=pa.schema(fields | texts | numbers))
-
-
-def _side_tables(unit: ScoredUnit, plan: ScoringPlan) -> dict[str, pa.Table]:
-    tables = {"sweep": sweep_table(unit, plan.sweep)} if plan.sweep else {}
-    return tables | ({"embeddings": embedding_table(unit.embeddings)} if plan.embed else {})

@@ -10,6 +10,7 @@ of the blocks up to and including the masked one. Scoring takes the mean over al
 block's attention is missing; the earlier the block, the more.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -94,12 +95,12 @@ class StateMasking:
         else:
             own = keys.to(roles.is_token.device) ^ (keys.to(roles.is_token.device) >> 31)
         turn = self.settings.seed * 15_485_863 + self.epoch * 32_452_843
-        return random_numbers((own + turn) & (_BELOW - 1), torch.zeros_like(own)[:, None])[:, 0].long()
+        return random_numbers((own + turn) & (_BELOW - 1), torch.zeros_like(own)[:, None])[:, 0]
 
     def _draw(self, seeds: Tensor, keys: Tensor | None, allowed: Tensor | None) -> Tensor:
         """True for the samples that are changed; `[batch]`."""
-        drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0] / _BELOW
-        is_drawn = drawn < self.settings.probability_at(self.progress)
+        drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0]
+        is_drawn = drawn < math.ceil(self.settings.probability_at(self.progress) * _BELOW)
         if allowed is not None:
             is_drawn &= allowed.to(is_drawn.device, torch.bool)
         if self._only is not None:
@@ -152,8 +153,7 @@ class _MaskedTokens:
         self._is_masked = choose_tokens(ranked_by, self._eligible, self._mask.fraction)
 
     def apply(self, states: Tensor) -> Tensor:
-        is_masked, is_token = self._is_masked.to(states.device), self.roles.is_token.to(states.device)
-        return replace_states(states, is_masked, is_token, self._mask.replacement)
+        return replace_states(states, self._is_masked, self.roles.is_token, self._mask.replacement)
 
 
 class _DroppedValues:

@@ -97,8 +97,13 @@ def train_dataset(
 
 def training_dtype(plan: TrainingPlan, device: torch.device) -> torch.dtype:
     """Of the weights: float32, but bfloat16 for frozen weights on a GPU that computes in it."""
-    is_half = device.type == "cuda" and torch.cuda.is_bf16_supported() and plan.lora is not None
+    is_half = device.type == "cuda" and _has_bfloat16() and plan.lora is not None
     return torch.bfloat16 if is_half else torch.float32
+
+
+def _has_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16 itself: emulated, as before Ampere, it is slower than float32."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _train(
@@ -195,7 +200,7 @@ def _arguments(loaded: LoadedModel, folder: TrainingFolder, plan: TrainingPlan, 
         neftune_noise_alpha=plan.neftune_alpha if plan.augment == "neftune" else None,
         seed=plan.seed,
         data_seed=plan.seed,
-        bf16=is_gpu and torch.cuda.is_bf16_supported(),
+        bf16=is_gpu and _has_bfloat16(),
         use_cpu=loaded.device.type == "cpu",
         logging_steps=plan.log_steps,
         logging_nan_inf_filter=False,

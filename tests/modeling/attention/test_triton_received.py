@@ -44,6 +44,13 @@ def test_equals_the_definition(kind: MaskKind, shape: Shape) -> None:
 
 
 @NEEDS_TRITON
+def test_the_first_launch_takes_no_model() -> None:
+    from delta_attnmask.modeling.attention.triton_received import launch_once
+
+    launch_once(torch.device(DEVICE))
+
+
+@NEEDS_TRITON
 def test_queries_that_count_nowhere_may_have_any_log_sum_exp() -> None:
     inputs = draw(Shape(), device=DEVICE)
     _, lse, expected = by_definition(inputs)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from delta_attnmask.modeling.attention.plain import match_heads
+from delta_attnmask.modeling.devices import is_recent_gpu
 
 _CUDA_ALIGNMENT = 16  # of an additive mask's rows, in elements
 _FLASH_ALIGNMENT = 8  # of the head size
@@ -16,15 +17,16 @@ def fused_attend(
 ) -> tuple[Tensor, Tensor] | None:
     """`[batch, head, seq, dim]` and the log-sum-exp `[batch, head, seq]`; None where no kernel takes these inputs.
 
-    key and value may have fewer heads (grouped).
+    All in one precision; key and value may have fewer heads (grouped).
     mask: None or boolean/additive and broadcastable to `[batch, head, seq, seq]`.
     """
     if query.shape[-1] != value.shape[-1] or (mask is not None and is_causal):
         return None
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotating leaves them in float32
     if query.device.type == "cpu":
         return _cpu(query, key, value, _additive(mask, query), scale, is_causal)
     if query.device.type != "cuda":
+        return None
+    if query.dtype == torch.bfloat16 and not is_recent_gpu(query.device):
         return None
     if mask is None and takes_flash(query):
         return _cuda_flash(query, key, value, scale, is_causal)
@@ -40,8 +42,7 @@ def _cpu(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, is_
 def takes_flash(query: Tensor) -> bool:
     """Whether torch's flash kernel runs on this GPU in this precision and head size."""
     is_half = query.dtype in (torch.float16, torch.bfloat16)
-    is_recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
-    return is_half and is_recent and query.shape[-1] <= _MAX_FLASH_HEAD_DIM
+    return is_half and is_recent_gpu(query.device) and query.shape[-1] <= _MAX_FLASH_HEAD_DIM
 
 
 def _cuda_flash(q: Tensor, k: Tensor, v: Tensor, scale: float, is_causal: bool) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The sum of the attention that each token receives, over heads, queries and blocks."""
 
+import functools
 import importlib.util
 from typing import Literal
 
@@ -25,10 +26,12 @@ class ReceivedAttention:
     def __init__(self, weights: Tensor, backend: AttentionBackend = "auto"):
         self.n_blocks = 0
         self._weights = weights.float().contiguous()
-        self._wants_triton = wants_triton(backend, weights.device)
+        wants_it = wants_triton(backend, weights.device)
         self._sum = torch.zeros_like(self._weights)
         self._sums_by_head: dict[tuple[torch.device, int], Tensor] = {}
-        self._spans = counted_spans(self._weights) if self._wants_triton else None
+        self._spans = counted_spans(self._weights) if wants_it else None
+        is_second_best = backend == "auto" and not wants_it and weights.device.type == "cuda"
+        self._columns = f"columns (Triton {_triton_fault(weights.device)})" if is_second_best else "columns"
 
     @property
     def seq(self) -> int:
@@ -51,7 +54,7 @@ class ReceivedAttention:
         is_simple = mask is None and query.device.type == "cuda" and query.shape[-1] <= _MAX_HEAD_DIM
         if self._spans is None or not is_simple:
             self.add(column_sums(query, key, lse, mask, weights, scale=scale, is_causal=is_causal))
-            return "columns"
+            return self._columns if is_simple else "columns"
         from delta_attnmask.modeling.attention.triton_received import add_received
 
         with torch.cuda.device(query.device):
@@ -86,13 +89,37 @@ def wants_tiles(backend: AttentionBackend, query: Tensor) -> bool:
 
 def wants_triton(backend: AttentionBackend, device: torch.device) -> bool:
     """Whether the Triton kernel shall be used; raises SettingsError where it is demanded and can't run."""
-    is_possible = device.type == "cuda" and importlib.util.find_spec("triton") is not None
-    if backend == "triton" and not is_possible:
-        raise SettingsError(
-            f"attention='triton': needs an NVIDIA GPU and the triton package; the model is on {device.type!r}, "
-            "so use attention='auto'"
-        )
-    return is_possible and backend in ("auto", "triton")
+    if backend not in ("auto", "triton"):
+        return False
+    fault = _triton_fault(device)
+    if backend == "triton" and fault:
+        raise SettingsError(f"attention='triton': {fault}; use attention='auto'")
+    return not fault
+
+
+def _triton_fault(device: torch.device) -> str:
+    """What keeps the Triton kernel from a device, without a subject; empty where nothing does."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return f"needs an NVIDIA GPU and the triton package; the model is on {device.type!r}"
+    return _launch_fault(device)
+
+
+@functools.cache
+def _launch_fault(device: torch.device) -> str:
+    """The same of a first launch on a GPU, which is tried once.
+
+    Triton compiles its launcher then, for which many a slim container lacks the C compiler or Python's headers.
+    """
+    try:
+        from delta_attnmask.modeling.attention.triton_received import launch_once
+
+        with torch.cuda.device(device):
+            launch_once(device)
+    except (torch.AcceleratorError, torch.OutOfMemoryError):  # about the device or what it holds, not about Triton
+        raise
+    except Exception as error:  # noqa: BLE001 - compilers that are missing or fail raise anything
+        return f"can't be launched: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+    return ""
 
 
 def counted_spans(weights: Tensor) -> Tensor:

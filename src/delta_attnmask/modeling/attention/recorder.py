@@ -4,7 +4,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,11 @@ class AttentionCall:
     is_causal: bool
     softcap: float | None
     sinks: Tensor | None
+
+    def in_one_precision(self) -> "AttentionCall":
+        """With queries and keys in that of the values; under autocast rotating leaves them in float32."""
+        dtype = self.value.dtype
+        return replace(self, query=self.query.to(dtype), key=self.key.to(dtype))
 
 
 class AtAttention(Exception):
@@ -136,11 +141,12 @@ class AttentionRecorder:
         if call.softcap is None and call.sinks is None and self._backend != "plain":
             if wants_tiles(self._backend, call.query):
                 return self._attend_in_tiles(call)
+            cast = call.in_one_precision()
             fused = fused_attend(
-                call.query, call.key, call.value, call.mask, scale=call.scale, is_causal=call.is_causal
+                cast.query, cast.key, cast.value, cast.mask, scale=cast.scale, is_causal=cast.is_causal
             )
             if fused is not None:
-                self._note(call, fused[1])
+                self._note(cast, fused[1])
                 return fused[0]
         return self._attend_plainly(call)
 
