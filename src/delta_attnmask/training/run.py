@@ -22,6 +22,7 @@ from delta_attnmask.artifacts import RunFolder, collect_versions
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
+from delta_attnmask.modeling.devices import is_recent_gpu
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only
 from delta_attnmask.reading.dataset import Dataset
@@ -97,13 +98,8 @@ def train_dataset(
 
 def training_dtype(plan: TrainingPlan, device: torch.device) -> torch.dtype:
     """Of the weights: float32, but bfloat16 for frozen weights on a GPU that computes in it."""
-    is_half = device.type == "cuda" and _has_bfloat16() and plan.lora is not None
+    is_half = device.type == "cuda" and is_recent_gpu(device) and plan.lora is not None
     return torch.bfloat16 if is_half else torch.float32
-
-
-def _has_bfloat16() -> bool:
-    """Whether the GPU computes in bfloat16 itself: emulated, as before Ampere, it is slower than float32."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _train(
@@ -200,7 +196,7 @@ def _arguments(loaded: LoadedModel, folder: TrainingFolder, plan: TrainingPlan, 
         neftune_noise_alpha=plan.neftune_alpha if plan.augment == "neftune" else None,
         seed=plan.seed,
         data_seed=plan.seed,
-        bf16=is_gpu and _has_bfloat16(),
+        bf16=is_gpu and is_recent_gpu(loaded.device),
         use_cpu=loaded.device.type == "cpu",
         logging_steps=plan.log_steps,
         logging_nan_inf_filter=False,
