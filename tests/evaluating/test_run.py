@@ -382,6 +382,17 @@ def test_a_model_that_refuses_every_row_ends_the_evaluation(
     assert not list((tmp_path / "eval").glob("*.parquet"))
 
 
+def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
+    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(OWN, draft=False)
+    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)
+    folder.shard_path(1).unlink()
+    monkeypatch.setattr(Generator, "finish", failing(RuntimeError("never"), lambda openings: True, []))
+    evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)
+    assert {line["row"] for line in answers(folder) if line["status"] == "failed"} == {8}
+
+
 def test_the_model_keeps_its_own_generation_config(embedded_model: LoadedModel) -> None:
     model: Any = embedded_model.model
     before = model.generation_config

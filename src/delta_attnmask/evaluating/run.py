@@ -60,7 +60,7 @@ def evaluate_dataset(
         prepare = partial(_prepare, answerer, dataset, folder)
         compute, overlaps = partial(_compute, answerer, on_check), has_own_cores(loaded.device)
         for unit, lines, seconds in run_units(to_do, prepare, compute, overlaps=overlaps):
-            if n_here == 0:
+            if n_before + n_here == 0:  # not where a later start happens to begin at bad rows
                 _require_some_success(lines)
             folder.write_unit(unit, lines, seconds)
             n_here += len(manifest.rows_of(unit))
