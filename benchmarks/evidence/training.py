@@ -114,7 +114,7 @@ def finetune(
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=0.01, betas=(0.9, 0.98))
     model.train()
     with ExitStack() as stack:
-        step_loss = _loss_of(stack, model, recipe, augmentation, seed, mask)
+        step_loss = _Loss(stack, model, recipe, augmentation, seed, mask)
         for step, (which, is_second) in enumerate(plan):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * min(1, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / len(plan)))
@@ -154,7 +154,7 @@ def _twice(rows: Rows, size: int, rng: np.random.Generator) -> list[Step]:
     return [(which % len(rows), which >= len(rows)) for which in plan_batches(doubled, size, rng)]
 
 
-class _loss_of:
+class _Loss:
     """The loss of a batch under an augmentation; whatever is attached to the model leaves with the stack."""
 
     def __init__(

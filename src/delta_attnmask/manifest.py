@@ -79,12 +79,7 @@ class Manifest:
 
     def differences(self, other: Self) -> list[str]:
         """What keeps `other` from going on with this run, field by field."""
-        mine, theirs = self._identity(), other._identity()
-        return [
-            f"{name}: {show_value(mine.get(name))} there, {show_value(theirs.get(name))} now"
-            for name in dict.fromkeys([*mine, *theirs])
-            if mine.get(name) != theirs.get(name)
-        ]
+        return tell_differences(self._identity(), other._identity())
 
     def _identity(self) -> dict[str, Any]:
         fixed = ("model_fingerprint", "format", "n_rows", "unit_rows", "extra_columns")
@@ -95,6 +90,15 @@ class Manifest:
             | {f"input.{name}": value for name, value in asdict(self.input).items()}
             | {f"settings.{name}": value for name, value in settings.items()}
         )
+
+
+def tell_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between what a folder was made with and what a start wants now, name by name."""
+    return [
+        f"{name}: {show_value(there.get(name))} there, {show_value(now.get(name))} now"
+        for name in dict.fromkeys([*there, *now])
+        if there.get(name) != now.get(name)
+    ]
 
 
 def show_value(value: object) -> str:

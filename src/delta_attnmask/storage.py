@@ -94,6 +94,27 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Make a folder if it is missing, and hold its lock; ArtifactError where it can't be made or is in use."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"folder {path} can't be made: {error.strerror}") from error
+    with hold_lock(path / "lock"):
+        yield
+
+
+def refuse_other_files(path: Path, kind: str) -> None:
+    """Raise ArtifactError where a folder holds more than a process leaves that was killed before its first file.
+
+    kind: what the folder should hold, for the message.
+    """
+    for entry in path.iterdir():
+        if entry.name != "lock" and not entry.name.endswith(TEMPORARY):
+            raise ArtifactError(f"{path} isn't empty and holds no {kind} (it has {entry.name!r}); choose another")
+
+
+@contextmanager
 def hold_lock(path: Path, *, shared: bool = False) -> Iterator[bool]:
     """Hold a lock file; the kernel releases it when the process ends, however it ends.
 

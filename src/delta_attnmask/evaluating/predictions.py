@@ -17,9 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.manifest import Manifest
+from delta_attnmask.manifest import Manifest, read_manifest
 from delta_attnmask.scores import Status
-from delta_attnmask.storage import TEMPORARY, hold_lock, remove_stale, write_atomically, write_text_atomically
+from delta_attnmask.storage import (
+    hold_folder,
+    refuse_other_files,
+    remove_stale,
+    write_atomically,
+    write_text_atomically,
+)
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -80,7 +86,7 @@ class EvaluationFolder:
     def open(cls, path: str | Path) -> Self:
         """Open an evaluation for reading; ArtifactError if there is none."""
         path = Path(path)
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         if manifest is None or "max_new_tokens" not in manifest.settings:
             raise ArtifactError(f"{path} holds no evaluation; `delta-attnmask evaluate --out` makes one")
         return cls(path, manifest)
@@ -93,14 +99,10 @@ class EvaluationFolder:
         Raises ArtifactError, naming every difference, if the folder belongs to another one.
         """
         path = Path(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(f"folder {path} can't be made: {error.strerror}") from error
-        with hold_lock(path / "lock"):
-            found = _read_manifest(path)
+        with hold_folder(path):
+            found = read_manifest(path)
             if found is None:
-                _refuse_foreign_files(path)
+                refuse_other_files(path, "evaluation")
                 write_text_atomically(path / "manifest.json", manifest.to_json())
             elif differences := found.differences(manifest):
                 raise ArtifactError(
@@ -153,19 +155,3 @@ class EvaluationFolder:
         if not table.schema.equals(PREDICTION_SCHEMA):
             raise ArtifactError(f"{path} was written by another version; delete it and evaluate again")
         return table
-
-
-def _read_manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.from_json((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path / 'manifest.json'} can't be read: {error}") from error
-
-
-def _refuse_foreign_files(path: Path) -> None:
-    """A folder without a manifest may hold only what a process leaves that was killed before it wrote one."""
-    for entry in path.iterdir():
-        if entry.name != "lock" and not entry.name.endswith(TEMPORARY):
-            raise ArtifactError(f"{path} isn't empty and holds no evaluation (it has {entry.name!r}); choose another")

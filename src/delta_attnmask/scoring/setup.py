@@ -44,9 +44,10 @@ def fit_grid(grid: Sequence[MaskSettings], anatomy: Anatomy) -> tuple[MaskSettin
     return tuple(dict.fromkeys(fitting))
 
 
-def make_encoder(loaded: LoadedModel) -> Encoder:
-    """The encoder that fits a loaded model."""
-    longest = getattr(text_config(loaded.model), "max_position_embeddings", None)
+def make_encoder(loaded: LoadedModel, max_tokens: int | None = None) -> Encoder:
+    """The encoder that fits a loaded model. max_tokens: longer rows are refused, as those longer than the model are."""
+    limits = [getattr(text_config(loaded.model), "max_position_embeddings", None), max_tokens]
+    longest = min((limit for limit in limits if limit), default=None)
     return Encoder(loaded.processor, examine(loaded.model).image_token_id, longest)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import Encoder
+from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.training.masked_states import ALLOWED, KEYS
 from delta_attnmask.training.plan import TrainingPlan
 from delta_attnmask.training.rows import encode_row
@@ -126,7 +126,7 @@ class ExampleCollator:
             columns[ALLOWED] = torch.tensor([example["is_allowed"] for example in examples])
         return columns
 
-    def _encode(self, row: int) -> Any:
+    def _encode(self, row: int) -> EncodedSample:
         (record,) = self._dataset.records(row, row + 1)
         try:
             return encode_row(record, self._dataset, self._encoder)

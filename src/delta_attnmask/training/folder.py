@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.manifest import show_value
-from delta_attnmask.storage import TEMPORARY, hold_lock, remove_stale, write_text_atomically
+from delta_attnmask.manifest import tell_differences
+from delta_attnmask.storage import hold_folder, refuse_other_files, remove_stale, write_text_atomically
 
 _FILE = "train.json"
 _MARKER = "trainer_state.json"  # what the Trainer writes into a checkpoint last
@@ -41,17 +41,13 @@ class TrainingFolder:
         Raises ArtifactError, naming every difference, where the folder belongs to another training or is in use.
         """
         path = Path(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(f"folder {path} can't be made: {error.strerror}") from error
-        with hold_lock(path / "lock"):
+        with hold_folder(path):
             found = _read(path)
             if found is None:
-                _refuse_foreign_files(path)
+                refuse_other_files(path, "training")
                 found = {**about, "identity": json.loads(json.dumps(identity))}
                 write_text_atomically(path / _FILE, _to_json(found))
-            elif differences := _differences(found.get("identity", {}), json.loads(json.dumps(identity))):
+            elif differences := tell_differences(found.get("identity", {}), json.loads(json.dumps(identity))):
                 raise ArtifactError(
                     f"{path} holds another training; choose another folder, or repeat that one's choices. "
                     f"What differs: {'; '.join(differences)}"
@@ -124,20 +120,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise ArtifactError(f"{path / _FILE} can't be read: expected an object, got {type(found).__name__}")
     return found
-
-
-def _refuse_foreign_files(path: Path) -> None:
-    for entry in path.iterdir():
-        if entry.name != "lock" and not entry.name.endswith(TEMPORARY):
-            raise ArtifactError(f"{path} isn't empty and holds no training (it has {entry.name!r}); choose another")
-
-
-def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name}: {show_value(mine.get(name))} there, {show_value(theirs.get(name))} now"
-        for name in dict.fromkeys([*mine, *theirs])
-        if mine.get(name) != theirs.get(name)
-    ]
 
 
 def _to_json(about: Mapping[str, Any]) -> str:

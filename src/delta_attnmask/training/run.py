@@ -27,6 +27,7 @@ from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.encoding import Encoder
+from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import ExampleCollator, Examples, choose_examples
 from delta_attnmask.training.folder import MetricsFile, TrainingFolder
@@ -70,7 +71,7 @@ def train_dataset(
     _require_one_process()
     _require_fit(loaded, plan)
     anatomy = examine(loaded.model)
-    encoder = _make_encoder(loaded, anatomy, plan)
+    encoder = make_encoder(loaded, plan.max_tokens)
     identity = {"model": model_fingerprint(loaded.model), "merge": merge, **_identity(loaded, dataset, plan)}
     about = {"model": loaded.name, "data": str(dataset.path), "command": list(command), "versions": _versions()}
     with TrainingFolder.start(out, identity, about) as folder:
@@ -263,11 +264,6 @@ def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
             pass
     if plan.from_scores is not None:
         scored_rows(plan.from_scores, plan.by)
-
-
-def _make_encoder(loaded: LoadedModel, anatomy: Anatomy, plan: TrainingPlan) -> Encoder:
-    limits = [getattr(text_config(loaded.model), "max_position_embeddings", None), plan.max_tokens]
-    return Encoder(loaded.processor, anatomy.image_token_id, min((n for n in limits if n), default=None))
 
 
 def _usable_rows(folder: TrainingFolder, dataset: Dataset, encoder: Encoder, on_row: OnRow) -> pa.Table:
