@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 mpl.rcParams["svg.hashsalt"] = "evidence"  # the same figures give the same file
 
+_LEVELS = {"full": "-", "none": "-."}  # what no choice of rows is needed for, with the style of its line
+_TOLD = {"full": "full pool", "none": "untouched base"}
+
 
 def draw_methods(results: Results, path: Path) -> None:
-    """Exact match of every method at 20 %, with the seeds as points and the full pool, random and oracle as lines."""
+    """Exact match of every method at 20 %, its seeds as points; as lines the untouched base, the full pool, random and
+    oracle.
+    """
     from .jobs import METHODS
 
     found = {name: results.values(name) for name in METHODS if len(results.values(name))}
@@ -27,10 +32,10 @@ def draw_methods(results: Results, path: Path) -> None:
         color = "#c0392b" if name.startswith(("chosen", "paper")) else "#555555"
         axes.plot(found[name], np.full(len(found[name]), place), ".", color=color, alpha=0.5)
         axes.plot(found[name].mean(), place, "|", color=color, markersize=12, markeredgewidth=2)
-    for name, style in (("full", "-"), ("random", ":"), ("oracle", "--")):
+    for name, style in (*_LEVELS.items(), ("random", ":"), ("oracle", "--")):
         values = results.values(name)
         if len(values):
-            axes.axvline(values.mean(), linestyle=style, color="#2c3e50", linewidth=1, label=name)
+            axes.axvline(values.mean(), linestyle=style, color="#2c3e50", linewidth=1, label=_TOLD.get(name, name))
     axes.set_yticks(range(len(order)), order)
     axes.set_xlabel("mean exact match over sources (test)")
     axes.legend(loc="lower right")
@@ -53,11 +58,13 @@ def draw_budgets(results: Results, path: Path) -> None:
             yerr=[values.std(ddof=1) if len(values) > 1 else 0 for _, values in there],
             marker="o", capsize=3, label=name,
         )  # fmt: skip
-    full = results.values("full")
-    if len(full):
-        axes.axhline(full.mean(), color="#2c3e50", linewidth=1, label="full pool")
+    for name, style in _LEVELS.items():
+        values = results.values(name)
+        if len(values):
+            axes.axhline(values.mean(), linestyle=style, color="#2c3e50", linewidth=1, label=_TOLD[name])
     axes.set_xscale("log")
     axes.set_xticks(budgets, [f"{budget:.0%}" for budget in budgets])
+    axes.minorticks_off()
     axes.set_xlabel("share of the pool kept")
     axes.set_ylabel("mean exact match (± standard deviation)")
     axes.legend()

@@ -14,7 +14,7 @@ from delta_attnmask.reading.encoding import EncodedSample
 Side = Literal["left", "right"]
 
 _WELL_FILLED = 0.25  # of the budget; what keeps a GPU busy
-_SHORT = 0.92  # of the longest sample
+_SHORT = 0.94  # of the longest sample
 
 
 def plan_batches(
