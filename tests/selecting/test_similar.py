@@ -140,7 +140,10 @@ def write_embeddings(run: RunFolder, vectors: np.ndarray, left_out: int) -> None
     (run.path / "embeddings").mkdir()
     for unit_idx in range(run.n_units):
         rows = [row for row in run.unit_rows(unit_idx) if row != left_out]
-        pq.write_table(embedding_table({row: vectors[row] for row in rows}), run.shard_path(unit_idx, "embeddings"))
+        pq.write_table(
+            embedding_table({row: vectors[row] for row in rows}, vectors.shape[1]),
+            run.shard_path(unit_idx, "embeddings"),
+        )
 
 
 def test_vectors_are_read_back_in_any_order(tmp_path: Path):
