@@ -1,6 +1,6 @@
 """Differences of exact match between any two methods of a finished run, from its CSV: nothing is trained.
 
-    python -m benchmarks.evidence.differences benchmarks/evidence/small-all.csv --suite SUITE chosen/source chosen/select
+    python -m benchmarks.evidence.differences benchmarks/evidence/small-all.csv --suite SUITE oracle none full random
 
 SUITE is the suite's folder (`python -m benchmarks.suite`), whose test rows tell which source each outcome is of. Each
 following pair is told with its 95 % interval over test rows and seeds, at 20 % of the pool ("full" and "none" apart).

@@ -18,6 +18,7 @@ from delta_attnmask.evaluating.predictions import Prediction
 from delta_attnmask.evaluating.questions import Question, encode_questions
 from delta_attnmask.evaluating.swapping import Lender
 from delta_attnmask.evaluating.turns import Turns
+from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
@@ -106,25 +107,24 @@ class UnitAnswerer:
         rows = tuple(records)
         questions: list[Question] = []
         failures: dict[tuple[int, int | None], str] = {}
-        n_rows = n_bytes = 0
-        while n_rows < len(rows) and n_bytes < self.max_bytes:
-            some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
-            n_rows += len(some)
-            asked = [(record, lender) for record in some for lender in self._shown(record)]
-            for (record, lender), outcome in zip(asked, self._workers.map(self._encode, asked), strict=True):
+        encoded = fill(rows, partial(self._workers.map, self._encode), _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
+        n_rows = len(encoded)
+        for record, outcomes in zip(rows[:n_rows], encoded, strict=True):
+            for lender_row, outcome in outcomes.items():
                 if isinstance(outcome, str):
-                    failures[record.row, lender.row if lender else None] = outcome
-                    continue
-                n_bytes += sum(sample.n_bytes for sample in _samples(outcome))
-                questions += outcome
+                    failures[record.row, lender_row] = outcome
+                else:
+                    questions += outcome
         return PreparedUnit(index, rows[:n_rows], tuple(questions), failures, rows[n_rows:])
 
     def _shown(self, record: Record) -> list[Lender | None]:
         return [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
 
-    def _encode(self, asked: tuple[Record, Lender | None]) -> list[Question] | str:
-        """The row's questions, or why it can't be encoded."""
-        record, lender = asked
+    def _encode(self, record: Record) -> dict[int | None, list[Question] | str]:
+        """The row's questions by the row whose images are shown instead of its own, or why it can't be encoded."""
+        return {lender.row if lender else None: self._ask(record, lender) for lender in self._shown(record)}
+
+    def _ask(self, record: Record, lender: Lender | None) -> list[Question] | str:
         if record.reason:
             return record.reason
         try:
@@ -265,6 +265,11 @@ class UnitAnswerer:
             n_new_tokens=len(ids),
             ended=bool(ids) and ids[-1] in stops,
         )
+
+
+def _n_bytes(outcomes: Mapping[int | None, list[Question] | str]) -> int:
+    asked = (questions for questions in outcomes.values() if not isinstance(questions, str))
+    return sum(sample.n_bytes for questions in asked for sample in _samples(questions))
 
 
 def _samples(questions: Iterable[Question]) -> list[EncodedSample]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import RowError
+from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
@@ -33,6 +34,7 @@ from delta_attnmask.scoring.rivals import Rival, VariantRival
 from delta_attnmask.settings import MaskSettings, require_positive
 
 ImageLoader = Callable[[str], Any]
+Encoded = dict[str, EncodedSample] | str  # by the score that reads it ("" the row itself), or why it can't be encoded
 
 _CHECK_ATTEMPTS = 8
 _N_ENCODERS = 2  # threads, beside a device with cores of its own
@@ -139,20 +141,20 @@ class UnitScorer:
         samples: list[EncodedSample] = []
         failures: dict[int, str] = {}
         variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
-        n_rows = n_bytes = 0
         with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
-            encode_all = pool.map if self._has_own_cores else map
-            while n_rows < len(rows) and n_bytes < self.max_bytes:
-                some = rows[n_rows : n_rows + _ROWS_AT_ONCE]
-                n_rows += len(some)
-                for record, outcome in zip(some, encode_all(self._encode, some), strict=True):
-                    if isinstance(outcome, str):
-                        failures[record.row] = outcome
-                        continue
-                    n_bytes += sum(sample.n_bytes for sample in outcome.values())
-                    samples.append(outcome[""])
-                    for name in variants.keys() & outcome.keys():
-                        variants[name].append(outcome[name])
+
+            def encode(some: Sequence[Record]) -> Iterator[Encoded]:
+                return pool.map(self._encode, some) if self._has_own_cores else map(self._encode, some)
+
+            encoded = fill(rows, encode, _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
+        n_rows = len(encoded)
+        for record, outcome in zip(rows[:n_rows], encoded, strict=True):
+            if isinstance(outcome, str):
+                failures[record.row] = outcome
+                continue
+            samples.append(outcome[""])
+            for name in variants.keys() & outcome.keys():
+                variants[name].append(outcome[name])
         return PreparedUnit(index, rows[:n_rows], tuple(samples), failures, variants, rows[n_rows:])
 
     def self_check(self, unit: PreparedUnit) -> str | None:
@@ -239,7 +241,7 @@ class UnitScorer:
         batch = replace(batch, inputs=with_positions(self.loaded.model, batch.inputs))
         return batch.to(self.loaded.device, self.loaded.dtype)
 
-    def _encode(self, record: Record) -> dict[str, EncodedSample] | str:
+    def _encode(self, record: Record) -> Encoded:
         """The row under the name "" and its variants under theirs, or why the row can't be encoded."""
         if record.reason:
             return record.reason
@@ -309,6 +311,10 @@ class UnitScorer:
         for row, value in zip(batch.rows, losses, strict=True):
             if row in found.numbers:
                 found.numbers[row][name] = value
+
+
+def _n_bytes(outcome: Encoded) -> int:
+    return 0 if isinstance(outcome, str) else sum(sample.n_bytes for sample in outcome.values())
 
 
 def _no_such_token(settings: MaskSettings) -> str:
