@@ -23,11 +23,31 @@ def test_threads_that_encode_end_with_the_unit(
     threads: set[str] = set()
     encode = scorer._encode
     monkeypatch.setattr(
-        scorer, "_encode", lambda record: (threads.add(threading.current_thread().name), encode(record))[1]
+        scorer, "_encode", lambda records: (threads.add(threading.current_thread().name), encode(records))[1]
     )
     assert len(scorer.prepare(0, dataset).samples) == 4
     assert all(name.startswith("encode") for name in threads)
     assert not threads & {thread.name for thread in threading.enumerate()}
+
+
+def test_large_images_are_not_held_together(
+    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=12)
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
+    n_pixels = max(image.width * image.height for record in dataset for image in dataset.load_images(record.images))
+    n_rows: list[int] = []
+    encode_all = scorer.encoder.encode_all
+    monkeypatch.setattr(scorer.encoder, "encode_all", lambda rows: (n_rows.append(len(rows)), encode_all(rows))[1])
+    together = scorer.prepare(0, dataset)
+    assert n_rows == [12]
+    monkeypatch.setattr(units, "_PIXELS_TOGETHER", n_pixels)
+    n_rows.clear()
+    alone = scorer.prepare(0, dataset)
+    assert sum(n_rows) == 12
+    assert len(n_rows) > 6
+    for sample, other in zip(together.samples, alone.samples, strict=True):
+        assert sample.inputs["pixel_values"].equal(other.inputs["pixel_values"])
 
 
 def test_a_unit_is_encoded_in_parts(

@@ -35,10 +35,8 @@ def llava_at(edge: int) -> Encoder:
 def count_calls(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each call of the processor is given."""
     calls: list[int] = []
-    call = encoder._call
-    monkeypatch.setattr(
-        encoder, "_call", lambda text, images, *rest: (calls.append(len(images)), call(text, images, *rest))[1]
-    )
+    run = encoder._processing.run
+    monkeypatch.setattr(encoder._processing, "run", lambda prompt: (calls.append(len(prompt.images)), run(prompt))[1])
     return calls
 
 

@@ -11,7 +11,7 @@ one. A token that reaches over the answer's edge counts as a whole: LLaVA-1.5's 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.errors import RowError, UnsupportedModelError
 from delta_attnmask.reading.enlarging import Enlargement
+from delta_attnmask.reading.processing import Inputs, Processing, Prompt, or_reason
 from delta_attnmask.records import Record, Turn
 
 _PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
@@ -36,6 +37,19 @@ class Answer(NamedTuple):
     start: int
     stop: int
     turn_end: int
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A record whose answers are found in its prompt, before the processor puts image tokens there.
+
+    ids: of the prompt's tokens. runs: of each answer's tokens among them.
+    """
+
+    record: Record
+    prompt: Prompt
+    ids: list[int]
+    runs: list[Run]
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class Encoder:
         self._image_token_id = image_token_id
         self._placeholder = getattr(processor, "image_token_id", image_token_id)  # as the chat template writes it
         self._max_tokens = max_tokens
+        self._processing = Processing(processor)
         self._enlargement = Enlargement(getattr(processor, "image_processor", None), self._process)
         if not getattr(processor, "chat_template", None) and not getattr(self._tokenizer, "chat_template", None):
             raise UnsupportedModelError(
@@ -112,24 +127,42 @@ class Encoder:
 
     def encode(self, record: Record, images: Sequence[Any]) -> EncodedSample:
         """Encode one good record with its images (PIL, in order); raises RowError with the reason."""
+        draft = self._draft(record, images)
+        return self._label(draft, self._processing.run(draft.prompt))
+
+    def encode_all(self, rows: Sequence[tuple[Record, Sequence[Any]]]) -> list[EncodedSample | RowError]:
+        """The same for several records and their images, in order, in less time where the images are small."""
+        drafts = [or_reason(self._draft, record, images) for record, images in rows]
+        prompts = [draft.prompt for draft in drafts if isinstance(draft, _Draft)]
+        processed = iter(self._processing.run_all(prompts))
+        return [draft if isinstance(draft, RowError) else self._finish(draft, next(processed)) for draft in drafts]
+
+    def _draft(self, record: Record, images: Sequence[Any]) -> "_Draft":
         self._refuse(record)
         text, answers = self._render(record)
-        options = self._options(text)
-        tokenized = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)
-        self._refuse_length(len(tokenized["input_ids"]))  # before images are processed
+        tokenized = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **self._processing.options(text))
+        ids = tokenized["input_ids"]
+        self._refuse_length(len(ids))  # before images are processed
         self._enlargement.refuse(images)
         edges = np.array(tokenized["offset_mapping"]).reshape(-1, 2)
         runs = [self._answer_run(text, tokenized, edges, answer) for answer in answers]
-        inputs = dict(self._call(text, images, options))
+        return _Draft(record, Prompt(text, tuple(images)), ids, runs)
+
+    def _finish(self, draft: "_Draft", inputs: Inputs | RowError) -> EncodedSample | RowError:
+        return inputs if isinstance(inputs, RowError) else or_reason(self._label, draft, inputs)
+
+    def _label(self, draft: "_Draft", inputs: Inputs) -> EncodedSample:
+        """Find the answers among the tokens that the processor made of the prompt."""
         ids = inputs["input_ids"][0].tolist()
         self._refuse_length(len(ids))
-        labels = torch.full_like(inputs["input_ids"], IGNORED_LABEL)
-        placed = _place(runs, tokenized["input_ids"], ids, self._placeholder)
-        for run in placed:
-            labels[0, run] = inputs["input_ids"][0, run]
+        labels = [IGNORED_LABEL] * len(ids)
+        placed = _place(draft.runs, draft.ids, ids, self._placeholder)
+        for position in chain.from_iterable(placed):
+            labels[position] = ids[position]
         n_image_tokens = ids.count(self._image_token_id) if self._image_token_id is not None else 0
         spans = tuple((run[0], run[-1] + 1) for run in placed)
-        return EncodedSample(record.row, inputs, labels, n_image_tokens, tuple(record.images), spans)
+        record = draft.record
+        return EncodedSample(record.row, inputs, torch.tensor([labels]), n_image_tokens, tuple(record.images), spans)
 
     def _refuse(self, record: Record) -> None:
         if record.images and not self.takes_images:
@@ -170,24 +203,10 @@ class Encoder:
         except Exception as error:  # templates raise whatever they like, jinja2's own errors among it
             raise RowError(f"the model's chat template refuses the conversation: {error}") from error
 
-    def _options(self, text: str) -> dict[str, Any]:
-        """Templates that write the beginning-of-text token themselves must not get a second one."""
-        bos = getattr(self._tokenizer, "bos_token", None)
-        return {"add_special_tokens": False} if bos and text.startswith(bos) else {}
-
-    def _call(self, text: str, images: Sequence[Any], options: dict[str, Any]) -> Any:
-        arguments: dict[str, Any] = {"text": [text], "return_tensors": "pt", **options}
-        if images:
-            arguments["images"] = [list(images)]
-        try:
-            return self._processor(**arguments)
-        except Exception as error:  # image processors raise many kinds; each means that this row can't be encoded
-            raise RowError(f"the model's processor refuses the row: {error}") from error
-
-    def _process(self, image: Any) -> dict[str, Tensor]:
+    def _process(self, image: Any) -> Inputs:
         """The inputs of a conversation about one image."""
         text = self._template([Turn("user", (None, "a")), Turn("assistant", ("b",))])
-        return dict(self._call(text, [image], self._options(text)))
+        return self._processing.run(Prompt(text, (image,)))
 
     def _answer_run(self, text: str, tokenized: Any, edges: NDArray[np.int64], answer: Answer) -> Run:
         """Positions of an answer: every token that overlaps its text, and the token that ends the turn."""

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import RowError
-from delta_attnmask.executing.filling import fill
+from delta_attnmask.executing.filling import bundles, fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
@@ -34,11 +35,14 @@ from delta_attnmask.scoring.rivals import Rival, VariantRival
 from delta_attnmask.settings import MaskSettings, require_positive
 
 ImageLoader = Callable[[str], Any]
+Images = list[Any]  # PIL
+Loaded = tuple[Record, Images | str]  # or why they can't be had
 Encoded = dict[str, EncodedSample] | str  # by the score that reads it ("" the row itself), or why it can't be encoded
 
 _CHECK_ATTEMPTS = 8
 _N_ENCODERS = 2  # threads, beside a device with cores of its own
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
+_PIXELS_TOGETHER = 1 << 20  # of decoded images that wait to be encoded together
 MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
 
 
@@ -143,8 +147,10 @@ class UnitScorer:
         variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
         with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
 
-            def encode(some: Sequence[Record]) -> Iterator[Encoded]:
-                return pool.map(self._encode, some) if self._has_own_cores else map(self._encode, some)
+            def encode(some: Sequence[Record]) -> Iterable[Encoded]:
+                n_rows = -(-len(some) // (_N_ENCODERS if self._has_own_cores else 1))
+                shares = [some[start : start + n_rows] for start in range(0, len(some), n_rows)]
+                return chain.from_iterable((pool.map if self._has_own_cores else map)(self._encode, shares))
 
             encoded = fill(rows, encode, _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
         n_rows = len(encoded)
@@ -241,20 +247,43 @@ class UnitScorer:
         batch = replace(batch, inputs=with_positions(self.loaded.model, batch.inputs))
         return batch.to(self.loaded.device, self.loaded.dtype)
 
-    def _encode(self, record: Record) -> Encoded:
-        """The row under the name "" and its variants under theirs, or why the row can't be encoded."""
+    def _encode(self, records: Sequence[Record]) -> list[Encoded]:
+        """Rows with small images are encoded together, which is faster; large ones aren't held at the same time."""
+        together = bundles(map(self._load, records), _n_pixels, _PIXELS_TOGETHER)
+        return [encoded for rows in together for encoded in self._encode_together(rows)]
+
+    def _load(self, record: Record) -> Loaded:
         if record.reason:
-            return record.reason
+            return record, record.reason
         try:
-            images = list(iter_images(record.images, self._load_image))
-            encoded = {"": self.encoder.encode(record, images)}
+            return record, list(iter_images(record.images, self._load_image))
         except RowError as error:
-            return str(error)
-        for name, rival in self.plan.variants.items():
-            with suppress(RowError):  # a variant that can't be encoded leaves its column empty; the row stands
-                if (changed := rival.change(record)) is not None:
-                    encoded[name] = self.encoder.encode(changed, images if changed.images else [])
+            return record, str(error)
+
+    def _encode_together(self, rows: Sequence[Loaded]) -> list[Encoded]:
+        """Each row under the name "" and its variants under theirs, or why the row can't be encoded."""
+        encoded: list[Encoded] = [images if isinstance(images, str) else {} for _, images in rows]
+        readings = [(index, *reading) for index, row in enumerate(rows) for reading in self._readings(*row)]
+        outcomes = self.encoder.encode_all([(record, images) for _, _, record, images in readings])
+        for (index, name, *_), outcome in zip(readings, outcomes, strict=True):
+            samples = encoded[index]
+            if isinstance(samples, str):
+                continue
+            if isinstance(outcome, EncodedSample):
+                samples[name] = outcome
+            elif not name:  # a variant that can't be encoded leaves its column empty; the row stands
+                encoded[index] = str(outcome)
         return encoded
+
+    def _readings(self, record: Record, images: Images | str) -> Iterator[tuple[str, Record, Images]]:
+        """What is encoded of a row: itself, and what the variants make of it."""
+        if isinstance(images, str):
+            return
+        yield "", record, images
+        for name, rival in self.plan.variants.items():
+            with suppress(RowError):
+                if (changed := rival.change(record)) is not None:
+                    yield name, changed, images if changed.images else []
 
     def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
         """Score in batches; beside a GPU each is collated, and its copy begun, while the one before it is scored."""
@@ -315,6 +344,10 @@ class UnitScorer:
 
 def _n_bytes(outcome: Encoded) -> int:
     return 0 if isinstance(outcome, str) else sum(sample.n_bytes for sample in outcome.values())
+
+
+def _n_pixels(row: Loaded) -> int:
+    return 0 if isinstance(row[1], str) else sum(image.width * image.height for image in row[1])
 
 
 def _no_such_token(settings: MaskSettings) -> str:

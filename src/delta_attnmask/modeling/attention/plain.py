@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _CHUNK_ELEMENTS = 1 << 24  # of one chunk's scores: 64 MiB in float32
-_CACHE_ELEMENTS = 1 << 18  # of one chunk's scores for each core of a CPU, so that they stay in its cache
+_CACHE_ELEMENTS = 1 << 19  # of one chunk's scores for each core of a CPU, so that they stay in its cache
 _CPU_QUERIES = 32  # a chunk on a CPU; small, since causal chunks skip the keys behind them
 _GPU_QUERIES = 256
 _LOG2_E = math.log2(math.e)

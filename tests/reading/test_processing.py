@@ -1,0 +1,194 @@
+"""Prompts processed together come out as each does alone, and are only then processed together."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from delta_attnmask.errors import RowError
+from delta_attnmask.reading.encoding import EncodedSample, Encoder
+from delta_attnmask.reading.processing import Processing, Prompt
+from delta_attnmask.records import Record
+from tests.reading.prompts import FAMILIES, Prompts, conversation, text_only
+
+in_every_family = pytest.mark.parametrize("family", FAMILIES)
+Row = tuple[Record, list[Image.Image]]
+
+
+@cache
+def prompts(family: str) -> Prompts:
+    return FAMILIES[family]()
+
+
+def pictures(*sizes: tuple[int, int], seed: int = 0) -> list[Image.Image]:
+    random = np.random.default_rng(seed)
+    return [Image.fromarray(random.integers(0, 255, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
+
+
+def rows() -> list[Row]:
+    """One image of two sizes, two of the same size, none; texts of many lengths, in no order."""
+    one = [
+        (
+            conversation((None, "What? " * n), "A cat. " * (n + 1), row=n),
+            pictures((40, 60) if n % 3 else (90, 30), seed=n),
+        )
+        for n in range(8)
+    ]
+    two = [
+        (
+            conversation((None, "This?"), "Red.", (None, "That?"), "Blue " * n, row=n),
+            pictures((40, 60), (40, 60), seed=n),
+        )
+        for n in range(10, 14)
+    ]
+    none = [(conversation("Why? " * n, "So. " * (20 - n), row=n), []) for n in range(14, 18)]
+    return [*one[:4], *none[:2], *two, *none[2:], *one[4:]]
+
+
+def check_same(found: EncodedSample | RowError, expected: EncodedSample) -> None:
+    assert isinstance(found, EncodedSample)
+    assert (found.row, found.images, found.answers) == (expected.row, expected.images, expected.answers)
+    assert found.n_image_tokens == expected.n_image_tokens
+    assert torch.equal(found.labels, expected.labels)
+    assert found.inputs.keys() == expected.inputs.keys()
+    for name, tensor in expected.inputs.items():
+        assert found.inputs[name].dtype == tensor.dtype
+        assert torch.equal(found.inputs[name], tensor), name
+
+
+def count_calls(processing: Processing, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each call of the processor is given."""
+    calls: list[int] = []
+    call = processing._call
+
+    def counted(prompts: Sequence[Prompt], **options: Any) -> Any:
+        calls.append(len(prompts))
+        return call(prompts, **options)
+
+    monkeypatch.setattr(processing, "_call", counted)
+    return calls
+
+
+@in_every_family
+def test_together_as_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, together = prompts(family).encoder(), prompts(family).encoder()
+    calls = count_calls(together._processing, monkeypatch)
+    for _ in range(2):  # the second time every kind is known
+        for found, (record, images) in zip(together.encode_all(rows()), rows(), strict=True):
+            check_same(found, alone.encode(record, images))
+    tried, known = calls[: -len(set(kinds()))], calls[-len(set(kinds())) :]
+    assert sorted(known) == sorted(kinds().count(kind) for kind in set(kinds()))
+    assert sum(tried) == len(rows()) + 2 * len(set(kinds()))
+
+
+def kinds() -> list[tuple[tuple[int, int], ...]]:
+    return [tuple(image.size for image in images) for _, images in rows()]
+
+
+def test_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = text_only().encoder()
+    texts = [(conversation("Why? " * n, "So. " * (9 - n), row=n), []) for n in range(8)]
+    calls = count_calls(found._processing, monkeypatch)
+    for sample, (record, images) in zip(found.encode_all(texts), texts, strict=True):
+        check_same(sample, text_only().encoder().encode(record, images))
+    assert calls == [1, 1, 2, 6]
+
+
+@in_every_family
+def test_a_bad_row_takes_no_other_with_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = prompts(family)
+    good = rows()[:4]
+    n_tokens = max(found.encoder().encode(*row).n_tokens for row in good)
+    bad = [
+        (conversation((None, "x"), found.tokenizer.eos_token), pictures((40, 60))),
+        (conversation((None, "word " * 500), "Yes."), pictures((40, 60))),
+        (conversation((None, "One?"), "Yes."), pictures((40, 60), (40, 60))),  # an image too many
+    ]
+    outcomes = found.encoder(max_tokens=n_tokens).encode_all([bad[0], *good, *bad[1:]])
+    for outcome, row in zip(outcomes[1:5], good, strict=True):
+        check_same(outcome, found.encoder().encode(*row))
+    for outcome, reason in zip(
+        (outcomes[0], *outcomes[5:]), ("special token", "more than", "processor refuses"), strict=True
+    ):
+        assert isinstance(outcome, RowError)
+        assert reason in str(outcome)
+
+
+class Wrapped:
+    """A processor whose call is changed by `change(found, n_prompts)`."""
+
+    def __init__(self, processor: Any, change: Any) -> None:
+        self._processor, self._change = processor, change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, text: list[str], **arguments: Any) -> Any:
+        return self._change(dict(self._processor(text=text, **arguments)), len(text))
+
+
+def _fail_together(found: dict[str, Any], n_prompts: int) -> dict[str, Any]:
+    if n_prompts > 1:
+        raise ValueError("one at a time")
+    return found
+
+
+CHANGES = {
+    "other pixels": lambda found, n: found | {"pixel_values": found["pixel_values"] + (n > 1)},
+    "another type": lambda found, n: (
+        found | {"pixel_values": found["pixel_values"].to([torch.float32, torch.float64][n > 1])}
+    ),
+    "a name more": lambda found, n: found | ({"more": torch.zeros(n)} if n > 1 else {}),
+    "a name less": lambda found, n: {
+        name: value for name, value in found.items() if n == 1 or name != "attention_mask"
+    },
+    "one row too many": lambda found, n: (
+        found | ({"pixel_values": torch.cat([found["pixel_values"]] * 2)[: n + 1]} if n > 1 else {})
+    ),
+    "no tensor": lambda found, n: found | ({"pixel_values": found["pixel_values"].numpy()} if n > 1 else {}),
+    "a number": lambda found, n: found | ({"pixel_values": torch.tensor(1.0)} if n > 1 else {}),
+    "a failure": _fail_together,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_differs_is_processed_one_by_one(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = prompts("LLaVA-1.5")
+    encoder = Encoder(Wrapped(found.processor, CHANGES[change]), found.image_token_id)
+    calls = count_calls(encoder._processing, monkeypatch)
+    some = [(conversation((None, "What?"), "Cat. " * (n + 1), row=n), pictures((40, 60), seed=n)) for n in range(5)]
+    for _ in range(2):
+        for outcome, (record, images) in zip(encoder.encode_all(some), some, strict=True):
+            check_same(outcome, found.encoder().encode(record, images))
+    assert calls == [1, 1, 2, 1, 1, 1] + [1] * 5
+
+
+def test_a_failure_among_known_prompts_is_the_rows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = prompts("LLaVA-1.5")
+
+    def refuse(inputs: dict[str, Any], n_prompts: int) -> dict[str, Any]:
+        if any(77 in list(map(int, ids)) for ids in inputs["input_ids"]):
+            raise ValueError("77 isn't liked")
+        return inputs
+
+    processing = Processing(Wrapped(found.processor, refuse))
+    plain = [Prompt(f"<image> {word}", tuple(pictures((40, 60)))) for word in ("cat", "red", "two", "yes")]
+    word = found.tokenizer.convert_ids_to_tokens(77)
+    assert not any(isinstance(outcome, RowError) for outcome in processing.run_all(plain))
+    bad = Prompt(f"<image>{found.tokenizer.convert_tokens_to_string([word])}", plain[0].images)
+    outcomes = processing.run_all([plain[0], bad, plain[1]])
+    assert [isinstance(outcome, RowError) for outcome in outcomes] == [False, True, False]
+    assert "77 isn't liked" in str(outcomes[1])
+
+
+def test_kinds_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delta_attnmask.reading.processing._MAX_KINDS", 3)
+    processing = Processing(prompts("LLaVA-1.5").processor)
+    for width in range(30, 40):
+        prompt = Prompt("<image> cat", tuple(pictures((width, 30))))
+        assert len(processing.run_all([prompt, prompt])) == 2
+        assert len(processing._is_alike) <= 3
