@@ -1,11 +1,13 @@
 """Batches stay within their budget, and samples of one image stay together."""
 
+from itertools import pairwise, product
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delta_attnmask.reading.collate import plan_batches
+from delta_attnmask.reading.collate import _OVERHEAD, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample
 
 
@@ -42,9 +44,28 @@ def test_without_common_images_the_length_decides() -> None:
     assert [part.row for batch in plan_batches(samples, 100, 9.0) for part in batch] == [1, 3, 2, 0]
 
 
-def test_padding_is_bounded_once_a_batch_is_well_filled() -> None:
-    samples = [sample(row, 100 - row, None) for row in range(60)]
-    batches = plan_batches(samples, 4000)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8), batch_tokens=st.integers(40, 200))
+def test_no_other_cut_of_sorted_samples_costs_less(lengths: list[int], batch_tokens: int) -> None:
+    lengths = sorted(lengths, reverse=True)
+    every = []
+    for cuts in product((False, True), repeat=len(lengths) - 1):
+        edges = [0, *(place for place, is_cut in enumerate(cuts, 1) if is_cut), len(lengths)]
+        every.append([lengths[start:stop] for start, stop in pairwise(edges)])
+    allowed = [plan for plan in every if all(max(part) * len(part) <= batch_tokens for part in plan)]
+    found = plan_batches([sample(row, n_tokens, None) for row, n_tokens in enumerate(lengths)], batch_tokens)
+    planned = [[part.n_tokens for part in batch] for batch in found]
+    assert planned in allowed
+    assert cost(planned, batch_tokens) == pytest.approx(min(cost(plan, batch_tokens) for plan in allowed))
+
+
+def cost(plan: list[list[int]], batch_tokens: int) -> float:
+    return sum(max(part) * len(part) + _OVERHEAD * batch_tokens for part in plan)
+
+
+def test_padding_is_small_and_batches_are_not() -> None:
+    samples = [sample(row, 160 - row // 4, None) for row in range(400)]
+    batches = plan_batches(samples, 8192)
     n_positions = sum(max(part.n_tokens for part in batch) * len(batch) for batch in batches)
-    assert 1 - sum(part.n_tokens for part in samples) / n_positions < 0.09
-    assert all(len(batch) >= 10 for batch in batches[:-1])
+    assert 1 - sum(part.n_tokens for part in samples) / n_positions < 0.05
+    assert len(batches) <= 15
+    assert all(len(batch) >= 16 for batch in batches)

@@ -15,10 +15,12 @@ _NOTED = "rope_deltas"  # Qwen-VL's and GLM-V's forwards keep how far the last b
 @contextmanager
 def evaluating(anatomy: Anatomy) -> Iterator[None]:
     """Evaluation mode without a cache of keys; each module's own mode, and what it noted for generating, afterwards."""
-    training = [module for module in anatomy.model.modules() if module.training]
-    noted = [(module, vars(module)[_NOTED]) for module in anatomy.model.modules() if _NOTED in vars(module)]
+    modules = list(anatomy.model.modules())
+    training = [module for module in modules if module.training]
+    noted = [(module, vars(module)[_NOTED]) for module in modules if _NOTED in vars(module)]
     config, use_cache = anatomy.decoder_config, getattr(anatomy.decoder_config, "use_cache", None)
-    anatomy.model.eval()
+    if training:
+        anatomy.model.eval()
     try:
         if use_cache:  # many models that take use_cache don't name it in their forward
             config.use_cache = False

@@ -50,7 +50,7 @@ def image_cost(anatomy: Anatomy) -> float:
 
 def _owner(model: nn.Module) -> nn.Module | None:
     """The innermost module that gives image features."""
-    return next((module for module in reversed(list(model.modules())) if hasattr(module, _METHOD)), None)
+    return next((module for module in reversed(list(model.modules())) if hasattr(type(module), _METHOD)), None)
 
 
 def _sharing(owner: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:

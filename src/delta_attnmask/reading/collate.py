@@ -1,8 +1,9 @@
 """Encoded samples become batches: by length, within a token budget, padded on the right (on the left to generate)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +14,12 @@ from delta_attnmask.reading.encoding import EncodedSample
 
 Side = Literal["left", "right"]
 
-_WELL_FILLED = 0.25  # of the budget; what keeps a GPU busy
-_SHORT = 0.94  # of the longest sample
+_OVERHEAD = 0.025  # of the budget: what a batch costs whatever is in it; set against what it pads
+
+
+class _Plan(NamedTuple):
+    cost: float
+    batches: list[list[EncodedSample]]
 
 
 def plan_batches(
@@ -26,8 +31,16 @@ def plan_batches(
     image_cost: what encoding an image token costs, in tokens of the decoder. Samples of the same images are put
         together where that saves more (a batch encodes an image once) than the padding that it brings.
     """
-    plans = [_fill(ordered, batch_tokens) for ordered in (_by_length(samples), _by_images(samples))]
-    return min(plans, key=lambda plan: sum(_cost(batch, image_cost) for batch in plan))
+    by_length = _by_length(samples)
+    if not image_cost or not _share_images(samples):
+        return _cut(by_length, batch_tokens, 0.0).batches
+    plans = [_cut(ordered, batch_tokens, image_cost) for ordered in (by_length, _by_images(samples))]
+    return min(plans, key=lambda plan: plan.cost).batches
+
+
+def _share_images(samples: Sequence[EncodedSample]) -> bool:
+    images = [sample.images for sample in samples if sample.images]
+    return len(set(images)) < len(images)
 
 
 def _by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
@@ -42,28 +55,35 @@ def _by_images(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
     return sorted(samples, key=lambda s: (sorted(s.inputs), -longest[s.images], s.images, -s.n_tokens, s.row))
 
 
-def _fill(ordered: Sequence[EncodedSample], batch_tokens: int) -> list[list[EncodedSample]]:
+def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float) -> _Plan:
+    """The cheapest batches of samples in this order: the shortest way over the places where one may end.
+
+    Costs are in tokens of the decoder, padding included.
+    """
+    lengths = [sample.n_tokens for sample in ordered]
+    names = [frozenset(sample.inputs) for sample in ordered]
+    costs, begins = [0.0], [0]  # of the cheapest way to each place, and where its last batch begins
+    for stop in range(1, len(ordered) + 1):
+        longest, pictures, cheapest, begin = 0, 0.0, math.inf, 0
+        seen: set[tuple[str, ...]] = set()
+        for start in range(stop - 1, -1, -1):
+            longest = max(longest, lengths[start])
+            n_positions = longest * (stop - start)
+            if start < stop - 1 and (n_positions > batch_tokens or names[start] != names[start + 1]):
+                break
+            if image_cost and ordered[start].images not in seen:
+                seen.add(ordered[start].images)
+                pictures += image_cost * ordered[start].n_image_tokens
+            if (cost := costs[start] + n_positions + pictures) < cheapest:
+                cheapest, begin = cost, start
+        costs.append(cheapest + _OVERHEAD * batch_tokens)
+        begins.append(begin)
     batches: list[list[EncodedSample]] = []
-    for sample in ordered:
-        if not batches or _is_closed(batches[-1], sample, batch_tokens):
-            batches.append([])
-        batches[-1].append(sample)
-    return batches
-
-
-def _is_closed(batch: Sequence[EncodedSample], sample: EncodedSample, batch_tokens: int) -> bool:
-    """Whether a new batch begins: other inputs, no room, or too much padding in a batch that is filled well."""
-    longest = max(other.n_tokens for other in batch)
-    is_full = max(longest, sample.n_tokens) * (len(batch) + 1) > batch_tokens
-    is_filled = longest * len(batch) >= _WELL_FILLED * batch_tokens
-    is_short = sample.n_tokens < _SHORT * longest
-    return set(batch[0].inputs) != set(sample.inputs) or is_full or (is_filled and is_short)
-
-
-def _cost(batch: Sequence[EncodedSample], image_cost: float) -> float:
-    """Of running a batch, in tokens of the decoder, padding included."""
-    images = {sample.images: sample.n_image_tokens for sample in batch}
-    return max(sample.n_tokens for sample in batch) * len(batch) + image_cost * sum(images.values())
+    stop = len(ordered)
+    while stop:
+        batches.insert(0, list(ordered[begins[stop] : stop]))
+        stop = begins[stop]
+    return _Plan(costs[-1], batches)
 
 
 def collate(samples: Sequence[EncodedSample], pad_token_id: int, side: Side = "right") -> EncodedBatch:
