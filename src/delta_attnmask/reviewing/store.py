@@ -7,6 +7,7 @@ everything that anybody ever clicked can be looked up. Several processes may wri
 import json
 import sqlite3
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from delta_attnmask.reviewing.protocol import ANSWERS, Answer, questions_of
 _APPLICATION_ID = 0x64415256  # marks the file as a review
 _SCHEMA = 1
 _BUSY_S = 15.0
+_RETRY_S = 0.01
 MAX_NAME_CHARS = 40
 
 _TABLES = {
@@ -82,14 +84,31 @@ class ReviewStore:
                 closing.pop_all()
 
     def _prepare(self) -> None:
-        found = [self._connection.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")]
+        # Tables first: what says whose they are was committed with them, perhaps by another process just now.
         if self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            if found[0] != (_APPLICATION_ID,):
+            if self._pragma("application_id") != _APPLICATION_ID:
                 raise ArtifactError(f"{self.path} is a database, but not of a review; choose another file")
-            if found[1] != (_SCHEMA,):
-                raise ArtifactError(f"{self.path} is a review of another version ({found[1][0]}); expected {_SCHEMA}")
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            if (version := self._pragma("user_version")) != _SCHEMA:
+                raise ArtifactError(f"{self.path} is a review of another version ({version}); expected {_SCHEMA}")
+        self._write_ahead()
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
+
+    def _write_ahead(self) -> None:
+        """Keep a write-ahead log. The switch to it doesn't wait for others by itself, as every other statement does."""
+        until = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(_RETRY_S)
+
+    def _pragma(self, name: str) -> int:
+        (value,) = self._connection.execute(f"PRAGMA {name}").fetchone()
+        return int(value)
 
     @classmethod
     def create(cls, path: Path, review: Review, pairs: Sequence[Pair]) -> Self:
