@@ -1,9 +1,9 @@
 """What a model's processor makes of prompts and their images; of several in one call where that changes nothing.
 
-A processor takes most of its time to get ready, not to process: a call about 32 small images takes a quarter of the
-time of 32 calls. Prompts with as many images of the same sizes give tensors of the same shape but for the text's
-length, so what comes of them together can be cut apart without knowing the model. For each kind of prompt that is
-tried on two first, which must come out exactly as each alone; if they don't, that kind is processed one by one.
+Getting ready takes a processor as long as processing small images does: 32 calls cost twice what one call for 32 rows
+costs. Prompts with as many images of the same sizes give tensors of the same shape but for the text's length, so what
+comes of them together can be cut apart without knowing the model. For each kind of prompt that is tried on two first,
+which must come out exactly as each alone; if they don't, that kind is processed one by one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
