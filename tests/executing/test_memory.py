@@ -1,8 +1,10 @@
 """A unit of large images is encoded in parts, so that memory is bounded, and every row is scored once all the same."""
 
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,17 +37,22 @@ def test_large_images_are_not_held_together(
 ) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=12)
     scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
-    n_pixels = max(image.width * image.height for record in dataset for image in dataset.load_images(record.images))
-    n_rows: list[int] = []
-    encode_all = scorer.encoder.encode_all
-    monkeypatch.setattr(scorer.encoder, "encode_all", lambda rows: (n_rows.append(len(rows)), encode_all(rows))[1])
+    images: list[weakref.ref[Any]] = []
+    most: list[int] = []
+
+    def load(reference: str) -> Any:
+        most.append(sum(image() is not None for image in images))  # beside the one that is read now
+        image = dataset.load_image(reference)
+        images.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(scorer, "_load_image", load)
     together = scorer.prepare(0, dataset)
-    assert n_rows == [12]
-    monkeypatch.setattr(units, "_PIXELS_TOGETHER", n_pixels)
-    n_rows.clear()
+    assert max(most) > 6
+    monkeypatch.setattr(units, "_PIXELS_TOGETHER", 1)
+    most.clear()
     alone = scorer.prepare(0, dataset)
-    assert sum(n_rows) == 12
-    assert len(n_rows) > 6
+    assert max(most) == 0
     for sample, other in zip(together.samples, alone.samples, strict=True):
         assert sample.inputs["pixel_values"].equal(other.inputs["pixel_values"])
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AyaVisionProcessor, GotOcr2ImageProcessor
 
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.reading.processing import Processing, Prompt
 from delta_attnmask.records import Record
-from tests.reading.prompts import FAMILIES, Prompts, conversation, text_only
+from tests.reading.prompts import FAMILIES, Prompts, conversation, qwen_tokenizer, template, text_only
 
 in_every_family = pytest.mark.parametrize("family", FAMILIES)
 Row = tuple[Record, list[Image.Image]]
@@ -27,6 +28,18 @@ def prompts(family: str) -> Prompts:
 def pictures(*sizes: tuple[int, int], seed: int = 0) -> list[Image.Image]:
     random = np.random.default_rng(seed)
     return [Image.fromarray(random.integers(0, 255, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
+
+
+@cache
+def aya() -> Prompts:
+    """A processor that pads, on the left, unless it is told not to."""
+    structure = ["<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "TILE_GLOBAL", "TILE"]
+    tokenizer = qwen_tokenizer(added=structure)
+    tokenizer.pad_token = "<|im_end|>"
+    images = GotOcr2ImageProcessor(size={"height": 28, "width": 28}, crop_to_patches=False)
+    text = template("internvl").replace("<IMG_CONTEXT>", "<image>")
+    processor = AyaVisionProcessor(images, tokenizer, patch_size=14, img_size=28, chat_template=text)
+    return Prompts(processor, processor.image_token_id, "<|im_start|>assistant\n", "<|im_end|>")
 
 
 def rows() -> list[Row]:
@@ -87,6 +100,42 @@ def test_together_as_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def kinds() -> list[tuple[tuple[int, int], ...]]:
     return [tuple(image.size for image in images) for _, images in rows()]
+
+
+def test_a_processor_that_pads_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two are as long as each other, so that they show no padding."""
+    alike = [(conversation((None, word), "Yes.", row=n), pictures((40, 60), seed=n)) for n, word in enumerate("ab")]
+    longer = [(conversation((None, "c " * n), "Yes.", row=n), pictures((40, 60), seed=n)) for n in range(2, 9)]
+    n_tokens = [aya().encoder().encode(*row).n_tokens for row in longer]
+    assert len(set(n_tokens)) == len(longer)
+    encoder = aya().encoder(max_tokens=n_tokens[-2])
+    calls = count_calls(encoder._processing, monkeypatch)
+    *found, refused = encoder.encode_all([*alike, *longer])
+    for sample, row in zip(found, [*alike, *longer[:-1]], strict=True):
+        check_same(sample, aya().encoder().encode(*row))
+    assert isinstance(refused, RowError)
+    assert calls == [1, 1, 2, 7]
+
+
+def test_large_pixels_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is how many a processor makes, not how many it is given."""
+    some = [(conversation((None, "What?"), "Cat. " * (n + 1), row=n), pictures((40, 60), seed=n)) for n in range(7)]
+    n_bytes = prompts("LLaVA-1.5").encoder().encode(*some[0]).inputs["pixel_values"].nbytes
+    for allowed, expected in ((n_bytes, [1] * 5), (n_bytes * 2, [2, 2, 1]), (n_bytes * 4, [4, 1])):
+        monkeypatch.setattr("delta_attnmask.reading.processing._MAX_BYTES", allowed)
+        encoder = prompts("LLaVA-1.5").encoder()
+        calls = count_calls(encoder._processing, monkeypatch)
+        for sample, row in zip(encoder.encode_all(some), some, strict=True):
+            check_same(sample, prompts("LLaVA-1.5").encoder().encode(*row))
+        assert calls == [1, 1, 2, *expected]
+
+
+def test_many_images_a_row_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = prompts("LLaVA-1.5").encoder()
+    calls = count_calls(encoder._processing, monkeypatch)
+    found = encoder.encode_all([(conversation((None,) * 9, "Cats."), pictures(*[(9, 9)] * 9)) for _ in range(3)])
+    assert all(isinstance(sample, EncodedSample) for sample in found)
+    assert max(calls) == 1
 
 
 def test_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +199,11 @@ CHANGES = {
         found | ({"pixel_values": torch.cat([found["pixel_values"]] * 2)[: n + 1]} if n > 1 else {})
     ),
     "no tensor": lambda found, n: found | ({"pixel_values": found["pixel_values"].numpy()} if n > 1 else {}),
+    "a list of texts": lambda found, n: found | ({"more": ["a"] * n} if n > 1 else {}),
+    "a longer list": lambda found, n: found | ({"more": [1.0] * (n + 1)} if n > 1 else {}),
+    "padding": lambda found, n: (
+        found | ({"attention_mask": [[0, *ones[1:]] for ones in found["attention_mask"]]} if n > 1 else {})
+    ),
     "a number": lambda found, n: found | ({"pixel_values": torch.tensor(1.0)} if n > 1 else {}),
     "a failure": _fail_together,
 }
@@ -165,6 +219,29 @@ def test_what_differs_is_processed_one_by_one(change: str, monkeypatch: pytest.M
         for outcome, (record, images) in zip(encoder.encode_all(some), some, strict=True):
             check_same(outcome, found.encoder().encode(record, images))
     assert calls == [1, 1, 2, 1, 1, 1] + [1] * 5
+
+
+def _fail_among_many(found: dict[str, Any], n_prompts: int) -> dict[str, Any]:
+    return _fail_together(found, int(n_prompts > 2) + 1)
+
+
+def _shrink_among_many(found: dict[str, Any], n_prompts: int) -> dict[str, Any]:
+    """A budget of pixels for the whole call."""
+    return found | ({"pixel_values": found["pixel_values"][..., :7]} if n_prompts > 2 else {})
+
+
+@pytest.mark.parametrize("change", [_fail_among_many, _shrink_among_many])
+def test_what_differs_among_many_is_processed_one_by_one_from_then_on(
+    change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = prompts("LLaVA-1.5")
+    encoder = Encoder(Wrapped(found.processor, change), found.image_token_id)
+    calls = count_calls(encoder._processing, monkeypatch)
+    some = [(conversation((None, "What?"), "Cat. " * (n + 1), row=n), pictures((40, 60), seed=n)) for n in range(5)]
+    for _ in range(2):
+        for outcome, (record, images) in zip(encoder.encode_all(some), some, strict=True):
+            check_same(outcome, found.encoder().encode(record, images))
+    assert calls == [1, 1, 2, 3, 1, 1, 1] + [1] * 5
 
 
 def test_a_failure_among_known_prompts_is_the_rows_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,4 +268,4 @@ def test_kinds_are_forgotten_before_there_are_too_many(monkeypatch: pytest.Monke
     for width in range(30, 40):
         prompt = Prompt("<image> cat", tuple(pictures((width, 30))))
         assert len(processing.run_all([prompt, prompt])) == 2
-        assert len(processing._is_alike) <= 3
+        assert len(processing._n_bytes) <= 3

@@ -1,6 +1,6 @@
 """Prepare as much of a unit's rows as memory is given; the rest is prepared when these are done."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -26,17 +26,3 @@ def fill(
         held += sum(map(n_bytes, some))
         outcomes += some
     return outcomes
-
-
-def bundles(rows: Iterable[Row], size: Callable[[Row], int], enough: int) -> Iterator[list[Row]]:
-    """The rows in order, so many at a time that their sizes reach `enough`; none is taken before it is needed."""
-    bundle: list[Row] = []
-    held = 0
-    for row in rows:
-        bundle.append(row)
-        held += size(row)
-        if held >= enough:
-            yield bundle
-            bundle, held = [], 0
-    if bundle:
-        yield bundle

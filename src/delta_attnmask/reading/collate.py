@@ -15,9 +15,12 @@ from delta_attnmask.reading.encoding import EncodedSample
 Side = Literal["left", "right"]
 
 _OVERHEAD = 0.025  # of the budget: what a batch costs whatever is in it; set against what it pads
+_MAX_SAMPLES = 512  # of a batch; bounds the time that planning takes
 
 
 class _Plan(NamedTuple):
+    """Batches, and what they cost in tokens of the decoder, padding included."""
+
     cost: float
     batches: list[list[EncodedSample]]
 
@@ -56,25 +59,22 @@ def _by_images(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
 
 
 def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float) -> _Plan:
-    """The cheapest batches of samples in this order: the shortest way over the places where one may end.
-
-    Costs are in tokens of the decoder, padding included.
-    """
+    """The cheapest batches of samples in this order: the shortest way over the places where one may end."""
     lengths = [sample.n_tokens for sample in ordered]
     names = [frozenset(sample.inputs) for sample in ordered]
     costs, begins = [0.0], [0]  # of the cheapest way to each place, and where its last batch begins
     for stop in range(1, len(ordered) + 1):
-        longest, pictures, cheapest, begin = 0, 0.0, math.inf, 0
+        longest, images_cost, cheapest, begin = 0, 0.0, math.inf, 0
         seen: set[tuple[str, ...]] = set()
-        for start in range(stop - 1, -1, -1):
+        for start in range(stop - 1, max(stop - 1 - _MAX_SAMPLES, -1), -1):
             longest = max(longest, lengths[start])
             n_positions = longest * (stop - start)
             if start < stop - 1 and (n_positions > batch_tokens or names[start] != names[start + 1]):
                 break
             if image_cost and ordered[start].images not in seen:
                 seen.add(ordered[start].images)
-                pictures += image_cost * ordered[start].n_image_tokens
-            if (cost := costs[start] + n_positions + pictures) < cheapest:
+                images_cost += image_cost * ordered[start].n_image_tokens
+            if (cost := costs[start] + n_positions + images_cost) < cheapest:
                 cheapest, begin = cost, start
         costs.append(cheapest + _OVERHEAD * batch_tokens)
         begins.append(begin)

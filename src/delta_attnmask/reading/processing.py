@@ -3,12 +3,13 @@
 Getting ready takes a processor as long as processing small images does: 32 calls cost twice what one call for 32 rows
 costs. Prompts with as many images of the same sizes give tensors of the same shape but for the text's length, so what
 comes of them together can be cut apart without knowing the model. For each kind of prompt that is tried on two first,
-which must come out exactly as each alone; if they don't, that kind is processed one by one.
+which must come out exactly as each alone; if they don't, or become so large that nothing is saved, that kind is
+processed one by one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _MAX_KINDS = 4096  # remembered
+_MAX_IMAGES = 8  # of a prompt that is processed with others
+_MAX_BYTES = 8 << 20  # of pixels made by one call for several prompts; more takes longer than one by one
 
 Inputs = dict[str, Tensor]
 Done = TypeVar("Done")
-Kind = tuple[tuple[tuple[int, int], ...], int, bool]  # sizes of the images, placeholders in the text, begins with bos
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,22 @@ class Prompt:
     images: "tuple[Image, ...]" = ()
 
 
+class Kind(NamedTuple):
+    """What prompts have in common whose tensors have the same shapes but for the text."""
+
+    sizes: tuple[tuple[int, int], ...]
+    n_placeholders: int
+    has_bos: bool
+
+
 class Processing:
     """Calls a processor. processor: what `AutoProcessor.from_pretrained` returned, or a plain tokenizer."""
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        self._bos: str = getattr(getattr(processor, "tokenizer", processor), "bos_token", None) or ""
-        self._placeholder = getattr(processor, "image_token", None)
-        self._is_alike: dict[Kind, bool] = {}  # whether prompts of a kind come out together as they do alone
+        self._bos = str(getattr(getattr(processor, "tokenizer", processor), "bos_token", None) or "")
+        self._placeholder = str(getattr(processor, "image_token", None) or "")
+        self._n_bytes: dict[Kind, int | None] = {}  # of a prompt's pixels; None where a kind is processed one by one
 
     def options(self, text: str) -> dict[str, Any]:
         """Templates that write the beginning-of-text token themselves must not get a second one."""
@@ -61,27 +71,47 @@ class Processing:
         return [found[index] for index in range(len(prompts))]
 
     def _run_kind(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
-        tried: list[Inputs | RowError] = []
-        if len(prompts) > 1 and kind not in self._is_alike:
-            tried = [or_reason(self.run, prompt) for prompt in prompts[:2]]
-            if not any(isinstance(outcome, RowError) for outcome in tried):
-                self._remember(kind, _are_equal(self._run_together(prompts[:2]), tried))
-        rest = prompts[len(tried) :]
-        together = self._run_together(rest) if len(rest) > 1 and self._is_alike.get(kind) else None
-        return [*tried, *([or_reason(self.run, prompt) for prompt in rest] if together is None else together)]
+        found: list[Inputs | RowError] = [] if kind in self._n_bytes else self._try_out(kind, prompts)
+        while len(found) < len(prompts):
+            n_bytes = self._n_bytes.get(kind)  # may change: a kind that fails together goes one by one from there on
+            n_prompts = 1 if n_bytes is None else max(1, _MAX_BYTES // max(n_bytes, 1))
+            found += self._run_some(kind, prompts[len(found) : len(found) + n_prompts])
+        return found
 
-    def _run_together(self, prompts: Sequence[Prompt]) -> list[Inputs] | None:
-        """One call for prompts of a kind, cut apart again; None where it fails or can't be cut.
+    def _try_out(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
+        """Process the first two alone, and see whether they come out of one call too; none where that isn't tried."""
+        if len(prompts) < 2 or len(kind.sizes) > _MAX_IMAGES:
+            return []
+        alone = [or_reason(self.run, prompt) for prompt in prompts[:2]]
+        good = [inputs for inputs in alone if not isinstance(inputs, RowError)]
+        if len(good) == len(alone):
+            n_bytes = _n_pixel_bytes(good[0])
+            self._remember(kind, n_bytes if _are_equal(self._run_together(prompts[:2], n_bytes), good) else None)
+        return alone
+
+    def _run_some(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
+        n_bytes = self._n_bytes.get(kind)
+        if len(prompts) > 1 and n_bytes is not None and (together := self._run_together(prompts, n_bytes)) is not None:
+            return list(together)
+        alone = [or_reason(self.run, prompt) for prompt in prompts]
+        if len(prompts) > 1 and not any(isinstance(inputs, RowError) for inputs in alone):
+            self._remember(kind, None)  # it was no prompt's fault
+        return alone
+
+    def _run_together(self, prompts: Sequence[Prompt], n_bytes: int) -> list[Inputs] | None:
+        """One call for prompts of a kind, cut apart again; None where it fails, pads or makes another amount of pixels.
 
         Texts are asked for as lists: padding them would change the tokenizer's state, which threads share.
         """
         options = self.options(prompts[0].text)
         if hasattr(self._processor, "image_processor"):
-            options = {"text_kwargs": {**options, "return_tensors": None}, "images_kwargs": {"return_tensors": "pt"}}
+            text_options = {**options, "return_tensors": None, "padding": False}
+            options = {"text_kwargs": text_options, "images_kwargs": {"return_tensors": "pt"}}
         try:
-            return _cut_apart(self._call(prompts, **options), len(prompts))
-        except RowError:  # of one prompt or of all; each alone will tell
+            found = _cut_apart(self._call(prompts, **options), len(prompts))
+        except (RowError, TypeError, ValueError, RuntimeError):  # of one prompt or of all; each alone will tell
             return None
+        return found if all(_is_whole(inputs, n_bytes) for inputs in found) else None
 
     def _call(self, prompts: Sequence[Prompt], **options: Any) -> Mapping[str, Any]:
         arguments: dict[str, Any] = {"text": [prompt.text for prompt in prompts], **options}
@@ -95,15 +125,15 @@ class Processing:
 
     def _kind(self, prompt: Prompt) -> Kind:
         n_placeholders = prompt.text.count(self._placeholder) if self._placeholder else 0
-        return tuple(image.size for image in prompt.images), n_placeholders, self._has_bos(prompt.text)
+        return Kind(tuple(image.size for image in prompt.images), n_placeholders, self._has_bos(prompt.text))
 
     def _has_bos(self, text: str) -> bool:
         return self._bos != "" and text.startswith(self._bos)
 
-    def _remember(self, kind: Kind, is_alike: bool) -> None:
-        if len(self._is_alike) >= _MAX_KINDS:
-            self._is_alike.clear()
-        self._is_alike[kind] = is_alike
+    def _remember(self, kind: Kind, n_bytes: int | None) -> None:
+        if len(self._n_bytes) >= _MAX_KINDS:
+            self._n_bytes.clear()
+        self._n_bytes[kind] = n_bytes
 
 
 def or_reason(step: Callable[..., Done], *arguments: Any) -> Done | RowError:
@@ -114,26 +144,39 @@ def or_reason(step: Callable[..., Done], *arguments: Any) -> Done | RowError:
         return error
 
 
-def _cut_apart(found: Mapping[str, Any], n_prompts: int) -> list[Inputs] | None:
-    """Each prompt's share of every tensor's first dimension, and its own entry of every list."""
+def _cut_apart(found: Mapping[str, Any], n_prompts: int) -> list[Inputs]:
+    """Each prompt's share of every tensor's first dimension, and its own entry of every list.
+
+    Raises TypeError, ValueError or RuntimeError for what can't be cut.
+    """
     shares = {name: _shares(value, n_prompts) for name, value in found.items()}
-    if any(share is None for share in shares.values()):
-        return None
-    return [{name: share[index] for name, share in shares.items() if share} for index in range(n_prompts)]
+    return [{name: share[index] for name, share in shares.items()} for index in range(n_prompts)]
 
 
-def _shares(value: Any, n_prompts: int) -> Sequence[Tensor] | None:
-    if isinstance(value, Tensor):
-        return value.chunk(n_prompts) if value.ndim and len(value) % n_prompts == 0 else None
+def _shares(value: Any, n_prompts: int) -> Sequence[Tensor]:
+    if isinstance(value, Tensor) and value.ndim and len(value) % n_prompts == 0:
+        return value.chunk(n_prompts)
     if isinstance(value, list) and len(value) == n_prompts:
         return [torch.tensor([entry]) for entry in value]
-    return None
+    raise ValueError(f"{type(value).__name__} can't be cut into {n_prompts}")
 
 
-def _are_equal(some: Sequence[Inputs] | None, others: Sequence[Inputs | RowError]) -> bool:
+def _is_whole(inputs: Inputs, n_bytes: int) -> bool:
+    """Whether nothing is padding and the pixels are as many as this kind of prompt has alone."""
+    is_token = inputs.get("attention_mask")
+    return is_token is not None and bool(is_token.all()) and _n_pixel_bytes(inputs) == n_bytes
+
+
+def _n_pixel_bytes(inputs: Inputs) -> int:
+    return sum(value.nbytes for value in inputs.values() if isinstance(value, Tensor) and value.is_floating_point())
+
+
+def _are_equal(some: Sequence[Inputs] | None, others: Sequence[Inputs]) -> bool:
     return some is not None and all(
-        isinstance(other, dict)
-        and one.keys() == other.keys()
-        and all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)
+        one.keys() == other.keys() and all(_is_equal(one[name], other[name]) for name in one)
         for one, other in zip(some, others, strict=True)
     )
+
+
+def _is_equal(one: Tensor, other: Any) -> bool:
+    return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)

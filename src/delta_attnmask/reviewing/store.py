@@ -96,13 +96,13 @@ class ReviewStore:
 
     def _write_ahead(self) -> None:
         """Keep a write-ahead log. The switch to it doesn't wait for others by itself, as every other statement does."""
-        until = time.monotonic() + _BUSY_S
+        until_s = time.monotonic() + _BUSY_S
         while True:
             try:
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until_s:
                     raise
                 time.sleep(_RETRY_S)
 

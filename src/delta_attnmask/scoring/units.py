@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.errors import RowError
-from delta_attnmask.executing.filling import bundles, fill
+from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
 from delta_attnmask.modeling.anatomy import examine
@@ -42,6 +42,7 @@ Encoded = dict[str, EncodedSample] | str  # by the score that reads it ("" the r
 _CHECK_ATTEMPTS = 8
 _N_ENCODERS = 2  # threads, beside a device with cores of its own
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
+_ROWS_A_TASK = 8  # of such a thread
 _PIXELS_TOGETHER = 1 << 20  # of decoded images that wait to be encoded together
 MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
 
@@ -148,9 +149,10 @@ class UnitScorer:
         with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
 
             def encode(some: Sequence[Record]) -> Iterable[Encoded]:
-                n_rows = -(-len(some) // (_N_ENCODERS if self._has_own_cores else 1))
-                shares = [some[start : start + n_rows] for start in range(0, len(some), n_rows)]
-                return chain.from_iterable((pool.map if self._has_own_cores else map)(self._encode, shares))
+                if not self._has_own_cores:
+                    return self._encode(some)
+                shares = [some[start : start + _ROWS_A_TASK] for start in range(0, len(some), _ROWS_A_TASK)]
+                return chain.from_iterable(pool.map(self._encode, shares))
 
             encoded = fill(rows, encode, _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
         n_rows = len(encoded)
@@ -248,9 +250,17 @@ class UnitScorer:
         return batch.to(self.loaded.device, self.loaded.dtype)
 
     def _encode(self, records: Sequence[Record]) -> list[Encoded]:
-        """Rows with small images are encoded together, which is faster; large ones aren't held at the same time."""
-        together = bundles(map(self._load, records), _n_pixels, _PIXELS_TOGETHER)
-        return [encoded for rows in together for encoded in self._encode_together(rows)]
+        """Rows with small images are encoded together, which is faster; no large one waits while the next is read."""
+        encoded: list[Encoded] = []
+        waiting: list[Loaded] = []
+        n_pixels = 0
+        for record in records:
+            waiting.append(self._load(record))
+            n_pixels += _n_pixels(waiting[-1])
+            if n_pixels >= _PIXELS_TOGETHER:
+                encoded += self._encode_together(waiting)
+                waiting, n_pixels = [], 0
+        return encoded + self._encode_together(waiting)
 
     def _load(self, record: Record) -> Loaded:
         if record.reason:
