@@ -27,7 +27,7 @@ from delta_attnmask.scores import UnitReport
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=300)
-    parser.add_argument("--rows", type=int, default=512, help="scored with the embedded model by one and two workers")
+    parser.add_argument("--rows", type=int, default=2048, help="scored with the embedded model by one and two workers")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recognise(Path(folder) / "recognised")

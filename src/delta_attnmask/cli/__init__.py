@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from delta_attnmask import __version__
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.executing.memory import keep_freed_memory
+from delta_attnmask.executing.threads import wait_briefly
 
 app = App(
     name="delta-attnmask",
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit code 1 is for `check --strict` with failed rows and for a reader that has gone, 2 for usage, input, settings or
     folders that can't be used, 130 for Ctrl-C.
     """
+    wait_briefly()
     keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image becomes its row's reason
     try:
