@@ -10,7 +10,7 @@ import pytest
 
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring import units
+from delta_attnmask.scoring import rows, units
 from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan
 from delta_attnmask.settings import MaskSettings
@@ -23,9 +23,9 @@ def test_threads_that_encode_end_with_the_unit(
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=4)
     scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
     threads: set[str] = set()
-    encode = scorer._encode
+    encode = scorer._rows.encode
     monkeypatch.setattr(
-        scorer, "_encode", lambda records: (threads.add(threading.current_thread().name), encode(records))[1]
+        scorer._rows, "encode", lambda records: (threads.add(threading.current_thread().name), encode(records))[1]
     )
     assert len(scorer.prepare(0, dataset).samples) == 4
     assert all(name.startswith("encode") for name in threads)
@@ -46,10 +46,10 @@ def test_large_images_are_not_held_together(
         images.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(scorer, "_load_image", load)
+    monkeypatch.setattr(scorer._rows, "_load_image", load)
     together = scorer.prepare(0, dataset)
     assert max(most) > 6
-    monkeypatch.setattr(units, "_PIXELS_TOGETHER", 1)
+    monkeypatch.setattr(rows, "_PIXELS_TOGETHER", 1)
     most.clear()
     alone = scorer.prepare(0, dataset)
     assert max(most) == 0

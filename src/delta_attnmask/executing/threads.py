@@ -9,7 +9,7 @@ all of it, and hardly longer with short spinning, which costs a process alone no
 import os
 import sys
 
-_N_SPINS = 1000
+_N_SPINS = 1000  # as libgomp itself does where one process has more threads than cores
 _SET_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.errors import RowError
 from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
@@ -26,24 +23,18 @@ from delta_attnmask.modeling.selfcheck import probe_labels, self_check, toleranc
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.encoding import EncodedSample, Encoder
-from delta_attnmask.reading.images import iter_images
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
 from delta_attnmask.scoring.results import row_score
 from delta_attnmask.scoring.rivals import Rival, VariantRival
+from delta_attnmask.scoring.rows import Encoded, ImageLoader, RowEncoder, n_bytes
 from delta_attnmask.settings import MaskSettings, require_positive
-
-ImageLoader = Callable[[str], Any]
-Images = list[Any]  # PIL
-Loaded = tuple[Record, Images | str]  # or why they can't be had
-Encoded = dict[str, EncodedSample] | str  # by the score that reads it ("" the row itself), or why it can't be encoded
 
 _CHECK_ATTEMPTS = 8
 _N_ENCODERS = 2  # threads, beside a device with cores of its own
 _ROWS_AT_ONCE = 32  # encoded before their bytes are counted
 _ROWS_A_TASK = 8  # of such a thread
-_PIXELS_TOGETHER = 1 << 20  # of decoded images that wait to be encoded together
 MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
 
 
@@ -134,7 +125,7 @@ class UnitScorer:
         self.on_rows: Callable[[int], None] = lambda n_rows: None
         self._is_checked = False
         self._image_cost = image_cost(examine(loaded.model))
-        self._load_image = load_image
+        self._rows = RowEncoder(encoder, load_image, plan.variants)
         self._has_own_cores = has_own_cores(loaded.device)
 
     def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
@@ -150,11 +141,11 @@ class UnitScorer:
 
             def encode(some: Sequence[Record]) -> Iterable[Encoded]:
                 if not self._has_own_cores:
-                    return self._encode(some)
+                    return self._rows.encode(some)
                 shares = [some[start : start + _ROWS_A_TASK] for start in range(0, len(some), _ROWS_A_TASK)]
-                return chain.from_iterable(pool.map(self._encode, shares))
+                return chain.from_iterable(pool.map(self._rows.encode, shares))
 
-            encoded = fill(rows, encode, _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
+            encoded = fill(rows, encode, n_bytes, self.max_bytes, _ROWS_AT_ONCE)
         n_rows = len(encoded)
         for record, outcome in zip(rows[:n_rows], encoded, strict=True):
             if isinstance(outcome, str):
@@ -249,52 +240,6 @@ class UnitScorer:
         batch = replace(batch, inputs=with_positions(self.loaded.model, batch.inputs))
         return batch.to(self.loaded.device, self.loaded.dtype)
 
-    def _encode(self, records: Sequence[Record]) -> list[Encoded]:
-        """Rows with small images are encoded together, which is faster; no large one waits while the next is read."""
-        encoded: list[Encoded] = []
-        waiting: list[Loaded] = []
-        n_pixels = 0
-        for record in records:
-            waiting.append(self._load(record))
-            n_pixels += _n_pixels(waiting[-1])
-            if n_pixels >= _PIXELS_TOGETHER:
-                encoded += self._encode_together(waiting)
-                waiting, n_pixels = [], 0
-        return encoded + self._encode_together(waiting)
-
-    def _load(self, record: Record) -> Loaded:
-        if record.reason:
-            return record, record.reason
-        try:
-            return record, list(iter_images(record.images, self._load_image))
-        except RowError as error:
-            return record, str(error)
-
-    def _encode_together(self, rows: Sequence[Loaded]) -> list[Encoded]:
-        """Each row under the name "" and its variants under theirs, or why the row can't be encoded."""
-        encoded: list[Encoded] = [images if isinstance(images, str) else {} for _, images in rows]
-        readings = [(index, *reading) for index, row in enumerate(rows) for reading in self._readings(*row)]
-        outcomes = self.encoder.encode_all([(record, images) for _, _, record, images in readings])
-        for (index, name, *_), outcome in zip(readings, outcomes, strict=True):
-            samples = encoded[index]
-            if isinstance(samples, str):
-                continue
-            if isinstance(outcome, EncodedSample):
-                samples[name] = outcome
-            elif not name:  # a variant that can't be encoded leaves its column empty; the row stands
-                encoded[index] = str(outcome)
-        return encoded
-
-    def _readings(self, record: Record, images: Images | str) -> Iterator[tuple[str, Record, Images]]:
-        """What is encoded of a row: itself, and what the variants make of it."""
-        if isinstance(images, str):
-            return
-        yield "", record, images
-        for name, rival in self.plan.variants.items():
-            with suppress(RowError):
-                if (changed := rival.change(record)) is not None:
-                    yield name, changed, images if changed.images else []
-
     def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
         """Score in batches; beside a GPU each is collated, and its copy begun, while the one before it is scored."""
         batches = plan_batches(samples, self.batch_tokens, self._image_cost)
@@ -350,14 +295,6 @@ class UnitScorer:
         for row, value in zip(batch.rows, losses, strict=True):
             if row in found.numbers:
                 found.numbers[row][name] = value
-
-
-def _n_bytes(outcome: Encoded) -> int:
-    return 0 if isinstance(outcome, str) else sum(sample.n_bytes for sample in outcome.values())
-
-
-def _n_pixels(row: Loaded) -> int:
-    return 0 if isinstance(row[1], str) else sum(image.width * image.height for image in row[1])
 
 
 def _no_such_token(settings: MaskSettings) -> str:
