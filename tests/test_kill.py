@@ -41,7 +41,7 @@ MOMENTS = [
     Moment("behind the manifest", "delta_attnmask.storage:_sync_folder", n=2),
     Moment("in the self-check", "delta_attnmask.modeling.selfcheck:check_model"),
     Moment("in a batch", "delta_attnmask.scoring.units:sweep_batch", n=2),
-    Moment("while rows are encoded", "delta_attnmask.reading.encoding:Encoder._draft", n=8),
+    Moment("while rows are encoded", "delta_attnmask.encoding.encoder:Encoder._draft", n=8),
     Moment("while a side table is written", "delta_attnmask.artifacts:pq.write_table", is_half_written=True),
     Moment("between a side table and the scores", "delta_attnmask.artifacts:pq.write_table", n=2),
     Moment("while the scores are written", "delta_attnmask.artifacts:pq.write_table", n=4, is_half_written=True),

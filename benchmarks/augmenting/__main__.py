@@ -20,8 +20,8 @@ from torch import nn
 from delta_attnmask import AugmentationSettings, MaskSettings, masked_states
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.embedded import export
+from delta_attnmask.encoding.collate import collate
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.setup import make_encoder
 

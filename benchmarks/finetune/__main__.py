@@ -28,10 +28,10 @@ from torch.nn import functional
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.derived import derive, derived_names
+from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.modeling.load import LoadedModel, load_model
-from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample
 from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.selecting.quota import keep_within_strata
 from delta_attnmask.selecting.rules import Candidates

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 from transformers import CLIPImageProcessor, Idefics3ImageProcessor, LlavaImageProcessor
 
+from delta_attnmask.encoding.enlarging import Enlargement
 from delta_attnmask.errors import RowError
-from delta_attnmask.reading.enlarging import Enlargement
 
 
 class Case(NamedTuple):

@@ -23,11 +23,11 @@ from torch import Tensor
 from benchmarks.scoring.report import machine
 from benchmarks.scoring.runs import plain_forward, plain_loss
 from delta_attnmask.embedded import export
+from delta_attnmask.encoding.collate import plan_batches
 from delta_attnmask.executing.memory import keep_freed_memory
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.modeling.sharing import image_cost
-from delta_attnmask.reading.collate import plan_batches
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.scoring.run import score_dataset

@@ -16,8 +16,8 @@ import torch
 import transformers
 
 from delta_attnmask.embedded import export
+from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.scoring.grids import CALIBRATION_GRID, STANDARD_GRID

@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
+from delta_attnmask.encoding.collate import collate
 from delta_attnmask.evaluating import answering
 from delta_attnmask.evaluating.answering import EvaluationPlan
 from delta_attnmask.evaluating.drafting import TokenGuesses
@@ -19,7 +20,6 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.evaluating.questions import encode_questions
 from delta_attnmask.evaluating.run import evaluate_dataset
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import loss_batch
 from delta_attnmask.scoring.run import Progress

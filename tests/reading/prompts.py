@@ -31,7 +31,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from delta_attnmask.reading.encoding import Encoder
+from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.records import Record, Role, Turn
 
 TEMPLATES = Path(__file__).parents[1] / "templates"

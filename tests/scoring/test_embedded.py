@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from delta_attnmask import MaskSettings
+from delta_attnmask.encoding.collate import plan_batches
+from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.collate import plan_batches
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.scoring.run import score_dataset
 from delta_attnmask.scoring.setup import make_scorer

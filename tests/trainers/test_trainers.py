@@ -21,10 +21,10 @@ import pytest
 from PIL import Image
 
 from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.exporting.export import export_rows
 from delta_attnmask.exporting.targets import TargetName
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample
 from tests.exporting.runs import score_all
 from tests.reading import prompts, samples
 from tests.reading.builders import write_list

@@ -24,8 +24,8 @@ from delta_attnmask.calibrating.scored import (
 )
 from delta_attnmask.calibrating.separation import Separation, Values, separate
 from delta_attnmask.calibrating.sources import by_source
+from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.errors import TooLittleDataError
-from delta_attnmask.reading.traits import answer_type, question
 from delta_attnmask.records import Record
 from delta_attnmask.settings import MaskSettings
 

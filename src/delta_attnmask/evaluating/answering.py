@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from delta_attnmask.encoding.collate import collate, plan_batches
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
+from delta_attnmask.encoding.traits import form_of
 from delta_attnmask.errors import RowError
 from delta_attnmask.evaluating.drafting import TokenGuesses, draft_answer, guess_tokens, mean_loss
 from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
@@ -25,10 +28,7 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.selfcheck import tolerance
 from delta_attnmask.modeling.sharing import image_cost
-from delta_attnmask.reading.collate import collate, plan_batches
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
-from delta_attnmask.reading.traits import form_of
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.units import MAX_BYTES
 

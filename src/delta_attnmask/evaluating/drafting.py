@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.encoding.collate import cut_tokens
+from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.evaluating.questions import Question
 from delta_attnmask.modeling.capture import captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
-from delta_attnmask.reading.collate import cut_tokens
-from delta_attnmask.reading.encoding import EncodedSample
 
 
 @dataclass(frozen=True)

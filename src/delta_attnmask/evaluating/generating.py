@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.evaluating.drafting import cut_behind
 from delta_attnmask.evaluating.questions import Question
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.collate import collate
-from delta_attnmask.reading.encoding import EncodedSample
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from itertools import groupby
 from typing import Any
 
 from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import RowError
 from delta_attnmask.evaluating.turns import AskedTurn, Turns, asked_turns
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.records import Record
 
 

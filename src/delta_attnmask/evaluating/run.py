@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import DeltaAttnMaskError, SettingsError, UnsupportedModelError
 from delta_attnmask.evaluating.answering import EvaluationPlan, PreparedUnit, UnitAnswerer
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
@@ -17,7 +18,6 @@ from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.run import Progress
 from delta_attnmask.scoring.setup import make_encoder

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 
 from delta_attnmask.batches import EncodedBatch, TokenRoles
+from delta_attnmask.encoding.collate import plan_batches
+from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.errors import DataError, RowError
 from delta_attnmask.inspecting.measured import ModelAttention, RowAttention
 from delta_attnmask.inspecting.refusals import refusals
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.shares import read_shares
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.collate import plan_batches
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import RowError, UnsupportedModelError
 from delta_attnmask.inspecting.inspection import Box
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.origins import pixel_owners
 from delta_attnmask.modeling.positions import with_positions
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.records import Record
 
 _LEVELS = 255  # of grey

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from delta_attnmask.batches import EncodedBatch, TokenRoles
+from delta_attnmask.encoding.collate import collate
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.inspecting.cells import Place, PlaceFinder, Places
 from delta_attnmask.inspecting.inspection import ImageToken, Picture, RowInspection
@@ -15,7 +16,6 @@ from delta_attnmask.inspecting.views import split_views
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
-from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.delta import BatchScore, score_batch

@@ -2,8 +2,8 @@
 
 import math
 
-from delta_attnmask.reading.encoding import EncodedSample
-from delta_attnmask.reading.traits import answer_type, question
+from delta_attnmask.encoding.encoder import EncodedSample
+from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 

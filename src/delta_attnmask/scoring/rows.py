@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import RowError
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.reading.images import iter_images
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.rivals import VariantRival

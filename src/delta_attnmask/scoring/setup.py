@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from delta_attnmask.artifacts import Manifest
+from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.scoring.embeddings import middle_block
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
+from delta_attnmask.encoding.collate import collate, plan_batches
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
@@ -21,8 +23,6 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
 from delta_attnmask.modeling.sharing import image_cost
-from delta_attnmask.reading.collate import collate, plan_batches
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch

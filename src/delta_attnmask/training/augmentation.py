@@ -8,8 +8,8 @@ from typing import Any, Self
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.masked_states import KEYS, StateMasking, masked_states
 from delta_attnmask.training.settings import AugmentationSettings, Form, Schedule

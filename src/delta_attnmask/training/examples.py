@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import DataError, RowError, SettingsError
-from delta_attnmask.reading.collate import collate
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.training.masked_states import ALLOWED, KEYS
 from delta_attnmask.training.plan import TrainingPlan
 from delta_attnmask.training.rows import encode_row

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import ArtifactError, DataError, RowError
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.reading.faults import generalise
 from delta_attnmask.records import Record
 from delta_attnmask.storage import write_atomically, write_text_atomically

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from trl.trainer.sft_config import SFTConfig
 
 from delta_attnmask.artifacts import RunFolder, collect_versions
+from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
@@ -26,7 +27,6 @@ from delta_attnmask.modeling.devices import is_recent_gpu
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.encoding import Encoder
 from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import ExampleCollator, Examples, choose_examples

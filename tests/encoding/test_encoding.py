@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import RowError, UnsupportedModelError
-from delta_attnmask.reading.collate import collate
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
 from delta_attnmask.records import Record
 from tests.reading.prompts import (
     FAMILIES,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from delta_attnmask.batches import IGNORED_LABEL, EncodedBatch
-from delta_attnmask.reading.encoding import EncodedSample
+from delta_attnmask.encoding.encoder import EncodedSample
 
 Side = Literal["left", "right"]
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from transformers import AyaVisionProcessor, GotOcr2ImageProcessor
 
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
+from delta_attnmask.encoding.processing import Processing, Prompt
 from delta_attnmask.errors import RowError
-from delta_attnmask.reading.encoding import EncodedSample, Encoder
-from delta_attnmask.reading.processing import Processing, Prompt
 from delta_attnmask.records import Record
 from tests.reading.prompts import FAMILIES, Prompts, conversation, qwen_tokenizer, template, text_only
 
@@ -122,7 +122,7 @@ def test_large_pixels_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     some = [(conversation((None, "What?"), "Cat. " * (n + 1), row=n), pictures((40, 60), seed=n)) for n in range(7)]
     n_bytes = prompts("LLaVA-1.5").encoder().encode(*some[0]).inputs["pixel_values"].nbytes
     for allowed, expected in ((n_bytes, [1] * 5), (n_bytes * 2, [2, 2, 1]), (n_bytes * 4, [4, 1])):
-        monkeypatch.setattr("delta_attnmask.reading.processing._MAX_BYTES", allowed)
+        monkeypatch.setattr("delta_attnmask.encoding.processing._MAX_BYTES", allowed)
         encoder = prompts("LLaVA-1.5").encoder()
         calls = count_calls(encoder._processing, monkeypatch)
         for sample, row in zip(encoder.encode_all(some), some, strict=True):
@@ -263,7 +263,7 @@ def test_a_failure_among_known_prompts_is_the_rows_own(monkeypatch: pytest.Monke
 
 
 def test_kinds_are_forgotten_before_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("delta_attnmask.reading.processing._MAX_KINDS", 3)
+    monkeypatch.setattr("delta_attnmask.encoding.processing._MAX_KINDS", 3)
     processing = Processing(prompts("LLaVA-1.5").processor)
     for width in range(30, 40):
         prompt = Prompt("<image> cat", tuple(pictures((width, 30))))

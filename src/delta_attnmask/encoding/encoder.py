@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.encoding.enlarging import Enlargement
+from delta_attnmask.encoding.processing import Inputs, Processing, Prompt, or_reason
 from delta_attnmask.errors import RowError, UnsupportedModelError
-from delta_attnmask.reading.enlarging import Enlargement
-from delta_attnmask.reading.processing import Inputs, Processing, Prompt, or_reason
 from delta_attnmask.records import Record, Turn
 
 _PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it

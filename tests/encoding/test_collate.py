@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delta_attnmask.reading.collate import _OVERHEAD, plan_batches
-from delta_attnmask.reading.encoding import EncodedSample
+from delta_attnmask.encoding.collate import _OVERHEAD, plan_batches
+from delta_attnmask.encoding.encoder import EncodedSample
 
 
 def sample(row: int, n_tokens: int, image: str | None) -> EncodedSample:
