@@ -89,7 +89,7 @@ def test_reference_equals_the_maps_that_the_model_returns(built: Built) -> None:
         returned = model(**inputs, output_attentions=True, use_cache=False).attentions
     seq = labels.shape[1]
     maps = torch.stack([m for m in returned if m is not None and m.shape[-2:] == (seq, seq)])
-    score = naive_score(model, inputs, labels, MaskSettings(), layers=family.layers, eager=family.eager)
+    score = naive_score(model, inputs, labels, MaskSettings.paper(), layers=family.layers, eager=family.eager)
     assert len(maps) == score.n_maps
     assert (score.saliency - maps.mean((0, 2)).sum(-2)).abs().max() < ROUNDING
 
@@ -106,10 +106,10 @@ def test_equals_the_reference(built: Built) -> None:
 @scored
 def test_score_does_not_depend_on_the_batch(built: Built) -> None:
     family, model = built
-    together = score_batch(model, *family.inputs("right"))
+    together = score_batch(model, *family.inputs("right"), MaskSettings.paper())
     for sample in (0, 1):
         inputs, labels = family.inputs("none", [sample])
-        alone = score_batch(model, inputs, labels)
+        alone = score_batch(model, inputs, labels, MaskSettings.paper())
         assert abs(alone.loss[0] - together.loss[sample]) < ROUNDING
         assert abs(alone.delta[0] - together.delta[sample]) < ROUNDING
 
@@ -130,7 +130,7 @@ def test_equals_the_reference_when_loaded_with_eager_attention(name: str) -> Non
 def test_refuses_models_without_readable_attention(built: Built) -> None:
     family, model = built
     with pytest.raises(UnsupportedModelError, match=family.refusal):
-        score_batch(model, *family.inputs())
+        score_batch(model, *family.inputs(), MaskSettings.paper())
 
 
 @over(lambda family: family.refused)

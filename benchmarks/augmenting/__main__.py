@@ -27,10 +27,10 @@ from delta_attnmask.scoring.setup import make_encoder
 
 KINDS: dict[str, AugmentationSettings | None] = {
     "none": None,
-    "masked": AugmentationSettings(probability=1.0),
-    "masked, probability 0.5": AugmentationSettings(probability=0.5),
-    "random tokens": AugmentationSettings(mask=MaskSettings(order="random"), probability=1.0),
-    "dropout": AugmentationSettings(form="dropout", probability=1.0),
+    "masked": AugmentationSettings(mask=MaskSettings.paper(), probability=1.0),
+    "masked, probability 0.5": AugmentationSettings(mask=MaskSettings.paper(), probability=0.5),
+    "random tokens": AugmentationSettings(mask=MaskSettings(queries="all", order="random", block=-2), probability=1.0),
+    "dropout": AugmentationSettings(mask=MaskSettings.paper(), form="dropout", probability=1.0),
 }
 
 

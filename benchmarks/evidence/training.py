@@ -170,7 +170,7 @@ class _Loss:
         self._masking: StateMasking | None = None
         if augmentation not in ("", "none", "neftune"):
             settings = AugmentationSettings(
-                mask=_with_order(mask or MaskSettings(), augmentation),
+                mask=_with_order(mask or MaskSettings.paper(), augmentation),
                 probability=1.0 if augmentation.startswith("twice") else recipe.probability,
                 form="dropout" if augmentation.endswith("dropout") else "mask",
                 seed=seed,

@@ -184,7 +184,7 @@ def fuzz_score(folder: Path, n_rows: int, seconds: int, seed: int) -> int:
     try:
         with limit(seconds):
             dataset = Dataset(path, folder / "images", format="llava")
-            run = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings()))
+            run = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings.paper()))
     except TooSlow:
         print(f"score: {n_rows} rows took more than {seconds} s", flush=True)
         return 1

@@ -24,9 +24,11 @@ from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings
 
 SETTINGS = {
-    "queries=all tokens=all": MaskSettings(),
+    "queries=all tokens=all": MaskSettings.paper(),
     "queries=answer tokens=all block=-4": MaskSettings(queries="answer", block=-4),
-    "queries=answer tokens=prompt fraction=0.4": MaskSettings(queries="answer", tokens="prompt", fraction=0.4),
+    "queries=answer tokens=prompt fraction=0.4": MaskSettings(
+        queries="answer", tokens="prompt", fraction=0.4, block=-2
+    ),
 }
 TOP = 0.2
 UNIT_ROWS = 256

@@ -84,7 +84,7 @@ def report(folder: Path, n_rows: int, n_threads: int, n_repeats: int, clock: str
     calls = {
         PLAIN: lambda: bench.each(plain_forward, bench.loaded.model),
         "plain forward + loss": lambda: bench.each(plain_loss, bench.loaded.model),
-        BATCH: lambda: bench.each(lambda batch: score_batch(bench.loaded.model, *batch)),
+        BATCH: lambda: bench.each(lambda batch: score_batch(bench.loaded.model, *batch, MaskSettings.paper())),
         WHOLE: lambda: score_dataset(bench.loaded, bench.dataset, folder / f"run{next(runs)}", bench.plan),
     }
     here = {name: _timed(call, clock) for name, call in calls.items()}
@@ -107,7 +107,7 @@ def _make_bench(home: Path, n_rows: int, n_threads: int) -> Bench:
     torch.set_num_threads(n_threads)
     loaded = load_model(str(home / "model"), dtype="float32", device="cpu")
     dataset = Dataset(home / "pool.json", home / "images", limit=n_rows)
-    plan = ScoringPlan(MaskSettings())
+    plan = ScoringPlan(MaskSettings.paper())
     scorer = make_scorer(loaded, dataset, plan)
     units = [
         scorer.prepare(index, dataset.records(start, min(start + UNIT_ROWS, n_rows)))

@@ -10,6 +10,7 @@ from benchmarks.scoring.models import SUBJECTS, build
 from benchmarks.scoring.runs import plain_forward
 from delta_attnmask.modeling.compiling import compile_blocks
 from delta_attnmask.scoring.delta import score_batch
+from delta_attnmask.settings import MaskSettings
 
 
 def main() -> None:
@@ -25,9 +26,9 @@ def main() -> None:
     if options.compile:
         compile_blocks(model)
     for _ in range(3):
-        plain_forward(model, batch) if options.plain else score_batch(model, *batch)
+        plain_forward(model, batch) if options.plain else score_batch(model, *batch, MaskSettings.paper())
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
-        plain_forward(model, batch) if options.plain else score_batch(model, *batch)
+        plain_forward(model, batch) if options.plain else score_batch(model, *batch, MaskSettings.paper())
         torch.cuda.synchronize()
     averages = found.key_averages()
     print(averages.table(sort_by="self_device_time_total", row_limit=25, max_name_column_width=70))

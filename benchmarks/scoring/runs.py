@@ -69,25 +69,27 @@ def plain_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call
     calls: dict[str, Call] = {PLAIN: partial(plain_forward, model, alone)}
     if device.type == "cpu":
         calls["plain forward + loss"] = partial(plain_loss, model, alone)
-    calls["ours, columns in torch"] = partial(score_batch, model, *alone, attention="fused")
+    calls["ours, columns in torch"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="fused")
     if device.type == "cpu":
-        calls["ours, tiles"] = partial(score_batch, model, *alone, attention="tiled")
+        calls["ours, tiles"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="tiled")
     if device.type == "cuda":
-        calls["ours, Triton"] = partial(score_batch, model, *alone, attention="triton")
+        calls["ours, Triton"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="triton")
     if batch_size >= PER_IMAGE:
-        calls[f"ours, {PER_IMAGE} share an image"] = partial(score_batch, model, *sharing)
+        calls[f"ours, {PER_IMAGE} share an image"] = partial(score_batch, model, *sharing, MaskSettings.paper())
     if batch_size <= LARGEST_NAIVE_BATCH:
-        calls[NAIVE] = partial(naive_score, model, *alone, MaskSettings())
+        calls[NAIVE] = partial(naive_score, model, *alone, MaskSettings.paper())
     return calls
 
 
 def compiled_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call]:
     calls: dict[str, Call] = {
         f"{PLAIN}, again": partial(uncompiled, plain_forward, model, alone),
-        "ours, compiled": partial(score_batch, model, *alone),
+        "ours, compiled": partial(score_batch, model, *alone, MaskSettings.paper()),
     }
     if len(alone[1]) >= PER_IMAGE:
-        calls[f"ours, compiled, {PER_IMAGE} share an image"] = partial(score_batch, model, *sharing)
+        calls[f"ours, compiled, {PER_IMAGE} share an image"] = partial(
+            score_batch, model, *sharing, MaskSettings.paper()
+        )
     return calls
 
 

@@ -20,9 +20,8 @@ from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import sweep_batch
-from delta_attnmask.scoring.grids import CALIBRATION_GRID, STANDARD_GRID
 from delta_attnmask.scoring.setup import make_encoder
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import CALIBRATION_GRID, STANDARD_GRID, MaskSettings
 
 
 def grid_at(block: int) -> list[MaskSettings]:
@@ -57,7 +56,7 @@ def main() -> None:
         return run
 
     cases = {
-        "one setting, block -2": sweep([MaskSettings()]),
+        "one setting, block -2": sweep([MaskSettings.paper()]),
         **{f"24 settings, block {block} (tail of {-1 - block})": sweep(grid_at(block)) for block in (-2, -3, -4, -5)},
         f"standard grid, {len(STANDARD_GRID)} settings, blocks -2 and -4": sweep(list(STANDARD_GRID)),
         f"calibration grid, {len(CALIBRATION_GRID)} settings, blocks -2 and -4": sweep(list(CALIBRATION_GRID)),

@@ -1,7 +1,8 @@
-"""The choices that the paper leaves open, as named settings. No torch here."""
+"""The choices that the paper leaves open: mask settings, named presets and the grids that are tried. No torch here."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from typing import Any, Literal, Self, get_args
 
 from delta_attnmask.errors import SettingsError
@@ -15,7 +16,7 @@ Exclude = Literal["none", "sink", "special"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSettings:
-    """What is masked, and where. The defaults are the plainest reading of the paper (preset `paper`).
+    """What is masked, and where. The defaults are those of the preset `relative`, which held up best uncalibrated.
 
     queries: whose attention counts: every non-padding position, or those that predict an answer token.
     tokens: which tokens may be masked: all non-padding ones, those that are no answer, or image placeholders.
@@ -29,10 +30,10 @@ class MaskSettings:
     Raises SettingsError with all faults listed together.
     """
 
-    queries: Queries = "all"
+    queries: Queries = "answer"
     tokens: Tokens = "all"
     fraction: float = 0.2
-    block: int = -2
+    block: int = -4
     replacement: Replacement = "zero"
     order: Order = "most"
     exclude: Exclude = "none"
@@ -55,6 +56,11 @@ class MaskSettings:
             faults.append(f"block={self.block!r}: expected an integer such as -2")
         if faults:
             raise SettingsError("; ".join(faults))
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The plainest reading of the paper: all queries count, and the last block but one is masked."""
+        return cls(queries="all", block=-2)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -81,11 +87,44 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # The plainest reading of the paper.
-    "paper": Preset(MaskSettings(), "delta"),
+    "paper": Preset(MaskSettings.paper(), "delta"),
     # What held up best before any calibration (docs/evidence.md): for data too small to calibrate on.
-    "relative": Preset(MaskSettings(queries="answer", block=-4), "relative_delta"),
+    "relative": Preset(MaskSettings(), "relative_delta"),
 }
+
+_QUERIES: tuple[Queries, ...] = ("all", "answer")
+_TOKENS: tuple[Tokens, ...] = ("all", "prompt")
+_FRACTIONS = {-2: (0.1, 0.2, 0.4), -4: (0.2, 0.4)}  # by block; a deeper tail costs more
+
+_CHOICES: tuple[MaskSettings, ...] = tuple(
+    MaskSettings(queries=queries, tokens=tokens, fraction=fraction, block=block)
+    for block, fractions in _FRACTIONS.items()
+    for queries, tokens, fraction in product(_QUERIES, _TOKENS, fractions)
+)
+"""20 settings: both poolings, two kinds of tokens, the fractions, two blocks."""
+
+_VARIANTS: tuple[MaskSettings, ...] = (
+    replace(MaskSettings.paper(), replacement="mean"),
+    replace(MaskSettings.paper(), exclude="special"),
+    replace(MaskSettings.paper(), tokens="image"),
+)
+"""The plainest reading with one thing changed: what replaces a state, and which tokens may be masked."""
+
+CONTROLS: tuple[MaskSettings, ...] = (
+    replace(MaskSettings.paper(), order="random"),
+    replace(MaskSettings.paper(), order="random", block=-4),
+    replace(MaskSettings.paper(), order="least"),
+)
+"""What masking does where attention guides nothing: random tokens, and the least attended ones."""
+
+STANDARD_GRID: tuple[MaskSettings, ...] = (*_CHOICES, *_VARIANTS, *CONTROLS)
+"""What `--sweep` tries: 26 settings, controls among them; a model without images has one less."""
+
+CALIBRATION_GRID: tuple[MaskSettings, ...] = (
+    *(setting for setting in _CHOICES if setting.fraction >= 0.2),
+    *CONTROLS,
+)
+"""What calibration chooses from: 16 settings, and the controls beside them."""
 
 
 def require_positive(**numbers: int | None) -> None:

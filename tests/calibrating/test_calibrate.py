@@ -20,8 +20,8 @@ from tests.calibrating.test_defects import make_records
 
 GOOD = MaskSettings(queries="answer", block=-2)
 DEEP = MaskSettings(queries="answer", block=-4)
-BLIND = MaskSettings(fraction=0.4)
-CONTROL = MaskSettings(order="random")
+BLIND = MaskSettings(queries="all", fraction=0.4, block=-2)
+CONTROL = MaskSettings(queries="all", order="random", block=-2)
 GRID = [BLIND, DEEP, GOOD, CONTROL]
 
 

@@ -33,7 +33,7 @@ def test_sources_behind_one_another_are_all_sampled(tmp_path: Path, monkeypatch:
 
 def calibration_of(loaded: LoadedModel, dataset: Dataset, **changes: object) -> Calibration:
     """What `calibrate` might have found with this model on this data, but for `changes` of the report."""
-    settings = MaskSettings(queries="answer", fraction=0.4)
+    settings = MaskSettings(queries="answer", fraction=0.4, block=-2)
     report = {
         "settings": settings.to_dict(),
         "form": "relative_delta",

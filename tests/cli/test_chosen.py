@@ -11,7 +11,7 @@ from delta_attnmask.calibrating.run import write_calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.grids import STANDARD_GRID
+from delta_attnmask.settings import STANDARD_GRID
 from tests.calibrating.test_run import calibration_of
 
 

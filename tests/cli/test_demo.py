@@ -54,7 +54,7 @@ def test_demo_export_writes_what_the_other_commands_take(tmp_path: Path) -> None
 def test_calibrate_score_and_select_agree_on_settings_and_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    grid = (MaskSettings(), MaskSettings(queries="answer"))  # the whole grid takes a minute
+    grid = (MaskSettings.paper(), MaskSettings(queries="answer", block=-2))  # the whole grid takes a minute
     monkeypatch.setattr("delta_attnmask.calibrating.run.CALIBRATION_GRID", grid)
     home = export(tmp_path / "data")
     given = ["--model", str(home / "model"), "--data", str(home / "pool.json"), "--images", str(home / "images")]

@@ -21,7 +21,7 @@ def test_threads_that_encode_end_with_the_unit(
 ) -> None:
     monkeypatch.setattr(units, "has_own_cores", lambda device: True)  # as if it were a GPU
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=4)
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper()))
     threads: set[str] = set()
     encode = scorer._rows.encode
     monkeypatch.setattr(
@@ -36,7 +36,7 @@ def test_large_images_are_not_held_together(
     embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=12)
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper()))
     images: list[weakref.ref[Any]] = []
     most: list[int] = []
 
@@ -63,7 +63,7 @@ def test_a_unit_is_encoded_in_parts(
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=20)
     records = list(dataset)
     records[3] = replace(records[3], reason="planned", turns=())
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings(), embed=True))
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), embed=True))
     whole = scorer.prepare(0, records)
     assert (len(whole.records), whole.rest) == (20, ())
     expected = scorer.compute(whole)

@@ -48,7 +48,7 @@ def tables(out: Path) -> tuple[pa.Table, pa.Table | None]:
 @pytest.fixture(scope="module")
 def task(embedded: Path) -> Task:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=N_ROWS)
-    return Task(dataset, "", ScoringPlan(MaskSettings(), embed=True), UNIT_ROWS)
+    return Task(dataset, "", ScoringPlan(MaskSettings.paper(), embed=True), UNIT_ROWS)
 
 
 @pytest.fixture(scope="module")

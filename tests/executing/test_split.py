@@ -35,7 +35,7 @@ def test_a_model_in_two_parts_scores_as_the_whole_one(
     embedded: Path, embedded_model: LoadedModel, tmp_path: Path
 ) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=8)
-    plan = ScoringPlan(MaskSettings(), embed=True)
+    plan = ScoringPlan(MaskSettings.paper(), embed=True)
     in_two = split(embedded_model, "cpu", tmp_path)
     hooks = {type(module._hf_hook).__name__ for module in in_two.model.modules() if "_hf_hook" in vars(module)}
     assert hooks == {"AlignDevicesHook"}

@@ -6,7 +6,7 @@ import torch
 import transformers
 from torch import nn
 
-from delta_attnmask import UnsupportedModelError, score_batch
+from delta_attnmask import MaskSettings, UnsupportedModelError, score_batch
 from tests.families import FAMILIES
 from tests.families.family import Family
 from tests.families.matrix import cells, difference
@@ -60,7 +60,7 @@ def row_of(family: Family) -> tuple[str, ...]:
 
 def refused_row(family: Family, model: nn.Module) -> tuple[str, ...]:
     try:
-        score_batch(model, *family.inputs())
+        score_batch(model, *family.inputs(), MaskSettings.paper())
     except UnsupportedModelError:
         return "", "", "", "", "", f"refused: {family.notes}"
     return "", "", "", "", "", "**wrong**: it should be refused"

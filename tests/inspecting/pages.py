@@ -38,7 +38,7 @@ def attention_page() -> str:
     base = replace(model(HOSTILE), failures={99: HOSTILE})
     tuned = model(HOSTILE, shift=-0.05, seed=5)
     samples = [side_by_side(base, tuned, row) for row in (1, 2)]
-    return render_comparison(compare(base, tuned, "delta"), samples, settings=MaskSettings(), data=HOSTILE)
+    return render_comparison(compare(base, tuned, "delta"), samples, settings=MaskSettings.paper(), data=HOSTILE)
 
 
 def levels_picture(grey: int) -> tuple[Picture, tuple[ImageToken, ...]]:

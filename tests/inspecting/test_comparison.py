@@ -112,7 +112,7 @@ def test_rows_are_spread_evenly() -> None:
 
 def test_a_batch_measures_what_single_rows_do(embedded: Path, embedded_model: LoadedModel) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images")
-    rows, settings = [3, 700, 2400], MaskSettings()
+    rows, settings = [3, 700, 2400], MaskSettings.paper()
     together = measure_attention(embedded_model, dataset, rows, settings, lambda n: None)
     assert set(together.rows) == set(rows)
     for row in rows:

@@ -70,7 +70,7 @@ def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel)
 
 def test_an_empty_mask_changes_no_token(embedded: Path, embedded_model: LoadedModel) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images")
-    found = Inspector(embedded_model, dataset, MaskSettings(fraction=0)).inspect_rows([700])[0]
+    found = Inspector(embedded_model, dataset, MaskSettings(queries="all", fraction=0, block=-2)).inspect_rows([700])[0]
     assert {piece.delta for piece in found.pieces} == {None, 0.0}
 
 
@@ -101,7 +101,7 @@ def test_a_turned_picture_is_shown_and_placed_upright(tmp_path: Path, embedded_m
 
 def test_a_model_whose_layout_is_unknown_gets_no_overlay(write: Any) -> None:
     dataset = write([row("a.png", "What?", "red")], a=square((40, 30), (5, 5), 10))
-    found = Inspector(MODELS["Idefics2"](), dataset, MaskSettings()).inspect_rows([0])[0]
+    found = Inspector(MODELS["Idefics2"](), dataset, MaskSettings.paper()).inspect_rows([0])[0]
     assert "cross-attention" in found.layout_fault
     assert [picture.views for picture in found.pictures] == [()]
     assert [token.number for token in found.image_tokens] == [0, 1, 2, 3]
@@ -109,7 +109,7 @@ def test_a_model_whose_layout_is_unknown_gets_no_overlay(write: Any) -> None:
 
 def test_tiles_and_the_whole_picture_are_views_of_their_own(write: Any) -> None:
     dataset = write([row("a.png", "What?", "red")], a=square((128, 96), (5, 5), 40))
-    found = Inspector(MODELS["SmolVLM"](), dataset, MaskSettings()).inspect_rows([0])[0]
+    found = Inspector(MODELS["SmolVLM"](), dataset, MaskSettings.paper()).inspect_rows([0])[0]
     assert [len(view) for view in found.pictures[0].views] == [4 * 3 * 4, 4]
     assert len([piece for piece in found.pieces if piece.role == "image"]) == 1, "with the tiles' marks in it"
 

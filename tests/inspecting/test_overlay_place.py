@@ -79,7 +79,7 @@ def test_the_rectangles_lie_over_the_object(
     (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
     dataset = Dataset(tmp_path / "data.json", tmp_path)
 
-    inspection = Inspector(loaded, dataset, MaskSettings()).inspect_rows([0])[0]
+    inspection = Inspector(loaded, dataset, MaskSettings.paper()).inspect_rows([0])[0]
     views = hot_boxes(str(render_fragment(inspection).html))
 
     assert len(views) == n_views

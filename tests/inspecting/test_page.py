@@ -21,7 +21,7 @@ def inspection(**changes: object) -> RowInspection:
         "row": 7,
         "id": EVIL,
         "source": EVIL,
-        "settings": MaskSettings(),
+        "settings": MaskSettings.paper(),
         "loss": 1.0,
         "masked_loss": 3.5,
         "saliency_total": 8.0,
@@ -96,5 +96,5 @@ def test_an_unknown_layout_is_said_and_listed() -> None:
 
 
 def test_a_row_that_failed_says_why() -> None:
-    html = page(RowInspection(row=3, id="", source="", settings=MaskSettings(), reason="no answer"))
+    html = page(RowInspection(row=3, id="", source="", settings=MaskSettings.paper(), reason="no answer"))
     assert "This row can't be inspected: no answer." in html

@@ -60,4 +60,4 @@ def test_the_self_check_finds_parts_that_mix_positions(is_mixing: bool) -> None:
         model.model.layers[-1].mlp = Mixing(model.model.layers[-1].mlp)
     inputs, labels = family.inputs("none", (0,))
     assert self_check(model, inputs, labels).is_narrowed != is_mixing
-    assert score_batch(model, inputs, labels, MaskSettings()).delta.isfinite().all()
+    assert score_batch(model, inputs, labels, MaskSettings.paper()).delta.isfinite().all()

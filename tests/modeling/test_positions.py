@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from delta_attnmask import score_batch
+from delta_attnmask import MaskSettings, score_batch
 from delta_attnmask.modeling.positions import with_positions
 from tests.families import FAMILIES
 
@@ -16,7 +16,7 @@ def test_scores_stay_the_same(name: str, padding: str) -> None:
     inputs, labels = family.inputs(padding)
     numbered = with_positions(model, inputs)
     assert numbered["position_ids"].shape[-2:] == labels.shape
-    expected, found = (score_batch(model, given, labels) for given in (inputs, numbered))
+    expected, found = (score_batch(model, given, labels, MaskSettings.paper()) for given in (inputs, numbered))
     assert torch.equal(found.loss, expected.loss)
     assert torch.equal(found.delta, expected.delta)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from delta_attnmask import UnsupportedModelError, score_batch
+from delta_attnmask import MaskSettings, UnsupportedModelError, score_batch
 from delta_attnmask.modeling import selfcheck
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
@@ -57,8 +57,8 @@ def be_noisy(output: Tensor, _states: Tensor) -> Tensor:
 
 def test_threads_that_share_a_fresh_model_check_it_once_and_score_it_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = build("Llama", torch.float32)
-    expected = score_batch(FAMILIES["Llama"].build(), *batch).loss
-    score_batch(model, *batch, attention="plain")
+    expected = score_batch(FAMILIES["Llama"].build(), *batch, MaskSettings.paper()).loss
+    score_batch(model, *batch, MaskSettings.paper(), attention="plain")
     checks: list[str] = []
     moved = threading.Event()
 
@@ -102,8 +102,8 @@ def unpacked(built: tuple[Any, Batch]) -> tuple[Any, dict[str, Any], Tensor]:
 def test_half_precision_scores_are_near_those_of_full_precision(
     name: str, dtype: torch.dtype, backend: AttentionBackend
 ) -> None:
-    half = score_batch(*unpacked(build(name, dtype)), attention=backend)
-    full = score_batch(*unpacked(build(name, torch.float32)), attention=backend)
+    half = score_batch(*unpacked(build(name, dtype)), MaskSettings.paper(), attention=backend)
+    full = score_batch(*unpacked(build(name, torch.float32)), MaskSettings.paper(), attention=backend)
     assert half.loss.dtype == half.masked_loss.dtype == half.saliency.dtype == torch.float32
     assert (half.loss - full.loss).abs().max() < FARTHEST[dtype]
     assert (half.saliency - full.saliency).abs().max() < FARTHEST[dtype] * full.saliency.max()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from delta_attnmask import score_batch
+from delta_attnmask import MaskSettings, score_batch
 from delta_attnmask.modeling import sharing
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.sharing import image_cost, shared_images
@@ -44,11 +44,11 @@ def test_same_scores_from_fewer_images(name: str, monkeypatch: pytest.MonkeyPatc
     model = family.build()
     inputs, labels = family.inputs("right", (0, 1, 0, 0, 1))
     sharing._can_share[owner_of(model)] = False
-    expected = score_batch(model, inputs, labels)
+    expected = score_batch(model, inputs, labels, MaskSettings.paper())
     del sharing._can_share[owner_of(model)]
-    first = score_batch(model, inputs, labels)
+    first = score_batch(model, inputs, labels, MaskSettings.paper())
     calls = count_images(model, monkeypatch)
-    second = score_batch(model, inputs, labels)
+    second = score_batch(model, inputs, labels, MaskSettings.paper())
     assert calls == [2]
     for score in (first, second):
         assert (score.loss - expected.loss).abs().max() < LARGEST
@@ -62,8 +62,8 @@ def test_others_are_left_alone(name: str) -> None:
     if family.is_broken:
         pytest.skip(family.notes)
     model = family.build()
-    together = score_batch(model, *family.inputs("right", (0, 1, 0)))
-    apart = score_batch(model, *family.inputs("right", (0, 1)))
+    together = score_batch(model, *family.inputs("right", (0, 1, 0)), MaskSettings.paper())
+    apart = score_batch(model, *family.inputs("right", (0, 1)), MaskSettings.paper())
     assert (together.delta[:2] - apart.delta).abs().max() < LARGEST
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from delta_attnmask import SettingsError, score_batch
+from delta_attnmask import MaskSettings, SettingsError, score_batch
 from tests.families import FAMILIES
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique_dim"}
@@ -37,9 +37,9 @@ def waits(n_blocks: int) -> Counter[str]:
     config: Any = family.config
     model = type(family)(**{**vars(family), "config": {**config, "num_hidden_layers": n_blocks}}).build()
     inputs, labels = family.inputs()
-    score_batch(model, inputs, labels, attention="plain")  # the self-check
+    score_batch(model, inputs, labels, MaskSettings.paper(), attention="plain")  # the self-check
     with Waits() as counting:
-        score_batch(model, inputs, labels, attention="plain")
+        score_batch(model, inputs, labels, MaskSettings.paper(), attention="plain")
     return counting.counted
 
 
@@ -54,9 +54,11 @@ def test_all_backends_score_alike(name: str) -> None:
     family = FAMILIES[name]
     model = family.build()
     inputs, labels = family.inputs()
-    plain, fused, auto = (score_batch(model, inputs, labels, attention=kind) for kind in ("plain", "fused", "auto"))
+    plain, fused, auto = (
+        score_batch(model, inputs, labels, MaskSettings.paper(), attention=kind) for kind in ("plain", "fused", "auto")
+    )
     for score in (fused, auto):
         assert (score.delta - plain.delta).abs().max() < 1e-5
         assert (score.saliency - plain.saliency).abs().max() < 1e-5
     with pytest.raises(SettingsError, match="needs an NVIDIA GPU"):
-        score_batch(model, inputs, labels, attention="triton")
+        score_batch(model, inputs, labels, MaskSettings.paper(), attention="triton")

@@ -25,7 +25,7 @@ from tests.reference import naive_score
 ROUNDING = 1e-5
 CONTRACT = 1e-4
 EVERY_SETTING = [
-    MaskSettings(queries=queries, tokens=tokens, replacement=replacement)
+    MaskSettings(queries=queries, tokens=tokens, replacement=replacement, block=-2)
     for queries, tokens, replacement in product(("all", "answer"), ("all", "prompt", "image"), ("zero", "mean"))
 ]
 NAMES = ("LLaVA", "Qwen2-VL", "Gemma 3", "Idefics3")
@@ -121,7 +121,7 @@ def test_masking_any_block_equals_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [MaskSettings(), MaskSettings(queries="answer", order="random", replacement="mean")]
+    "setting", [MaskSettings.paper(), MaskSettings(queries="answer", order="random", replacement="mean", block=-2)]
 )
 def test_batch_size_order_and_padding_change_nothing(setting: MaskSettings) -> None:
     rows = random_rows(32)
@@ -138,20 +138,23 @@ def test_batch_size_order_and_padding_change_nothing(setting: MaskSettings) -> N
 def test_the_same_call_gives_the_same_bits() -> None:
     batch = FAMILIES["LLaVA"].inputs()
     for order in ("most", "random"):
-        first, second = (score_batch(model("LLaVA"), *batch, MaskSettings(order=order)) for _ in range(2))
+        first, second = (
+            score_batch(model("LLaVA"), *batch, MaskSettings(queries="all", order=order, block=-2)) for _ in range(2)
+        )
         assert torch.equal(columns(first), columns(second))
 
 
 def test_loss_alone_is_the_loss() -> None:
     inputs, labels = FAMILIES["LLaVA"].inputs()
     assert (
-        loss_batch(model("LLaVA"), inputs, labels) - score_batch(model("LLaVA"), inputs, labels).loss
+        loss_batch(model("LLaVA"), inputs, labels)
+        - score_batch(model("LLaVA"), inputs, labels, MaskSettings.paper()).loss
     ).abs().max() == 0
 
 
 def test_the_result() -> None:
     inputs, labels = FAMILIES["LLaVA"].inputs()
-    score = score_batch(model("LLaVA"), inputs, labels)
+    score = score_batch(model("LLaVA"), inputs, labels, MaskSettings.paper())
     for values in (score.loss, score.masked_loss, score.delta, score.saliency):
         assert values.dtype == torch.float32
         assert not values.requires_grad
@@ -166,15 +169,20 @@ def test_the_result() -> None:
 def test_wrong_input_is_refused_by_name() -> None:
     inputs, labels = FAMILIES["LLaVA"].inputs()
     with pytest.raises(DataError, match=r"samples \[1\] of the batch have no answer token"):
-        score_batch(model("LLaVA"), inputs, torch.stack([labels[0], torch.full_like(labels[1], IGNORED)]))
+        score_batch(
+            model("LLaVA"), inputs, torch.stack([labels[0], torch.full_like(labels[1], IGNORED)]), MaskSettings.paper()
+        )
     with pytest.raises(SettingsError, match="block=4: this model has 4 blocks, 0 to 3"):
         score_batch(model("LLaVA"), inputs, labels, MaskSettings(block=4))
+    shallow = replace(examine(model("LLaVA")), blocks=examine(model("LLaVA")).blocks[:2])
+    with pytest.raises(SettingsError, match="block=-4: this model has 2 blocks.*count from the end: -2 to -1"):
+        shallow.resolve_block(MaskSettings().block)
     without = inputs | {"input_ids": inputs["input_ids"].clone()}
     with pytest.raises(SettingsError, match=r"tokens='image': samples \[0, 1\] of the batch have no such token"):
         score_batch(model("Llama"), {name: without[name] for name in ("input_ids", "attention_mask")}, labels, IMAGES)
 
 
-IMAGES = MaskSettings(tokens="image")
+IMAGES = MaskSettings(queries="all", tokens="image", block=-2)
 
 
 # Nothing is left behind.
@@ -221,7 +229,7 @@ def build(name: str) -> nn.Module:
 def test_nothing_is_left_behind(name: str) -> None:
     family, built = FAMILIES[name], build(name)
     anatomy = examine(built)
-    score_batch(built, *family.inputs())  # its self-check runs the untouched model too
+    score_batch(built, *family.inputs(), MaskSettings.paper())  # its self-check runs the untouched model too
     functions = dict(AttentionInterface._global_mapping)
     hooked = (*anatomy.blocks, anatomy.decoder, anatomy.head_owner)
     seen: list[list[int]] = []
@@ -232,7 +240,7 @@ def test_nothing_is_left_behind(name: str) -> None:
 
     handle = anatomy.blocks[0].register_forward_pre_hook(look)
     with leaving_nothing(built):
-        score_batch(built, *family.inputs())
+        score_batch(built, *family.inputs(), MaskSettings.paper())
     handle.remove()
     # What was looked at are the modules that were hooked: each had more hooks meanwhile.
     assert all(during > n_hooks(part) for during, part in zip(seen[0], hooked, strict=True))
@@ -261,7 +269,7 @@ def test_nothing_is_left_behind_after_an_exception(
 ) -> None:
     built = build("LLaVA").train()
     batch = FAMILIES["LLaVA"].inputs()
-    expected = score_batch(built, *batch)
+    expected = score_batch(built, *batch, MaskSettings.paper())
     calls = 0
 
     def fail(*_: Any) -> None:
@@ -272,10 +280,10 @@ def test_nothing_is_left_behind_after_an_exception(
 
     handle = place(examine(built)).register_forward_pre_hook(fail)
     with leaving_nothing(built), pytest.raises(error, match="planned"):
-        score_batch(built, *batch)
+        score_batch(built, *batch, MaskSettings.paper())
     assert calls == n_calls
     handle.remove()
-    assert torch.equal(columns(score_batch(built, *batch)), columns(expected))
+    assert torch.equal(columns(score_batch(built, *batch, MaskSettings.paper())), columns(expected))
 
 
 def test_nothing_is_left_behind_when_the_self_check_fails() -> None:
@@ -286,7 +294,7 @@ def test_nothing_is_left_behind_when_the_self_check_fails() -> None:
 
     handle = examine(built).blocks[2].register_forward_hook(fail)
     with leaving_nothing(built), pytest.raises(RuntimeError, match="planned"):
-        score_batch(built, *FAMILIES["LLaVA"].inputs())
+        score_batch(built, *FAMILIES["LLaVA"].inputs(), MaskSettings.paper())
     handle.remove()
 
 
@@ -295,7 +303,7 @@ def test_nothing_is_left_behind_when_the_self_check_fails() -> None:
 
 def test_a_model_in_training_is_scored_as_in_evaluation_and_stays_as_it_was() -> None:
     family = FAMILIES["LLaVA"]
-    expected = columns(score_batch(model("LLaVA"), *family.inputs()))
+    expected = columns(score_batch(model("LLaVA"), *family.inputs(), MaskSettings.paper()))
     built = build("LLaVA")
     anatomy = examine(built)
     for config in (anatomy.decoder.config, built.config.vision_config):
@@ -308,7 +316,7 @@ def test_a_model_in_training_is_scored_as_in_evaluation_and_stays_as_it_was() ->
     anatomy.blocks[2].eval()  # a frozen part
     modes = [part.training for part in built.modules()]
     with leaving_nothing(built):
-        assert torch.equal(columns(score_batch(built, *family.inputs())), expected)
+        assert torch.equal(columns(score_batch(built, *family.inputs(), MaskSettings.paper())), expected)
     assert [part.training for part in built.modules()] == modes
     assert len(set(modes)) == 2
 
@@ -317,7 +325,7 @@ def test_gradients_of_a_training_step_are_left_alone() -> None:
     family, built = FAMILIES["LLaVA"], FAMILIES["LLaVA"].build()
     inputs, labels = family.inputs()
     loss = built.train()(**inputs, labels=labels, use_cache=False).loss
-    score_batch(built, inputs, labels)
+    score_batch(built, inputs, labels, MaskSettings.paper())
     loss.backward()
     assert all(p.grad is not None for p in examine(built).blocks.parameters())
     assert torch.is_grad_enabled()
@@ -328,17 +336,21 @@ def test_eager_attention(name: str) -> None:
     family, built = FAMILIES[name], build(name)
     built.set_attn_implementation("eager")
     with leaving_nothing(built):
-        score = score_batch(built, *family.inputs())
-    assert (columns(score) - columns(score_batch(model(name), *family.inputs()))).abs().max() < ROUNDING
+        score = score_batch(built, *family.inputs(), MaskSettings.paper())
+    assert (
+        columns(score) - columns(score_batch(model(name), *family.inputs(), MaskSettings.paper()))
+    ).abs().max() < ROUNDING
     assert examine(built).decoder_config._attn_implementation == "eager"
 
 
 def test_half_precision_gives_float32_scores_near_the_full_ones() -> None:
     family, built = FAMILIES["LLaVA"], FAMILIES["LLaVA"].build().bfloat16()
     inputs, labels = family.inputs()
-    half = score_batch(built, inputs | {"pixel_values": inputs["pixel_values"].bfloat16()}, labels)
+    half = score_batch(
+        built, inputs | {"pixel_values": inputs["pixel_values"].bfloat16()}, labels, MaskSettings.paper()
+    )
     assert half.loss.dtype == half.saliency.dtype == torch.float32
-    assert (half.loss - score_batch(model("LLaVA"), inputs, labels).loss).abs().max() < 0.1
+    assert (half.loss - score_batch(model("LLaVA"), inputs, labels, MaskSettings.paper()).loss).abs().max() < 0.1
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft uses what transformers has renamed
@@ -351,15 +363,15 @@ def test_adapters_of_peft_count(name: str) -> None:
     inputs, labels = family.inputs()
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.5, init_lora_weights=False)
     adapted = get_peft_model(built, config).train()
-    score = score_batch(adapted, inputs, labels)
+    score = score_batch(adapted, inputs, labels, MaskSettings.paper())
     with leaving_nothing(adapted):
-        assert torch.equal(columns(score_batch(adapted, inputs, labels)), columns(score))
+        assert torch.equal(columns(score_batch(adapted, inputs, labels, MaskSettings.paper())), columns(score))
     adapted.eval()
     layers = "base_model.model." + family.layers
-    expected = naive_score(adapted, inputs, labels, MaskSettings(), layers=layers, image_token=IMAGE)
+    expected = naive_score(adapted, inputs, labels, MaskSettings.paper(), layers=layers, image_token=IMAGE)
     assert (score.loss - expected.loss).abs().max() < CONTRACT
     assert (score.delta - expected.delta).abs().max() < CONTRACT
-    assert (score.loss - score_batch(model(name), inputs, labels).loss).abs().max() > CONTRACT
+    assert (score.loss - score_batch(model(name), inputs, labels, MaskSettings.paper()).loss).abs().max() > CONTRACT
 
 
 @pytest.mark.skipif(not find_spec("accelerate"), reason="accelerate isn't installed")
@@ -368,7 +380,7 @@ def test_models_that_accelerate_has_spread(offload: str, tmp_path: Path) -> None
     from accelerate import cpu_offload, dispatch_model
 
     family, built = FAMILIES["LLaVA"], FAMILIES["LLaVA"].build()
-    expected = columns(score_batch(model("LLaVA"), *family.inputs()))
+    expected = columns(score_batch(model("LLaVA"), *family.inputs(), MaskSettings.paper()))
     if offload == "cpu":
         spread = cpu_offload(built, execution_device=torch.device("cpu"))
     else:
@@ -378,6 +390,6 @@ def test_models_that_accelerate_has_spread(offload: str, tmp_path: Path) -> None
         spread = dispatch_model(built, places, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
     forwards = {name: part.__dict__["forward"] for name, part in spread.named_modules() if "forward" in vars(part)}
     assert forwards  # accelerate has put its own in place
-    assert torch.equal(columns(score_batch(spread, *family.inputs())), expected)
+    assert torch.equal(columns(score_batch(spread, *family.inputs(), MaskSettings.paper())), expected)
     after = {name: part.__dict__["forward"] for name, part in spread.named_modules() if "forward" in vars(part)}
     assert after == forwards

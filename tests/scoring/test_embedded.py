@@ -24,12 +24,12 @@ N_ROWS = 200
 CONTRACT = 1e-4
 ROUNDING = 1e-5
 EVERY_VALUE = (
-    MaskSettings(queries="all", tokens="all", replacement="zero"),
-    MaskSettings(queries="answer", tokens="prompt", replacement="mean"),
-    MaskSettings(queries="all", tokens="image", replacement="zero"),
+    MaskSettings(queries="all", tokens="all", replacement="zero", block=-2),
+    MaskSettings(queries="answer", tokens="prompt", replacement="mean", block=-2),
+    MaskSettings(queries="all", tokens="image", replacement="zero", block=-2),
 )
 EVERY_COMBINATION = tuple(
-    MaskSettings(queries=queries, tokens=tokens, replacement=replacement)
+    MaskSettings(queries=queries, tokens=tokens, replacement=replacement, block=-2)
     for queries, tokens, replacement in product(("all", "answer"), ("all", "prompt", "image"), ("zero", "mean"))
 )
 Numbers = dict[tuple[int, MaskSettings], tuple[float, float, float]]  # loss, masked loss, delta by row and setting
@@ -42,7 +42,7 @@ def dataset(embedded: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def scorer(embedded_model: LoadedModel, dataset: Dataset) -> UnitScorer:
-    return make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings()))
+    return make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper()))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,11 @@ def scored(
     embedded_model: LoadedModel, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Numbers, int]:
     """What `score --sweep` writes, and how many rows it says are ok."""
-    plan = ScoringPlan(MaskSettings(), EVERY_COMBINATION)
+    plan = ScoringPlan(MaskSettings.paper(), EVERY_COMBINATION)
     run = score_dataset(embedded_model, dataset, tmp_path_factory.mktemp("run"), plan, unit_rows=64)
     table = run.read_scores().to_pylist()
     numbers: Numbers = {
-        (row["row"], MaskSettings()): (row["loss"], row["masked_loss"], row["delta"])
+        (row["row"], MaskSettings.paper()): (row["loss"], row["masked_loss"], row["delta"])
         for row in table
         if row["status"] == "ok"
     }
@@ -149,6 +149,6 @@ def in_batches(scorer: UnitScorer, samples: Sequence[EncodedSample], size: int) 
     parts = []
     for start in range(0, len(samples), size):
         batch = scorer.collate(samples[start : start + size])
-        score = score_batch(scorer.loaded.model, batch.inputs, batch.labels)
+        score = score_batch(scorer.loaded.model, batch.inputs, batch.labels, MaskSettings.paper())
         parts.append(torch.stack([score.loss, score.masked_loss, score.delta], dim=1))
     return torch.cat(parts)

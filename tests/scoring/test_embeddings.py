@@ -28,14 +28,14 @@ def test_the_mean_of_the_middle_states(name: str) -> None:
     family = FAMILIES[name]
     model = family.build()
     inputs, labels = family.inputs()
-    found = sweep_batch(model, inputs, labels, [MaskSettings()], embed=True)
+    found = sweep_batch(model, inputs, labels, [MaskSettings.paper()], embed=True)
     middle = middle_block(examine(model).n_blocks)
     with torch.no_grad():
         states = model(**inputs, output_hidden_states=True).hidden_states[middle + 1]
     for sample, is_token in enumerate(inputs["attention_mask"].bool()):
         expected = states[sample, is_token][1:].mean(0)
         assert (found.embeddings[sample] - expected / expected.norm()).abs().max() < ROUNDING
-    plain = sweep_batch(model, inputs, labels, [MaskSettings()])
+    plain = sweep_batch(model, inputs, labels, [MaskSettings.paper()])
     assert plain.embeddings is None
     assert torch.equal(plain.scores[0].delta, found.scores[0].delta)
 
@@ -44,7 +44,7 @@ def test_padding_changes_nothing() -> None:
     family = FAMILIES["LLaVA"]
     model = family.build()
     right, left = (
-        sweep_batch(model, *family.inputs(padding), [MaskSettings()], embed=True).embeddings
+        sweep_batch(model, *family.inputs(padding), [MaskSettings.paper()], embed=True).embeddings
         for padding in ("right", "left")
     )
     assert (right - left).abs().max() < ROUNDING
@@ -52,7 +52,7 @@ def test_padding_changes_nothing() -> None:
 
 def test_a_run_keeps_them(embedded: Path, embedded_model: LoadedModel, tmp_path: Path) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=10)
-    run = score_dataset(embedded_model, dataset, tmp_path, ScoringPlan(MaskSettings(), embed=True), unit_rows=4)
+    run = score_dataset(embedded_model, dataset, tmp_path, ScoringPlan(MaskSettings.paper(), embed=True), unit_rows=4)
     vectors = read_embeddings(run, np.array([7, 2]))
     assert vectors.shape == (2, embedded_model.model.config.get_text_config().hidden_size)
     assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-3
@@ -72,7 +72,7 @@ def test_units_without_a_scored_row_are_merged_with_others(
     rows = json.loads((embedded / "pool.json").read_text())[:6]
     (tmp_path / "data.json").write_text(json.dumps([5, 6, *rows[:2], 7, 8, *rows[2:]]))
     dataset = Dataset(tmp_path / "data.json", embedded / "images")
-    plan = ScoringPlan(MaskSettings(), embed=True)
+    plan = ScoringPlan(MaskSettings.paper(), embed=True)
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan, unit_rows=2)
     schemas = {pq.read_schema(part.path) for part in run.parts("embeddings")}
     assert len(schemas) == 1

@@ -9,11 +9,10 @@ from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reporting.words import name_settings
-from delta_attnmask.scoring.grids import CALIBRATION_GRID, CONTROLS, STANDARD_GRID
 from delta_attnmask.scoring.run import score_dataset
 from delta_attnmask.scoring.setup import fit_grid
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import CALIBRATION_GRID, CONTROLS, STANDARD_GRID, MaskSettings
 from tests.families import FAMILIES
 
 
@@ -41,8 +40,12 @@ def test_no_two_settings_are_told_by_the_same_name() -> None:
 def test_a_model_gets_what_it_can_have() -> None:
     sighted, text_only = (examine(FAMILIES[name].build()) for name in ("LLaVA", "Llama"))
     assert fit_grid(STANDARD_GRID, sighted) == STANDARD_GRID
-    assert set(STANDARD_GRID) - set(fit_grid(STANDARD_GRID, text_only)) == {MaskSettings(tokens="image")}
-    assert fit_grid([MaskSettings(block=-99), MaskSettings(block=99), MaskSettings()], sighted) == (MaskSettings(),)
+    assert set(STANDARD_GRID) - set(fit_grid(STANDARD_GRID, text_only)) == {
+        MaskSettings(queries="all", tokens="image", block=-2)
+    }
+    assert fit_grid([MaskSettings(block=-99), MaskSettings(block=99), MaskSettings.paper()], sighted) == (
+        MaskSettings.paper(),
+    )
 
 
 def test_where_late_blocks_can_not_be_masked_an_earlier_one_is_named() -> None:
@@ -56,7 +59,7 @@ def test_where_late_blocks_can_not_be_masked_an_earlier_one_is_named() -> None:
 
 def test_a_run_holds_what_its_model_could_have(embedded_model: LoadedModel, embedded, tmp_path) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=6)
-    plan = ScoringPlan(MaskSettings(), (*STANDARD_GRID, MaskSettings(block=-99)))
+    plan = ScoringPlan(MaskSettings.paper(), (*STANDARD_GRID, MaskSettings(block=-99)))
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan)
     kept = [MaskSettings.from_dict(one) for one in run.manifest.settings["sweep"]]
     assert kept == list(STANDARD_GRID)

@@ -16,14 +16,14 @@ from tests.families.family import IMAGE
 @pytest.mark.parametrize("queries", ["all", "answer"])
 def test_the_image_share_is_of_all_queries_with_a_sweep_and_without(queries: Queries) -> None:
     batch, model = FAMILIES["LLaVA"].inputs(), FAMILIES["LLaVA"].build()
-    rivals, settings = load_rivals(["image_share"]), MaskSettings(queries=queries)
-    sweep = [MaskSettings(queries=other, replacement="mean") for other in ("answer", "all")]
-    saliency = score_batch(model, *batch).saliency
+    rivals, settings = load_rivals(["image_share"]), MaskSettings(queries=queries, block=-2)
+    sweep = [MaskSettings(queries=other, replacement="mean", block=-2) for other in ("answer", "all")]
+    saliency = score_batch(model, *batch, MaskSettings.paper()).saliency
     expected = (saliency * (batch[0]["input_ids"] == IMAGE)).sum(-1) / saliency.sum(-1)
     for grid in ([settings], [settings, *sweep]):
         share = sweep_batch(model, *batch, grid, rivals=rivals).rivals["image_share"]
         assert (share - expected).abs().max() < 1e-6
-    answers = score_batch(model, *batch, MaskSettings(queries="answer")).saliency
+    answers = score_batch(model, *batch, MaskSettings(queries="answer", block=-2)).saliency
     assert ((answers * (batch[0]["input_ids"] == IMAGE)).sum(-1) / answers.sum(-1) - expected).abs().min() > 1e-3
 
 

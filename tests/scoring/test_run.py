@@ -26,7 +26,7 @@ from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
 from tests.families import FAMILIES
 
-PLAN = ScoringPlan(MaskSettings())
+PLAN = ScoringPlan(MaskSettings.paper())
 Line = dict[str, Any]
 
 
@@ -150,7 +150,9 @@ def test_every_bad_row_fails_with_its_reason_and_the_rest_is_scored(embedded_mod
 
 
 def test_rows_without_an_image_fail_where_only_images_are_masked(embedded_model: LoadedModel, folder: Path) -> None:
-    lines = score(embedded_model, dataset_of(folder, GOOD), ScoringPlan(MaskSettings(tokens="image")))
+    lines = score(
+        embedded_model, dataset_of(folder, GOOD), ScoringPlan(MaskSettings(queries="all", tokens="image", block=-2))
+    )
     assert statuses(lines) == ["ok", "ok", "failed", "ok", "ok"]
     assert lines[2]["reason"] == "the row has no token that may be masked with tokens='image'"
     assert (lines[2]["n_image_tokens"], lines[2]["loss"]) == (0, None)
@@ -236,7 +238,7 @@ def test_a_limit_found_out_is_not_raised_by_a_larger_batch_that_fails_later(
     embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = dataset_of(folder, [row(answer="A cat." + " cat" * (60 * (n < 8))) for n in range(16)])
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=1200))
+    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), batch_tokens=1200))
 
     def when(labels: torch.Tensor) -> Exception | None:
         is_long = labels.shape[1] > 120
@@ -351,7 +353,7 @@ def test_a_device_that_fails_ends_the_run_and_no_row_is_blamed(
 def test_models_without_images_refuse_settings_that_mask_only_those(embedded_model: LoadedModel, folder: Path) -> None:
     text_only = LoadedModel("llama", FAMILIES["Llama"].build(), embedded_model.processor.tokenizer)
     with pytest.raises(SettingsError, match="tokens='image': this model takes no images"):
-        score(text_only, dataset_of(folder, GOOD), ScoringPlan(MaskSettings(tokens="image")))
+        score(text_only, dataset_of(folder, GOOD), ScoringPlan(MaskSettings(queries="all", tokens="image", block=-2)))
     with pytest.raises(SettingsError, match="block=9"):
         score(text_only, dataset_of(folder, GOOD), ScoringPlan(MaskSettings(block=9)))
     assert not (folder / "run").exists()
@@ -400,11 +402,11 @@ def test_the_start_and_each_batch_are_told(embedded_model: LoadedModel, folder: 
     starts: list[Progress] = []
     batches: list[int] = []
     watched = {"unit_rows": 3, "on_start": starts.append, "on_rows": batches.append}
-    score(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=1), **watched)
+    score(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), batch_tokens=1), **watched)
     assert starts == [Progress(0, 7, 0, 0)]
     assert batches == [1] * len(GOOD)
     (folder / "run" / "scores" / "unit-00001.parquet").unlink()
-    score(embedded_model, dataset, ScoringPlan(MaskSettings(), batch_tokens=1), **watched)
+    score(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), batch_tokens=1), **watched)
     assert starts[1:] == [Progress(4, 7, 0, 0)]
 
 
@@ -418,8 +420,11 @@ def test_another_run_is_refused_and_what_differs_is_named(embedded_model: Loaded
         with pytest.raises(ArtifactError, match=difference):
             again(loaded, data, **{"plan": PLAN, **options})
 
-    refused(r"settings\.fraction: 0\.2 there, 0\.4 now", plan=ScoringPlan(MaskSettings(fraction=0.4)))
-    refused(r"settings\.sweep: None there, \[", plan=replace(PLAN, sweep=(MaskSettings(),)))
+    refused(
+        r"settings\.fraction: 0\.2 there, 0\.4 now",
+        plan=ScoringPlan(MaskSettings(queries="all", fraction=0.4, block=-2)),
+    )
+    refused(r"settings\.sweep: None there, \[", plan=replace(PLAN, sweep=(MaskSettings.paper(),)))
     refused(r"unit_rows: 3 there, 4 now", unit_rows=4)
     refused(r"n_rows: 5 there, 2 now", data=Dataset(dataset.path, folder / "images", limit=2))
     weight = next(embedded_model.model.parameters())
@@ -453,7 +458,7 @@ def test_a_dry_run_without_one_good_row_is_refused(embedded_model: LoadedModel, 
 
 def test_batches_need_at_least_one_token() -> None:
     with pytest.raises(SettingsError, match="batch_tokens=-1: expected at least 1"):
-        ScoringPlan(MaskSettings(), batch_tokens=-1)
+        ScoringPlan(MaskSettings.paper(), batch_tokens=-1)
 
 
 def test_units_need_at_least_one_row(embedded_model: LoadedModel, folder: Path) -> None:

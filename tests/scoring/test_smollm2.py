@@ -66,7 +66,7 @@ def scored(loaded: LoadedModel, folder: Path, pairs: list[tuple[str, str]]) -> l
         for pair in pairs
     ]
     (folder / "data.json").write_text(json.dumps(rows))
-    plan = ScoringPlan(MaskSettings())
+    plan = ScoringPlan(MaskSettings.paper())
     lines: list[dict[str, Any]] = (
         score_dataset(loaded, Dataset(folder / "data.json"), folder / "run", plan).read_scores().to_pylist()
     )

@@ -42,7 +42,7 @@ def test_faults_are_told_before_anything_large_is_imported(tmp_path: Path) -> No
 def test_which_mask_is_used(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", make_scores([1.0]), queries="answer", block=-4, form="delta", dtype="float32")
     assert choose_mask(None, run.path, {}) == MaskSettings(queries="answer", block=-4)
-    assert choose_mask("paper", run.path, {"fraction": 0.1}) == MaskSettings(fraction=0.1)
+    assert choose_mask("paper", run.path, {"fraction": 0.1}) == MaskSettings(queries="all", fraction=0.1, block=-2)
     assert choose_mask(None, None, {}) == MaskSettings()
     with pytest.raises(SettingsError, match="expected paper"):
         choose_mask("best", None, {})

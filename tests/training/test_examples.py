@@ -82,7 +82,9 @@ def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path: Path) -> None:
     ],
 )
 def test_what_each_augmentation_does(augment: Any, form: str, order: str, probability: float) -> None:
-    plan = TrainingPlan(augment=augment, mask=MaskSettings(fraction=0.3), probability=0.3, seed=5)
+    plan = TrainingPlan(
+        augment=augment, mask=MaskSettings(queries="all", fraction=0.3, block=-2), probability=0.3, seed=5
+    )
     settings = plan.augmentation
     assert settings is not None
     assert (settings.form, settings.mask.order, settings.probability) == (form, order, probability)

@@ -19,7 +19,7 @@ from tests import reference
 from tests.families import FAMILIES
 from tests.families.family import IMAGE, Family
 
-ALL = MaskSettings()
+ALL = MaskSettings.paper()
 ANSWER = MaskSettings(queries="answer", tokens="prompt", fraction=0.4, block=1, replacement="mean")
 IMAGES = MaskSettings(tokens="image", block=-2)
 Gradients = dict[str, Tensor]
@@ -231,7 +231,7 @@ def rows_masked(model: nn.Module, keys: list[int], settings: AugmentationSetting
     "settings",
     [
         AugmentationSettings(probability=0.5),
-        always(MaskSettings(order="random", fraction=0.5)),
+        always(MaskSettings(queries="all", order="random", fraction=0.5, block=-2)),
         always(form="dropout"),
     ],
     ids=["drawn", "random tokens", "dropout"],
@@ -254,7 +254,7 @@ def test_as_many_are_drawn_as_the_probability_and_the_schedule_say() -> None:
     inputs, _ = FAMILIES["Llama"].inputs(samples=(0,))
     many = {name: values[:, :4].expand(256, -1) for name, values in inputs.items()}
     for schedule, expected in (("constant", (0.4, 0.4)), ("rising", (0.0, 0.4)), ("falling", (0.4, 0.0))):
-        settings = AugmentationSettings(probability=0.4, schedule=schedule)  # type: ignore[arg-type]
+        settings = AugmentationSettings(mask=ALL, probability=0.4, schedule=schedule)  # type: ignore[arg-type]
         for progress, share in zip((0.0, 1.0), expected, strict=True):
             with masked_states(model, settings) as masking:
                 masking.progress = progress

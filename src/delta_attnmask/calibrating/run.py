@@ -21,13 +21,12 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
-from delta_attnmask.scoring.grids import CALIBRATION_GRID
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
 from delta_attnmask.scoring.rows import ImageLoader
 from delta_attnmask.scoring.setup import fit_grid, make_encoder
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan, UnitScorer
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import CALIBRATION_GRID, MaskSettings
 
 _DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
 _WINDOWS = 50  # places of the data that they come from, so that sources behind one another are all seen

@@ -83,10 +83,10 @@ def estimate(
         File for the figures as JSON.
     """
     from delta_attnmask.modeling.load import load_model
-    from delta_attnmask.scoring.grids import STANDARD_GRID
     from delta_attnmask.scoring.rivals import load_rivals
     from delta_attnmask.scoring.trial import try_rows
     from delta_attnmask.scoring.units import ScoringPlan
+    from delta_attnmask.settings import STANDARD_GRID
 
     require_rate(train_rate)
     require_positive(rows=rows, batch_tokens=batch_tokens, limit=limit)
@@ -123,11 +123,11 @@ def _calibration_seconds(
 ) -> float:
     """What `--settings auto` adds: every setting and every rival score, for originals and their planted copies."""
     from delta_attnmask.modeling.anatomy import examine
-    from delta_attnmask.scoring.grids import CALIBRATION_GRID
     from delta_attnmask.scoring.rivals import load_rivals, rival_names
     from delta_attnmask.scoring.setup import fit_grid
     from delta_attnmask.scoring.trial import try_rows
     from delta_attnmask.scoring.units import ScoringPlan
+    from delta_attnmask.settings import CALIBRATION_GRID
 
     grid = fit_grid(CALIBRATION_GRID, examine(loaded.model))
     plan = ScoringPlan(grid[0], grid, load_rivals(rival_names()), batch_tokens, attention=attention)

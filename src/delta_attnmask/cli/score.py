@@ -153,11 +153,11 @@ def score(
     from delta_attnmask.executing.ray import Cluster
     from delta_attnmask.modeling.compiling import compile_blocks
     from delta_attnmask.modeling.load import load_model
-    from delta_attnmask.scoring.grids import STANDARD_GRID
     from delta_attnmask.scoring.rivals import load_rivals
     from delta_attnmask.scoring.run import dry_run_line, score_on_cluster, score_task
     from delta_attnmask.scoring.units import ScoringPlan
     from delta_attnmask.scoring.worker import Recipe, Task
+    from delta_attnmask.settings import STANDARD_GRID
 
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
     loaded = None

@@ -98,7 +98,7 @@ def train(
         Column to rank by, as for `select`.
     settings
         What is masked: paper, relative, or a folder that `calibrate` made. If not given, the settings of the run in
-        --from-scores, else paper. Single options change what this gives.
+        --from-scores, else relative. Single options change what this gives.
     queries
         Whose attention counts: every token's, or of those that predict the answer; the preset's if not given.
     tokens
@@ -215,7 +215,7 @@ def choose_mask(settings: str | None, from_scores: Path | None, overrides: dict[
         run = RunFolder.open(from_scores).manifest.settings
         mask = MaskSettings.from_dict({name: value for name, value in run.items() if name in known})
     elif settings is None or settings in PRESETS:
-        mask = PRESETS[settings or "paper"].mask
+        mask = PRESETS[settings or "relative"].mask
     elif Path(settings).exists():
         from delta_attnmask.calibrating.run import read_calibration
 

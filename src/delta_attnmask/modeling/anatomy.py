@@ -55,7 +55,10 @@ class Anatomy:
         """
         index = block + self.n_blocks if block < 0 else block
         if not 0 <= index < self.n_blocks:
-            raise SettingsError(f"block={block}: this model has {self.n_blocks} blocks, 0 to {self.n_blocks - 1}")
+            raise SettingsError(
+                f"block={block}: this model has {self.n_blocks} blocks, 0 to {self.n_blocks - 1}; give one of them, "
+                f"or count from the end: {-self.n_blocks} to -1"
+            )
         return min(index, self.last_block)
 
     def has_block(self, block: int) -> bool:
