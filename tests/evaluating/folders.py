@@ -9,7 +9,7 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
 
-SETTINGS = {"turns": "all", "image_swap": False, "max_new_tokens": 9, "temperature": 0.0, "seed": 0, "dtype": "float32"}
+SETTINGS = {"turns": "all", "image_swap": False, "max_new_tokens": 9, "seed": 0, "dtype": "float32"}
 
 
 def write_evaluation(

@@ -16,7 +16,8 @@ from PIL import Image, ImageChops
 
 from delta_attnmask import DataError, SettingsError
 from delta_attnmask.cli.export_eval import export_eval
-from delta_attnmask.evaluating.normalising import normalise
+from delta_attnmask.cli.options import DataOptions
+from delta_attnmask.evaluating.measures import normalise
 from delta_attnmask.reading.dataset import Dataset
 
 Line = dict[str, Any]
@@ -44,6 +45,10 @@ def folder(tmp_path: Path, rows: list[Line]) -> Path:
     return tmp_path
 
 
+def rows_of(folder: Path, name: str = "test.json") -> DataOptions:
+    return DataOptions(data=folder / name, images=folder / "images")
+
+
 def load_task(path: Path) -> ModuleType:
     """The exported utils.py, as lmms-eval loads it: without this package."""
     spec = importlib.util.spec_from_file_location("exported_task", path)
@@ -56,7 +61,7 @@ def load_task(path: Path) -> ModuleType:
 
 def test_lmms_eval_gets_whole_conversations_with_their_images(folder: Path) -> None:
     out = folder / "out"
-    export_eval(to="lmms-eval", data=folder / "test.json", images=folder / "images", out=out, name="mine")
+    export_eval(to="lmms-eval", rows=rows_of(folder), out=out, name="mine")
     lines = pq.read_table(out / "mine.parquet").to_pylist()
     assert [(line["row"], line["turn"], line["answer"]) for line in lines] == [
         (0, 0, "Red."),
@@ -80,7 +85,7 @@ def test_lmms_eval_gets_whole_conversations_with_their_images(folder: Path) -> N
 
 
 def test_the_exported_measures_are_those_of_evaluate(folder: Path) -> None:
-    export_eval(to="lmms-eval", data=folder / "test.json", images=folder / "images", out=folder / "out", name="mine")
+    export_eval(to="lmms-eval", rows=rows_of(folder), out=folder / "out", name="mine")
     task = load_task(folder / "out" / "utils.py")
     lines = pq.read_table(folder / "out" / "mine.parquet").to_pylist()
     given = ["red", "yes", "The first", " 2 "]
@@ -97,7 +102,7 @@ def test_the_exported_measures_are_those_of_evaluate(folder: Path) -> None:
 
 def test_vlmevalkit_gets_a_table_of_first_questions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
-    export_eval(to="vlmevalkit", data=folder / "test.json", images=folder / "images", out=out, name="mine")
+    export_eval(to="vlmevalkit", rows=rows_of(folder), out=out, name="mine")
     csv.field_size_limit(sys.maxsize)
     with (out / "mine.tsv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file, delimiter="\t"))
@@ -120,7 +125,7 @@ def test_vlmevalkit_gets_no_question_whose_image_comes_later(
     late = [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(words)]
     (folder / "late.json").write_text(json.dumps([{"image": "red.png", "conversations": late}, rows[0]]))
     out = folder / "out"
-    export_eval(to="vlmevalkit", data=folder / "late.json", images=folder / "images", out=out, name="mine")
+    export_eval(to="vlmevalkit", rows=rows_of(folder, "late.json"), out=out, name="mine")
     lines = (out / "mine.tsv").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[0] for line in lines[1:]] == ["1"]
     assert "no image stands before the row's first answer: 1" in capsys.readouterr().out
@@ -128,14 +133,14 @@ def test_vlmevalkit_gets_no_question_whose_image_comes_later(
 
 def test_what_cannot_be_exported(folder: Path) -> None:
     with pytest.raises(SettingsError, match="letters, digits"):
-        export_eval(to="lmms-eval", data=folder / "test.json", out=folder / "out", name="../up")
+        export_eval(to="lmms-eval", rows=DataOptions(data=folder / "test.json"), out=folder / "out", name="../up")
     with pytest.raises(DataError, match="no row can be exported"):
-        export_eval(to="vlmevalkit", data=folder / "test.json", out=folder / "out")
+        export_eval(to="vlmevalkit", rows=DataOptions(data=folder / "test.json"), out=folder / "out")
     assert not list((folder / "out").glob("*"))
     assert Dataset(folder / "test.json").n_rows == 4
 
 
 def test_rows_without_images_can_be_left_out(folder: Path) -> None:
-    options = {"data": folder / "test.json", "images": folder / "images", "out": folder / "out", "name": "mine"}
-    export_eval(to="lmms-eval", with_images_only=True, **options)  # type: ignore[arg-type]
-    assert pq.read_table(folder / "out" / "mine.parquet")["row"].to_pylist() == [0, 0, 1]
+    out = folder / "out"
+    export_eval(to="lmms-eval", rows=rows_of(folder), out=out, name="mine", with_images_only=True)
+    assert pq.read_table(out / "mine.parquet")["row"].to_pylist() == [0, 0, 1]

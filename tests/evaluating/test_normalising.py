@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delta_attnmask.evaluating.normalising import normalise
+from delta_attnmask.evaluating.measures import normalise
 
 
 @pytest.mark.parametrize(

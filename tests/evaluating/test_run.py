@@ -14,10 +14,9 @@ from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.evaluating import answering
 from delta_attnmask.evaluating.answering import EvaluationPlan
-from delta_attnmask.evaluating.drafting import TokenGuesses
-from delta_attnmask.evaluating.generating import Generator, Opening, _plain_generation
+from delta_attnmask.evaluating.drafting import TokenGuesses, encode_answers
+from delta_attnmask.evaluating.generating import Generator, Opening, generating_by
 from delta_attnmask.evaluating.predictions import EvaluationFolder
-from delta_attnmask.evaluating.questions import encode_questions
 from delta_attnmask.evaluating.run import evaluate_dataset
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
@@ -189,7 +188,7 @@ def test_images_of_later_turns_are_not_shown_before(
     data = dataset_of(tmp_path, Path(str(dataset.images_root)).parent, [row])
     record = next(iter(data.records(0, 1)))
     images = [data.load_image(reference) for reference in record.images]
-    first, second = encode_questions(make_encoder(embedded_model), record, images, "all")
+    first, second = encode_answers(make_encoder(embedded_model), record, images, "all")
     assert len(first.sample.inputs["pixel_values"]) == 1
     assert len(second.sample.inputs["pixel_values"]) == 2
     assert second.reference_ids == [*make_ids(embedded_model, "y"), make_ids(embedded_model, "<|end|>")[0]]
@@ -283,8 +282,8 @@ def test_another_evaluation_is_refused_and_what_differs_is_named(
 
 
 def test_numbers_out_of_range_are_all_told(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"max_new_tokens=0.*temperature=-1"):
-        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", EvaluationPlan(max_new_tokens=0, temperature=-1))
+    with pytest.raises(SettingsError, match=r"max_new_tokens=0.*seed=-1"):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", EvaluationPlan(max_new_tokens=0, seed=-1))
 
 
 def test_answers_that_run_into_the_limit_have_not_ended(
@@ -295,16 +294,6 @@ def test_answers_that_run_into_the_limit_have_not_ended(
     assert all(line["n_new_tokens"] <= 2 for line in limited)
     assert [line["ended"] for line in limited] == [line["n_new_tokens"] <= 2 for line in free]
     assert not all(line["ended"] for line in limited)
-
-
-def test_sampling_is_repeatable_and_is_no_greedy_decoding(
-    embedded_model: LoadedModel, dataset: Dataset, whole: EvaluationFolder, tmp_path: Path
-) -> None:
-    warm = replace(OWN, temperature=1.5, seed=3, max_new_tokens=12)
-    first = evaluate_dataset(embedded_model, dataset, tmp_path / "first", warm)
-    again = evaluate_dataset(embedded_model, dataset, tmp_path / "again", warm)
-    assert texts(first) == texts(again)
-    assert texts(first) != [place for place in texts(whole) if place[2] is None]
 
 
 Finish = Callable[[Generator, list[Opening]], list[tuple[int, ...]]]
@@ -342,7 +331,7 @@ def test_a_row_that_the_model_refuses_takes_no_other_with_it(
     embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def is_third(openings: list[Opening]) -> bool:
-        return any(opening.question.row == 2 for opening in openings)
+        return any(opening.answer.row == 2 for opening in openings)
 
     monkeypatch.setattr(Generator, "finish", failing(RuntimeError("too odd\nmore"), is_third, []))
     folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
@@ -396,6 +385,6 @@ def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
 def test_the_model_keeps_its_own_generation_config(embedded_model: LoadedModel) -> None:
     model: Any = embedded_model.model
     before = model.generation_config
-    with pytest.raises(ValueError, match="odd"), _plain_generation(model, GenerationConfig(max_new_tokens=1)):
+    with pytest.raises(ValueError, match="odd"), generating_by(model, GenerationConfig(max_new_tokens=1)):
         raise ValueError("odd")
     assert model.generation_config is before

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delta_attnmask.evaluating.swapping import choose_lenders
+from delta_attnmask.evaluating.asking import choose_lenders
 from delta_attnmask.records import Record
 
 

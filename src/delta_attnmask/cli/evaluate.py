@@ -7,82 +7,64 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.cli.options import DataOptions
 from delta_attnmask.cli.outcome import print_faults
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.tables import print_table
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import count_faults
-from delta_attnmask.reading.images import ImageLimits
 
 
 def evaluate(
     *,
     model: str,
-    data: Path,
-    images: Path | None = None,
+    rows: DataOptions,
     out: Path,
     turns: Literal["all", "last"] = "all",
     image_swap: Annotated[bool, Parameter(negative="--no-image-swap")] = True,
     max_new_tokens: int | None = None,
-    temperature: float = 0.0,
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str = "auto",
     batch_tokens: int = 8192,
-    limit: int | None = None,
-    format: str | None = None,
-    allow_outside: bool = False,
     revision: str | None = None,
     unit_rows: int = 256,
 ) -> int:
-    """Answer every row of a test set, and measure the answers. The same command goes on where it stopped.
+    """Answer every row of a test set, and measure the answers. Rerun the same command to resume.
 
     Parameters
     ----------
     model
         Folder of a Hugging Face model or of a LoRA adapter, or a model's name on the hub.
-    data
-        Conversations with the right answers, in any format that `score` reads.
-    images
-        Folder below which the rows' image paths lie.
     out
         Folder for the outcome, made if missing: predictions-*.parquet and evaluation.json.
     turns
-        all: every answer of a conversation, behind the data's own earlier answers; last: the last one alone.
+        all: every answer of a conversation, after the data's own earlier answers; last: the last one alone.
     image_swap
         Ask everything again with the images of another row of the same source: what is right then doesn't come from
         looking.
     max_new_tokens
         Longest answer; if not given, the data's longest and 16 tokens more, 512 at most.
-    temperature
-        0: the likeliest token each time; else sampled.
     seed
-        Of the swapped images, of the intervals, and of sampling.
+        Of the swapped images and of the intervals.
     dtype
         auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
     device
         auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
     batch_tokens
         Upper bound of answers times longest prompt and answer in a batch; halved when memory runs out.
-    limit
-        Only the first rows.
-    format
-        Name of the data's format (`check --help` lists them); recognised by content if not given.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder.
     revision
         Revision of a model on the hub.
     unit_rows
         Rows of a work unit, which is what a killed run loses at most.
     """
-    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+    dataset = rows.open()
 
     from delta_attnmask.evaluating.adapters import load_trained
     from delta_attnmask.evaluating.answering import EvaluationPlan
     from delta_attnmask.evaluating.run import evaluate_dataset
     from delta_attnmask.evaluating.summarising import failed_rows
 
-    plan = EvaluationPlan(turns, image_swap, max_new_tokens, temperature, seed, batch_tokens)
+    plan = EvaluationPlan(turns, image_swap, max_new_tokens, seed, batch_tokens)
     loaded = load_trained(model, dtype=dtype, device=device, revision=revision)
     with show_progress("answering", dataset.n_rows) as advance:
         folder = evaluate_dataset(
@@ -99,7 +81,7 @@ def evaluate(
     _print_report(report)
     print_faults(count_faults(failed_rows(folder.read()).items()))
     if report["n_failed_rows"]:
-        print(f"Rows that failed stay so in {out}; mend them, and evaluate into another --out")
+        print(f"Rows that failed stay so in {out}; fix them, and evaluate into another --out")
     if report["n_failed_rows"] == report["n_rows"]:
         print(f"delta-attnmask: {out}: no row could be answered", file=sys.stderr)
         return 2

@@ -8,19 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.encoding.traits import form_of
 from delta_attnmask.errors import RowError
-from delta_attnmask.evaluating.drafting import TokenGuesses, draft_answer, guess_tokens, mean_loss
+from delta_attnmask.evaluating.asking import Lender, Turns
+from delta_attnmask.evaluating.drafting import AskedAnswer, TokenGuesses, draft_answer, encode_answers, guess_tokens
 from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
-from delta_attnmask.evaluating.normalising import normalise
+from delta_attnmask.evaluating.measures import normalise
 from delta_attnmask.evaluating.predictions import Prediction
-from delta_attnmask.evaluating.questions import Question, encode_questions
-from delta_attnmask.evaluating.swapping import Lender
-from delta_attnmask.evaluating.turns import Turns
 from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.modeling.anatomy import examine
@@ -42,14 +38,13 @@ class EvaluationPlan:
 
     turns: every answer of a conversation (behind the data's own earlier ones), or the last one alone.
     image_swap: ask everything again with the images of another row of the source.
-    max_new_tokens: of an answer; None takes it from the data's longest. temperature: 0 decodes greedily.
+    max_new_tokens: of an answer; None takes it from the data's longest.
     draft: take over what one forward over the references settles; the answers are the same (`drafting`).
     """
 
     turns: Turns = "all"
     image_swap: bool = True
     max_new_tokens: int | None = None
-    temperature: float = 0.0
     seed: int = 0
     batch_tokens: int = 8192
     draft: bool = True
@@ -64,7 +59,7 @@ class PreparedUnit:
 
     index: int
     records: tuple[Record, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[AskedAnswer, ...]
     failures: Mapping[tuple[int, int | None], str]
     rest: tuple[Record, ...] = ()
 
@@ -105,7 +100,7 @@ class UnitAnswerer:
         Large images fill the memory before all rows are encoded; `compute` then encodes the others bit by bit.
         """
         rows = tuple(records)
-        questions: list[Question] = []
+        questions: list[AskedAnswer] = []
         failures: dict[tuple[int, int | None], str] = {}
         encoded = fill(rows, partial(self._workers.map, self._encode), _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
         n_rows = len(encoded)
@@ -120,17 +115,17 @@ class UnitAnswerer:
     def _shown(self, record: Record) -> list[Lender | None]:
         return [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
 
-    def _encode(self, record: Record) -> dict[int | None, list[Question] | str]:
+    def _encode(self, record: Record) -> dict[int | None, list[AskedAnswer] | str]:
         """The row's questions by the row whose images are shown instead of its own, or why it can't be encoded."""
         return {lender.row if lender else None: self._ask(record, lender) for lender in self._shown(record)}
 
-    def _ask(self, record: Record, lender: Lender | None) -> list[Question] | str:
+    def _ask(self, record: Record, lender: Lender | None) -> list[AskedAnswer] | str:
         if record.reason:
             return record.reason
         try:
             shown = record if lender is None else replace(record, images=lender.images)
             images = self._dataset.load_images(shown.images)
-            return encode_questions(self.encoder, shown, images, self.plan.turns, lender.row if lender else None)
+            return encode_answers(self.encoder, shown, images, self.plan.turns, lender.row if lender else None)
         except RowError as error:
             return str(error)
 
@@ -158,7 +153,6 @@ class UnitAnswerer:
     def compute(self, unit: PreparedUnit) -> tuple[list[Prediction], float]:
         """The unit's lines in input order, and the seconds that they took."""
         started = time.monotonic()
-        torch.manual_seed(self.plan.seed + unit.index)  # for sampling; a unit gives the same whenever it is run
         lines = [line for part in self._parts(unit) for line in self._answer(part)]
         return lines, time.monotonic() - started
 
@@ -177,9 +171,9 @@ class UnitAnswerer:
         self._generate(unit, stops, found)
         return [*self._failed_rows(unit), *(self._line(unit, question, stops, found) for question in unit.questions)]
 
-    def _guess(self, questions: Sequence[Question], found: _Found) -> None:
+    def _guess(self, questions: Sequence[AskedAnswer], found: _Found) -> None:
         """Run the references, which gives their loss and the beginnings of the answers."""
-        askers: dict[int, list[Question]] = {}
+        askers: dict[int, list[AskedAnswer]] = {}
         for question in questions:
             askers.setdefault(id(question.sample), []).append(question)
         samples = [asking[0].sample for asking in askers.values()]
@@ -200,12 +194,12 @@ class UnitAnswerer:
         return guess_tokens(self.loaded.model, collated.inputs, collated.labels)
 
     def _generate(self, unit: PreparedUnit, stops: frozenset[int], found: _Found) -> None:
-        generator = Generator(self.loaded, self.encoder.pad_token_id, stops, self.limit, self.plan.temperature)
+        generator = Generator(self.loaded, self.encoder.pad_token_id, stops, self.limit)
         openings = []
         for question in unit.questions:
             if _place(question) in found.failures:
                 continue
-            if not self.plan.draft or self.plan.temperature:
+            if not self.plan.draft:
                 openings.append(Opening(question, (), question.n_reference_tokens))
                 continue
             draft = draft_answer(question, found.guesses[id(question.sample)], stops, self.limit)
@@ -217,10 +211,10 @@ class UnitAnswerer:
 
         def run(batch: list[Opening]) -> None:
             answers = generator.finish(batch)
-            found.answers.update(zip((_place(opening.question) for opening in batch), answers, strict=True))
+            found.answers.update(zip((_place(opening.answer) for opening in batch), answers, strict=True))
 
         def on_failure(opening: Opening, reason: str) -> None:
-            found.failures[_place(opening.question)] = reason
+            found.failures[_place(opening.answer)] = reason
 
         for batch in plan_generation(openings, self.batch_tokens, self.limit):
             longest = max(opening.n_prompt for opening in batch) + self.limit
@@ -237,7 +231,7 @@ class UnitAnswerer:
             for (row, lender), reason in unit.failures.items()
         ]
 
-    def _line(self, unit: PreparedUnit, question: Question, stops: frozenset[int], found: _Found) -> Prediction:
+    def _line(self, unit: PreparedUnit, question: AskedAnswer, stops: frozenset[int], found: _Found) -> Prediction:
         record = unit.records[question.row - unit.records[0].row]
         asked = question.asked
         line = Prediction(
@@ -250,7 +244,7 @@ class UnitAnswerer:
         )
         if (reason := found.failures.get(_place(question))) is not None:
             return replace(line, status="failed", reason=reason)
-        loss = mean_loss(question, found.guesses[id(question.sample)])
+        loss = question.mean_loss(found.guesses[id(question.sample)])
         if not math.isfinite(loss):
             return replace(line, status="failed", reason=f"the loss is not finite ({loss})")
         ids = found.answers[_place(question)]
@@ -267,17 +261,17 @@ class UnitAnswerer:
         )
 
 
-def _n_bytes(outcomes: Mapping[int | None, list[Question] | str]) -> int:
+def _n_bytes(outcomes: Mapping[int | None, list[AskedAnswer] | str]) -> int:
     asked = (questions for questions in outcomes.values() if not isinstance(questions, str))
     return sum(sample.n_bytes for questions in asked for sample in _samples(questions))
 
 
-def _samples(questions: Iterable[Question]) -> list[EncodedSample]:
+def _samples(questions: Iterable[AskedAnswer]) -> list[EncodedSample]:
     """The encoded conversations of the questions, each once."""
     return list({id(question.sample): question.sample for question in questions}.values())
 
 
-def _place(question: Question) -> Place:
+def _place(question: AskedAnswer) -> Place:
     return question.row, question.swapped_row, question.asked.turn
 
 

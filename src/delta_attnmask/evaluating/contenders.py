@@ -11,7 +11,7 @@ from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 
 # A limit taken from the data's longest answer may differ, since tokenizers do; a given one cuts answers off.
-_MUST_AGREE = ("turns", "temperature", "max_new_tokens_given")
+_MUST_AGREE = ("turns", "max_new_tokens_given")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,11 @@ class Contender:
 
 def training_note(folder: EvaluationFolder) -> dict[str, Any]:
     """What training wrote beside the model (`train.json`); empty where there is none, as for a model from the hub."""
-    path = Path(folder.manifest.model) / "train.json"
+    return _read_object(Path(folder.manifest.model) / "train.json")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is no such file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -40,7 +44,7 @@ def training_note(folder: EvaluationFolder) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} can't be read: {error}") from error
     if not isinstance(found, dict):
-        raise ArtifactError(f"{path}: expected an object with `seconds` and `seed`")
+        raise ArtifactError(f"{path}: expected a JSON object")
     return found
 
 
@@ -97,14 +101,5 @@ def _scoring_seconds(run: RunFolder) -> float | None:
     pace = run.pace
     if pace.n_rows == 0:
         return None
-    return pace.seconds * run.manifest.n_rows / pace.n_rows + _calibration_seconds(run)
-
-
-def _calibration_seconds(run: RunFolder) -> float:
-    path = run.path / "calibration.json"
-    try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
-    except FileNotFoundError:
-        return 0.0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} can't be read: {error}") from error
+    calibration = _read_object(run.path / "calibration.json").get("seconds", 0)
+    return float(pace.seconds * run.manifest.n_rows / pace.n_rows + calibration)

@@ -9,9 +9,9 @@ import torch
 from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import DeltaAttnMaskError, SettingsError, UnsupportedModelError
 from delta_attnmask.evaluating.answering import EvaluationPlan, PreparedUnit, UnitAnswerer
+from delta_attnmask.evaluating.asking import Lender, choose_lenders
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.evaluating.summarising import make_report
-from delta_attnmask.evaluating.swapping import Lender, choose_lenders
 from delta_attnmask.executing.local import run_units
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling.devices import has_own_cores
@@ -77,7 +77,6 @@ def _check(plan: EvaluationPlan, unit_rows: int) -> None:
             ("unit_rows", unit_rows, 1),
             ("batch_tokens", plan.batch_tokens, 1),
             ("max_new_tokens", 1 if plan.max_new_tokens is None else plan.max_new_tokens, 1),
-            ("temperature", plan.temperature, 0),
             ("seed", plan.seed, 0),
         )
         if not value >= least
@@ -133,7 +132,6 @@ def _make_manifest(
             "image_swap": plan.image_swap,
             "max_new_tokens": limit,
             "max_new_tokens_given": plan.max_new_tokens,
-            "temperature": plan.temperature,
             "seed": plan.seed,
             "dtype": str(loaded.dtype).removeprefix("torch."),
         },

@@ -1,12 +1,43 @@
-"""The control for looking at the image: which other row of the same source lends its images. No torch here."""
+"""What is asked of a test set: which answers, and with whose images as a control for looking. No torch here."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from delta_attnmask.records import Record
+
+Turns = Literal["all", "last"]
+
+
+@dataclass(frozen=True)
+class AskedTurn:
+    """One answer to be given.
+
+    turn: which assistant turn of the row, from 0. stop: one past its position among the record's turns.
+    n_images: images that stand before it.
+    """
+
+    turn: int
+    stop: int
+    n_images: int
+    question: str
+    reference: str
+
+
+def asked_turns(record: Record, turns: Turns) -> list[AskedTurn]:
+    """The assistant turns of a good record that are asked for."""
+    found: list[AskedTurn] = []
+    n_images, question = 0, ""
+    for index, turn in enumerate(record.turns):
+        if turn.role == "assistant":
+            found.append(AskedTurn(len(found), index + 1, n_images, question, turn.text.strip()))
+        elif turn.role == "user":
+            n_images += turn.parts.count(None)
+            question = turn.text.strip()
+    return found if turns == "all" else found[-1:]
 
 
 @dataclass(frozen=True)
@@ -35,7 +66,7 @@ def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:
 
 
 def _next_with_other_images(circle: list[Lender]) -> dict[int, Lender]:
-    """Backwards over two rounds: what follows is the nearest, and behind it the first that differs from it."""
+    """Backwards over two rounds: what follows is the nearest, and after it the first that differs from it."""
     lenders: dict[int, Lender] = {}
     nearest: Lender | None = None
     differing: Lender | None = None  # the nearest one whose images differ from those of `nearest`
