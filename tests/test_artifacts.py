@@ -43,7 +43,9 @@ def make_scores(rows: range) -> list[SampleScore]:
     return [
         SampleScore(row=row, id="", key=str(row), source="s", status="ok", delta=row / 2, extra={"el2n": 1.0})
         if row % 7
-        else SampleScore(row=row, id="é", key=str(row), source="", status="failed", reason="why")
+        else SampleScore(
+            row=row, id="é", key=str(row), source="", status="failed", reason="why", reason_code="template"
+        )
         for row in rows
     ]
 
@@ -299,7 +301,9 @@ def test_failed_rows_are_read_before_the_run_is_complete(tmp_path, manifest):
     with RunFolder.start(tmp_path, manifest) as run:
         for unit in (2, 1):
             run.write_unit(unit, make_scores(run.unit_rows(unit)))
-        assert run.read_failed().to_pylist() == [{"row": 14, "reason": "why"}, {"row": 21, "reason": "why"}]
+        assert run.read_failed().to_pylist() == [
+            {"row": row, "reason_code": "template", "reason": "why"} for row in (14, 21)
+        ]
 
 
 def test_only_a_run_without_scores_is_withdrawn(tmp_path, manifest):

@@ -202,10 +202,13 @@ def test_failed_rows_of_a_run_behind_a_url(store: fsspec.AbstractFileSystem, man
     with RunFolder.start("memory://runs/a", manifest) as run:
         do_units(run, 1)
         bad = [
-            SampleScore(row=row, id="", key="k", source="", status="failed", reason="why") for row in run.unit_rows(1)
+            SampleScore(row=row, id="", key="k", source="", status="failed", reason="why", reason_code="template")
+            for row in run.unit_rows(1)
         ]
         run.write_unit(1, bad)
-        assert run.read_failed().to_pylist() == [{"row": row, "reason": "why"} for row in run.unit_rows(1)]
+        assert run.read_failed().to_pylist() == [
+            {"row": row, "reason_code": "template", "reason": "why"} for row in run.unit_rows(1)
+        ]
         run.withdraw()
     assert "manifest.json" in files(store, "runs/a")
     with RunFolder.start("memory://runs/b", manifest) as run:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.errors import ReasonCode
 from delta_attnmask.executing.local import LocalPool
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.scores import SampleScore, UnitReport
@@ -62,6 +63,7 @@ def make_score(row: int, rng: np.random.Generator) -> SampleScore:
         source=f"source-{source}",
         status="failed" if is_failed else "ok",
         reason="image 'a/b.jpg': No such file or directory" if is_failed else "",
+        reason_code=ReasonCode.IMAGE_MISSING if is_failed else "",
         question=f"what is in picture number {question}",
         answer_type=_ANSWER_TYPES[question % len(_ANSWER_TYPES)],
         n_turns=1,

@@ -305,7 +305,7 @@ class RunFolder:
         return table if columns is None else table.select(list(columns))
 
     def read_failed(self) -> pa.Table:
-        """`row` and `reason` of the failed rows among those that this process's shard has in place, in order."""
+        """`row`, `reason_code` and `reason` of the failed rows that this process's shard has in place, in order."""
         parts = [part for part in self.parts() if part.is_merged or self.shard.owns(part.first)]
         with tempfile.TemporaryDirectory() as copy:
             if self._remote is not None:
@@ -314,7 +314,7 @@ class RunFolder:
             home = self.path if self._remote is None else Path(copy)
             files = [str(home / "scores" / part.path.name) for part in parts]
             failed = ds.dataset(files, **reading_options(self.schema, encoded=False)).to_table(
-                columns=["row", "reason"], filter=ds.field("status") == "failed"
+                columns=["row", "reason_code", "reason"], filter=ds.field("status") == "failed"
             )
         return failed.sort_by("row")
 

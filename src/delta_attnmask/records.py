@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from delta_attnmask.errors import ReasonCode, RowError
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -25,7 +27,7 @@ class Record:
     row: position in the input, from 0.
     key: hex SHA-256 of the row's own bytes; together with `row` it tells whether two runs saw the same thing.
     images: paths below the image folder (or `data:` URIs) as written, in the order in which the text places them.
-    reason: why the row can't be used; empty for a good row. A bad row has no turns.
+    reason_code, reason: why the row can't be used; empty for a good row. A bad row has no turns.
     """
 
     row: int
@@ -34,8 +36,14 @@ class Record:
     source: str = ""
     turns: tuple[Turn, ...] = ()
     images: tuple[str, ...] = ()
+    reason_code: ReasonCode | Literal[""] = ""
     reason: str = ""
     raw: bytes = field(default=b"", repr=False, compare=False)
+
+    @property
+    def error(self) -> RowError | None:
+        """Why the row can't be used; None for a good row."""
+        return RowError(self.reason_code, self.reason) if self.reason_code else None
 
 
 @dataclass(frozen=True)

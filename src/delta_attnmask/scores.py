@@ -17,6 +17,7 @@ SCORE_SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),  # "ok" or "failed"
         pa.field("reason", pa.string(), nullable=False),  # empty if ok
+        pa.field("reason_code", pa.string(), nullable=False),  # the kind of the reason (`ReasonCode`); empty if ok
         pa.field("question", pa.string(), nullable=False),  # what the user asks first, normalised and cut
         pa.field("answer_type", pa.string(), nullable=False),  # form of the first answer, such as "yes/no"
         pa.field("n_turns", pa.int32(), nullable=False),  # assistant turns
@@ -43,6 +44,7 @@ class SampleScore:
     source: str
     status: Status
     reason: str = ""
+    reason_code: str = ""
     question: str = ""
     answer_type: str = ""
     n_turns: int = 0

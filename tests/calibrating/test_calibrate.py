@@ -101,7 +101,15 @@ def failing(is_failed: Callable[[Record], bool]) -> Score:
         for part in parts:
             failed = {record.row for record in part if is_failed(record)}
             scores = [
-                SampleScore(row=record.row, id="", key="", source="", status="failed", reason="no such file")
+                SampleScore(
+                    row=record.row,
+                    id="",
+                    key="",
+                    source="",
+                    status="failed",
+                    reason="no such file",
+                    reason_code="image_missing",
+                )
                 if record.row in failed
                 else _scored(record, rng.random())
                 for record in part
@@ -117,7 +125,11 @@ def test_where_every_row_fails_the_first_reason_is_told() -> None:
         calibrate(records, failing(lambda record: True), GRID)
     assert not isinstance(caught.value, TooLittleDataError)
     with pytest.raises(DataError, match=r"none of the 80 rows .* row 7: unreadable") as caught:
-        calibrate([replace(record, reason="unreadable") for record in records], failing(lambda record: False), GRID)
+        calibrate(
+            [replace(record, reason="unreadable", reason_code="image_unreadable") for record in records],
+            failing(lambda record: False),
+            GRID,
+        )
     assert not isinstance(caught.value, TooLittleDataError)
 
 

@@ -55,7 +55,7 @@ def test_check_tells_faults_apart_and_what_mends_them(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "rows: 1 | first: 0 | reason of the first: 0 <image> for 1 image\n" in out
     assert "rows: 1 | first: 1 | reason of the first: 2 <image> for 1 image\n" in out
-    assert "Mend: give the folder of the images with --images\n" in out
+    assert "Fix: give the folder of the images with --images\n" in out
     assert "seconds" not in out
 
 

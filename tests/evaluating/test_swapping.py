@@ -8,7 +8,9 @@ from delta_attnmask.records import Record
 
 
 def record(row: int, source: str, *images: str, reason: str = "") -> Record:
-    return Record(row, f"{row:064x}", source=source, images=images, reason=reason)
+    return Record(
+        row, f"{row:064x}", source=source, images=images, reason=reason, reason_code="no_answer" if reason else ""
+    )
 
 
 rows_of_images = st.lists(

@@ -62,7 +62,7 @@ def test_a_unit_is_encoded_in_parts(
 ) -> None:
     dataset = Dataset(embedded / "pool.json", embedded / "images", limit=20)
     records = list(dataset)
-    records[3] = replace(records[3], reason="planned", turns=())
+    records[3] = replace(records[3], reason="planned", reason_code="no_answer", turns=())
     scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), embed=True))
     whole = scorer.prepare(0, records)
     assert (len(whole.records), whole.rest) == (20, ())

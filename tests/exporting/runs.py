@@ -29,6 +29,7 @@ def score_all(dataset: Dataset, folder: Path) -> RunFolder:
                 source=record.source,
                 status="failed" if record.reason else "ok",
                 reason=record.reason,
+                reason_code=record.reason_code,
                 n_turns=sum(turn.role == "assistant" for turn in record.turns),
                 n_images=len(record.images),
                 delta=None if record.reason else float(record.row),

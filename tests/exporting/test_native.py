@@ -48,6 +48,7 @@ def make_run(folder: Path, data: Path) -> RunFolder:
                     source=record.source,
                     status="failed" if record.reason else "ok",
                     reason=record.reason,
+                    reason_code=record.reason_code,
                     delta=DELTAS[record.row],
                 )
                 for record in records

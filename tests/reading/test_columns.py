@@ -100,21 +100,21 @@ def test_keys_depend_on_content_alone(tmp_path):
 def test_values_that_json_lacks(tmp_path):
     table = pa.table({"a": [date(2020, 1, 1)], "b": [Decimal("1.10")], "c": [[float("nan")]], "d": [{"e": None}]})
     row = next(open_container(write_parquet(tmp_path / "x", table)).rows())
-    assert row.reason == ""
+    assert row.error is None
     assert len(row.key) == 64
 
 
 def test_a_value_that_python_cannot_hold_fails_its_row_alone(tmp_path):
     table = pa.table({"t": pa.array([1, 2**62], pa.timestamp("s"))})
     first, second = open_container(write_stream(tmp_path / "x", table)).rows()
-    assert first.reason == ""
-    assert "a value that Python can't hold" in second.reason
+    assert first.error is None
+    assert "a value that Python can't hold" in str(second.error)
 
 
 def test_a_row_that_is_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(columns, "MAX_ROW_BYTES", 1000)
     rows = list(open_container(write_parquet(tmp_path / "x", pa.table({"a": ["x", "y" * 2000]}))).rows())
-    assert [row.reason for row in rows] == ["", "longer than 1000 bytes"]
+    assert [str(row.error or "") for row in rows] == ["", "longer than 1000 bytes"]
 
 
 def test_no_rows(tmp_path, write):

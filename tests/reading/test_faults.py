@@ -1,8 +1,11 @@
-"""Equal faults are counted together, unlike ones apart, and what mends them is told."""
+"""Equal faults are counted together, unlike ones apart, and the fix is named."""
+
+import pickle
 
 import pytest
 
-from delta_attnmask.reading.faults import commonest, count_faults, describe_faults, find_mend, generalise, show_bytes
+from delta_attnmask.errors import ReasonCode, RowError
+from delta_attnmask.reading.faults import commonest, count_faults, describe_faults, find_fix, generalise, show_bytes
 
 
 @pytest.mark.parametrize(
@@ -27,16 +30,15 @@ def test_counts_of_image_places_make_a_kind():
 
 
 def test_the_commonest_comes_first_with_its_first_rows():
-    found = count_faults([(0, "odd"), *((row, f"turn {row}: empty") for row in range(1, 9))])
+    found = count_faults([(0, "no_field", "odd"), *((row, "no_answer", f"turn {row}: empty") for row in range(1, 9))])
     first, second = commonest(found)
     assert (first.n_rows, first.rows, first.example) == (8, [1, 2, 3, 4, 5], "turn 1: empty")
     assert (second.n_rows, second.example) == (1, "odd")
 
 
 def test_faults_in_one_line():
-    faults = count_faults(
-        [(0, "image 'a.png': no image folder was given"), *((row, "abcd"[row - 1]) for row in (1, 2, 3))]
-    )
+    lost = (0, ReasonCode.NO_IMAGE_FOLDER, "image 'a.png': no image folder was given")
+    faults = count_faults([lost, *((row, ReasonCode.WRONG_TYPE, "abcd"[row - 1]) for row in (1, 2, 3))])
     said = describe_faults(faults)
     assert said.startswith("1 like this: image 'a.png': no image folder was given; 1 like this: a; ")
     assert said.endswith("and 1 more kind; give the folder of the images with --images")
@@ -44,20 +46,35 @@ def test_faults_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("reason", "mend"),
+    ("code", "fix"),
     [
-        ("image 'a.png': no image folder was given", "give the folder of the images with --images"),
-        ("image 'a.png': No such file or directory", "image paths start in with --images"),
-        ("image 'a.png': no such file in s3://x", "image paths start in with --images"),
-        ("image '/a.png': outside the image folder", "--allow-outside"),
+        (ReasonCode.NO_IMAGE_FOLDER, "give the folder of the images with --images"),
+        (ReasonCode.IMAGE_MISSING, "image paths start in with --images"),
+        (ReasonCode.IMAGE_OUTSIDE, "--allow-outside"),
     ],
 )
-def test_mends(reason, mend):
-    assert mend in find_mend(reason)
+def test_fixes(code, fix):
+    assert fix in find_fix(code)
+    assert fix in find_fix(str(code))  # as it comes back from a table
 
 
-def test_names_of_files_ask_for_no_mend():
-    assert find_mend("image 'no such file.png': can't be decoded") == ""
+def test_a_reason_of_another_kind_has_no_fix():
+    """Whatever its text says: no decision reads it."""
+    assert find_fix(ReasonCode.IMAGE_UNREADABLE) == find_fix("") == ""
+
+
+def test_equal_texts_of_other_kinds_are_counted_apart():
+    found = count_faults([(0, ReasonCode.IMAGE_MISSING, "same"), (1, ReasonCode.IMAGE_OUTSIDE, "same")])
+    assert [(fault.code, fault.n_rows) for fault in commonest(found)] == [("image_missing", 1), ("image_outside", 1)]
+
+
+def test_the_error_of_a_row_can_be_pickled():
+    error = pickle.loads(pickle.dumps(RowError(ReasonCode.TEMPLATE, "the template refuses")))
+    assert (error.code, error.detail, str(error)) == (
+        ReasonCode.TEMPLATE,
+        "the template refuses",
+        "the template refuses",
+    )
 
 
 @pytest.mark.parametrize(

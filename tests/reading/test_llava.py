@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.formats import read_record
 from delta_attnmask.reading.llava import Llava
 from delta_attnmask.reading.rows import RawRow
@@ -160,7 +161,9 @@ def test_a_failed_row_keeps_its_label_and_source():
 
 
 def test_a_row_that_could_not_be_parsed_keeps_its_reason():
-    assert read_record(Llava(), RawRow(0, 0, b"{", None, "not JSON")).reason == "not JSON"
+    assert (
+        read_record(Llava(), RawRow(0, 0, b"{", None, RowError(ReasonCode.NOT_JSON, "not JSON"))).reason == "not JSON"
+    )
 
 
 json_values = st.recursive(

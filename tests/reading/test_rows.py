@@ -46,10 +46,10 @@ def test_list_equals_json_and_spans_equal_the_file(path, values, ascii_only, ind
     elements = [json.dumps(value, ensure_ascii=ascii_only, indent=indent) for value in values]
     content = f"{space}[{space}{f'{space},{space}'.join(elements)}{space}]{space}".encode("utf-8", "surrogatepass")
     rows = read(path, content, chunk_bytes=chunk_bytes)
-    assert [row.value for row in rows if not row.reason] == [
-        value for value, row in zip(values, rows, strict=True) if not row.reason
+    assert [row.value for row in rows if row.error is None] == [
+        value for value, row in zip(values, rows, strict=True) if row.error is None
     ]
-    assert all("UTF-8" in row.reason for row in rows if row.reason)
+    assert all("UTF-8" in str(row.error or "") for row in rows if row.error)
     assert [row.raw for row in rows] == [element.encode("utf-8", "surrogatepass") for element in elements]
     assert all(content[row.start : row.start + len(row.raw)] == row.raw for row in rows)
     assert [row.row for row in rows] == list(range(len(values)))
@@ -70,7 +70,7 @@ def test_lines_equal_json(tmp_path, values, ending):
 def test_any_bytes_give_rows_or_a_data_error(path, content, chunk_bytes, opening):
     with suppress(DataError):
         for row in read(path, opening + content, chunk_bytes=chunk_bytes):
-            assert row.reason or repr(json.loads(row.raw.decode())) == repr(row.value)
+            assert row.error or repr(json.loads(row.raw.decode())) == repr(row.value)
 
 
 @on_one_file
@@ -88,29 +88,29 @@ def test_chunk_size_changes_nothing(path, content, chunks):
 def test_one_bad_row_costs_only_itself(path):
     rows = read(path, b'[{"a": 1}, {"a": "\xff"}, {"a": tru}, {"b": "x\x00"}, {"a": 2}]')
     assert [row.value for row in rows] == [{"a": 1}, None, None, None, {"a": 2}]
-    assert rows[1].reason == "invalid UTF-8 at byte 7 of the row"
-    assert "not JSON" in rows[2].reason
-    assert "control character" in rows[3].reason
+    assert str(rows[1].error) == "invalid UTF-8 at byte 7 of the row"
+    assert "not JSON" in str(rows[2].error)
+    assert "control character" in str(rows[3].error)
 
 
 @pytest.mark.parametrize("chunk_bytes", [7, 1 << 18])
 def test_deep_nesting_is_a_failed_row(path, chunk_bytes):
     deep = b"[" * 100_000 + b"]" * 100_000
     rows = read(path, b"[" + deep + b', {"a": ' + deep + b"}, 7]", chunk_bytes=chunk_bytes)
-    assert [row.reason for row in rows] == ["nested too deeply", "nested too deeply", ""]
+    assert [str(row.error or "") for row in rows] == ["nested too deeply", "nested too deeply", ""]
     assert rows[0].raw == deep
 
 
 def test_numbers_beyond_python(path):
     rows = read(path, '[{"a": ' + "1" * 5000 + "}, {}]")
-    assert [row.reason for row in rows] == ["a number with too many digits", ""]
+    assert [str(row.error or "") for row in rows] == ["a number with too many digits", ""]
 
 
 @pytest.mark.parametrize("filler", ['"' + "x" * 500 + '"', '["' + '\\"' * 250 + '", {}]', "[" * 300 + "]" * 300])
 @pytest.mark.parametrize("chunk_bytes", [3, 100, 1 << 18])
 def test_row_longer_than_allowed(path, filler, chunk_bytes):
     rows = read(path, f'[{{"a": 1}}, {filler}, {{"a": 2}}]', chunk_bytes=chunk_bytes, max_row_bytes=400)
-    assert [row.reason for row in rows] == ["", "longer than 400 bytes", ""]
+    assert [str(row.error or "") for row in rows] == ["", "longer than 400 bytes", ""]
     assert rows[1].raw == b""
     assert rows[1].key == sha256(filler.encode()).hexdigest()
     assert rows[2].value == {"a": 2}
@@ -128,7 +128,7 @@ def test_a_long_row_is_not_copied_for_every_chunk(path, monkeypatch):
 def test_line_longer_than_allowed(tmp_path):
     long = '{"a": "' + "x" * 500 + '"}'
     rows = read(tmp_path / "data.jsonl", f'{{}}\n{long}\n{{"a": 2}}\n', max_row_bytes=400)
-    assert [row.reason for row in rows] == ["", "longer than 400 bytes", ""]
+    assert [str(row.error or "") for row in rows] == ["", "longer than 400 bytes", ""]
     assert rows[2].start == len(long) + 4
 
 
@@ -189,7 +189,7 @@ def test_what_is_no_file(tmp_path):
 
 def test_truncated_last_line_is_a_failed_row(tmp_path):
     rows = read(tmp_path / "data.jsonl", '{"a": 1}\n{"a": 2}\n{"a": "thr')
-    assert [bool(row.reason) for row in rows] == [False, False, True]
+    assert [bool(row.error) for row in rows] == [False, False, True]
 
 
 def test_byte_order_mark_is_passed_over(path, tmp_path):

@@ -20,7 +20,7 @@ def test_counts(dataset):
     assert (found.n_images, found.n_text_only, found.n_duplicates) == (34, 3, 1)
     assert found.sources == {"a": 40, "": 5}
     assert found.turns == {2: 37}
-    missing = found.faults["image …: No such file or directory"]
+    missing = found.faults["image_missing", "image …: No such file or directory"]
     assert (missing.n_rows, missing.rows) == (6, [10, 11, 22, 23, 34])
     assert "'a/10.png'" in missing.example
     assert sum(fault.n_rows for fault in found.faults.values()) == found.n_failed

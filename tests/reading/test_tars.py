@@ -20,7 +20,7 @@ def row(**fields: object) -> bytes:
 
 
 def reasons(path):
-    return [raw.reason for raw in open_container(path).rows()]
+    return [str(raw.error or "") for raw in open_container(path).rows()]
 
 
 @pytest.mark.parametrize(

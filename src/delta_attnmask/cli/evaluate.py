@@ -79,7 +79,7 @@ def evaluate(
         )
     report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
     _print_report(report)
-    print_faults(count_faults(failed_rows(folder.read()).items()))
+    print_faults(count_faults(failed_rows(folder.read())))
     if report["n_failed_rows"]:
         print(f"Rows that failed stay so in {out}; fix them, and evaluate into another --out")
     if report["n_failed_rows"] == report["n_rows"]:

@@ -1,17 +1,16 @@
-"""What came of the rows, told at the end: how many failed, why, and what mends it."""
+"""What came of the rows, told at the end: how many failed, why, and how to fix it."""
 
 import sys
-from collections.abc import Mapping
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.tables import print_table
-from delta_attnmask.reading.faults import Fault, commonest, count_faults, find_mend
+from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
 
 _N_KINDS = 20
 
 
-def print_faults(faults: Mapping[str, Fault]) -> None:
-    """The commonest kinds of failed rows as a table, and what mends them; nothing where no row failed."""
+def print_faults(faults: Faults) -> None:
+    """The commonest kinds of failed rows as a table, and how to fix them; nothing where no row failed."""
     if not faults:
         return
     ordered = commonest(faults)
@@ -19,9 +18,9 @@ def print_faults(faults: Mapping[str, Fault]) -> None:
     print_table("Failed rows, by kind", ["rows", "first", "reason of the first"], shown)
     if len(ordered) > _N_KINDS:
         print(f"  and {len(ordered) - _N_KINDS:,} more kinds")
-    for mend in dict.fromkeys(find_mend(fault.example) for fault in ordered):
-        if mend:
-            print(f"Mend: {mend}")
+    for fix in dict.fromkeys(find_fix(fault.code) for fault in ordered):
+        if fix:
+            print(f"Fix: {fix}")
 
 
 def tell_outcome(run: RunFolder, n_before: int) -> int:
@@ -38,11 +37,12 @@ def tell_outcome(run: RunFolder, n_before: int) -> int:
     n_failed = len(failed)
     whose = "" if run.shard.is_whole else f"shard {run.shard.index}/{run.shard.count} is done, "
     print(f"{run.location}: {whose}{n_rows - n_failed:,} scored, {n_failed:,} failed")
-    print_faults(count_faults(zip(failed["row"].to_pylist(), failed["reason"].to_pylist(), strict=True)))
+    columns = (failed[name].to_pylist() for name in ("row", "reason_code", "reason"))
+    print_faults(count_faults(zip(*columns, strict=True)))
     if n_failed and n_before:
         print(f"{n_before:,} rows were done by an earlier start; those that failed stay so: try them in another --out")
     if 2 * n_failed > n_rows:
-        print("More rows failed than were scored: mend that first")
+        print("More rows failed than were scored: fix that first")
     if n_rows == n_failed:
         print(f"delta-attnmask: {run.location}: no row could be scored", file=sys.stderr)
         return 2

@@ -22,7 +22,7 @@ from torch import Tensor
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.encoding.enlarging import Enlargement
 from delta_attnmask.encoding.processing import Inputs, Processing, Prompt, or_reason
-from delta_attnmask.errors import RowError, UnsupportedModelError
+from delta_attnmask.errors import ReasonCode, RowError, UnsupportedModelError
 from delta_attnmask.records import Record, Turn
 
 _PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
@@ -166,13 +166,13 @@ class Encoder:
 
     def _refuse(self, record: Record) -> None:
         if record.images and not self.takes_images:
-            raise RowError("the row has an image, but this model takes none")
+            raise RowError(ReasonCode.NO_IMAGE_MODEL, "the row has an image, but this model takes none")
         if any(found := self._special_text.search(turn.text) for turn in record.turns):
-            raise RowError(f"the text contains the model's special token {found.group()!r}")  # type: ignore[union-attr]
+            raise RowError(ReasonCode.SPECIAL_TOKEN, f"the text contains the model's special token {found.group()!r}")  # type: ignore[union-attr]
 
     def _refuse_length(self, n_tokens: int) -> None:
         if self._max_tokens is not None and n_tokens > self._max_tokens:
-            raise RowError(f"{n_tokens} tokens, more than the model's {self._max_tokens}")
+            raise RowError(ReasonCode.TOO_MANY_TOKENS, f"{n_tokens} tokens, more than the model's {self._max_tokens}")
 
     def _render(self, record: Record) -> tuple[str, list[Answer]]:
         """The whole prompt, and where the answers are in it."""
@@ -181,7 +181,10 @@ class Encoder:
         first, *behind = self._template(probed).split(_PROBE)
         texts = [turn.text for turn in record.turns if turn.role == "assistant"]
         if len(behind) != len(texts) or not whole.startswith(first):
-            raise RowError("the model's chat template drops or rewrites turns, so answers can't be located in it")
+            raise RowError(
+                ReasonCode.TEMPLATE,
+                "the model's chat template drops or rewrites turns, so answers can't be located in it",
+            )
         answers, at = [], len(first)
         for text, following in zip(texts, behind, strict=True):
             stop = at + len(_as_written(text, following, whole, at))
@@ -201,7 +204,9 @@ class Encoder:
         try:
             return str(self._processor.apply_chat_template(messages, tokenize=False))
         except Exception as error:  # templates raise whatever they like, jinja2's own errors among it
-            raise RowError(f"the model's chat template refuses the conversation: {error}") from error
+            raise RowError(
+                ReasonCode.TEMPLATE, f"the model's chat template refuses the conversation: {error}"
+            ) from error
 
     def _process(self, image: Any) -> Inputs:
         """The inputs of a conversation about one image."""
@@ -213,7 +218,7 @@ class Encoder:
         offsets, ids = tokenized["offset_mapping"], tokenized["input_ids"]
         run: Run = ((edges[:, 0] < answer.stop) & (edges[:, 1] > answer.start)).nonzero()[0].tolist()
         if not run:
-            raise RowError("the answer has no token of its own")
+            raise RowError(ReasonCode.NO_ANSWER_TOKEN, "the answer has no token of its own")
         for index in range(run[-1] + 1, len(ids)):
             first, last = offsets[index]
             if last > answer.turn_end:
@@ -230,7 +235,9 @@ def _as_written(answer: str, following: str, prompt: str, at: int) -> str:
     for written in (answer, answer.strip(), answer.lstrip(), answer.rstrip()):
         if prompt.startswith(written + following, at):
             return written
-    raise RowError("the model's chat template changes the answer's text, so it can't be located in the prompt")
+    raise RowError(
+        ReasonCode.TEMPLATE, "the model's chat template changes the answer's text, so it can't be located in the prompt"
+    )
 
 
 def _n_common(text: str, other: str) -> int:
@@ -265,7 +272,7 @@ def _find_from_right(ids: list[int], wanted: list[int], n_least: int, limit: int
         for at in range(limit - n_tokens, -1, -1):
             if ids[at] == wanted[0] and ids[at : at + n_tokens] == wanted[:n_tokens]:
                 return at
-    raise RowError("the answer can't be located among the model's image tokens")
+    raise RowError(ReasonCode.NO_ANSWER_TOKEN, "the answer can't be located among the model's image tokens")
 
 
 def _special_tokens(tokenizer: Any, processor: Any) -> tuple[set[int], re.Pattern[str]]:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.images import ImageLimits
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ class Enlargement:
             n_pixels += n_images * count(size)
             if n_pixels > allowed:
                 raise RowError(
+                    ReasonCode.IMAGE_ENLARGED,
                     f"the model's processor would make more than {allowed} pixels of the row's images; "
-                    f"one of {size[0]}x{size[1]} becomes {count(size)}"
+                    f"one of {size[0]}x{size[1]} becomes {count(size)}",
                 )
 
     def _count_resized(self, size: Size) -> int:

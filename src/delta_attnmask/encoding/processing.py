@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,7 +120,7 @@ class Processing:
         try:
             found: Mapping[str, Any] = self._processor(**arguments)
         except Exception as error:  # processors raise many kinds; each means that this row can't be encoded
-            raise RowError(f"the model's processor refuses the row: {error}") from error
+            raise RowError(ReasonCode.PROCESSOR_REFUSED, f"the model's processor refuses the row: {error}") from error
         return found
 
     def _kind(self, prompt: Prompt) -> Kind:

@@ -11,7 +11,7 @@ from typing import Any
 from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.encoding.traits import form_of
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.evaluating.asking import Lender, Turns
 from delta_attnmask.evaluating.drafting import AskedAnswer, TokenGuesses, draft_answer, encode_answers, guess_tokens
 from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
@@ -60,7 +60,7 @@ class PreparedUnit:
     index: int
     records: tuple[Record, ...]
     questions: tuple[AskedAnswer, ...]
-    failures: Mapping[tuple[int, int | None], str]
+    failures: Mapping[tuple[int, int | None], RowError]
     rest: tuple[Record, ...] = ()
 
 
@@ -70,7 +70,7 @@ class _Found:
 
     guesses: dict[int, TokenGuesses] = field(default_factory=dict)
     answers: dict[Place, tuple[int, ...]] = field(default_factory=dict)
-    failures: dict[Place, str] = field(default_factory=dict)
+    failures: dict[Place, RowError] = field(default_factory=dict)
 
 
 class UnitAnswerer:
@@ -101,12 +101,12 @@ class UnitAnswerer:
         """
         rows = tuple(records)
         questions: list[AskedAnswer] = []
-        failures: dict[tuple[int, int | None], str] = {}
+        failures: dict[tuple[int, int | None], RowError] = {}
         encoded = fill(rows, partial(self._workers.map, self._encode), _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
         n_rows = len(encoded)
         for record, outcomes in zip(rows[:n_rows], encoded, strict=True):
             for lender_row, outcome in outcomes.items():
-                if isinstance(outcome, str):
+                if isinstance(outcome, RowError):
                     failures[record.row, lender_row] = outcome
                 else:
                     questions += outcome
@@ -115,19 +115,19 @@ class UnitAnswerer:
     def _shown(self, record: Record) -> list[Lender | None]:
         return [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
 
-    def _encode(self, record: Record) -> dict[int | None, list[AskedAnswer] | str]:
+    def _encode(self, record: Record) -> dict[int | None, list[AskedAnswer] | RowError]:
         """The row's questions by the row whose images are shown instead of its own, or why it can't be encoded."""
         return {lender.row if lender else None: self._ask(record, lender) for lender in self._shown(record)}
 
-    def _ask(self, record: Record, lender: Lender | None) -> list[AskedAnswer] | str:
-        if record.reason:
-            return record.reason
+    def _ask(self, record: Record, lender: Lender | None) -> list[AskedAnswer] | RowError:
+        if record.error:
+            return record.error
         try:
             shown = record if lender is None else replace(record, images=lender.images)
             images = self._dataset.load_images(shown.images)
             return encode_answers(self.encoder, shown, images, self.plan.turns, lender.row if lender else None)
         except RowError as error:
-            return str(error)
+            return error
 
     def check_batching(self, unit: PreparedUnit) -> str | None:
         """Once: go on with batches of one where two samples together have other losses than alone; tells so then."""
@@ -181,8 +181,8 @@ class UnitAnswerer:
         def run(batch: list[EncodedSample]) -> None:
             found.guesses.update(zip(map(id, batch), self._guesses(batch), strict=True))
 
-        def on_failure(sample: EncodedSample, reason: str) -> None:
-            found.failures.update({_place(question): reason for question in askers[id(sample)]})
+        def on_failure(sample: EncodedSample, error: RowError) -> None:
+            found.failures.update({_place(question): error for question in askers[id(sample)]})
 
         for batch in plan_batches(samples, self.batch_tokens, self._image_cost):
             run_halving(batch, run, on_failure, partial(self._shrink, max(sample.n_tokens for sample in batch)))
@@ -213,8 +213,8 @@ class UnitAnswerer:
             answers = generator.finish(batch)
             found.answers.update(zip((_place(opening.answer) for opening in batch), answers, strict=True))
 
-        def on_failure(opening: Opening, reason: str) -> None:
-            found.failures[_place(opening.answer)] = reason
+        def on_failure(opening: Opening, error: RowError) -> None:
+            found.failures[_place(opening.answer)] = error
 
         for batch in plan_generation(openings, self.batch_tokens, self.limit):
             longest = max(opening.n_prompt for opening in batch) + self.limit
@@ -227,8 +227,8 @@ class UnitAnswerer:
     def _failed_rows(self, unit: PreparedUnit) -> list[Prediction]:
         records = {record.row: record for record in unit.records}
         return [
-            Prediction(**_names(records[row]), swapped_row=lender, status="failed", reason=reason)
-            for (row, lender), reason in unit.failures.items()
+            _failed(Prediction(**_names(records[row]), swapped_row=lender), error)
+            for (row, lender), error in unit.failures.items()
         ]
 
     def _line(self, unit: PreparedUnit, question: AskedAnswer, stops: frozenset[int], found: _Found) -> Prediction:
@@ -242,11 +242,11 @@ class UnitAnswerer:
             reference=asked.reference,
             n_reference_tokens=question.n_reference_tokens,
         )
-        if (reason := found.failures.get(_place(question))) is not None:
-            return replace(line, status="failed", reason=reason)
+        if (error := found.failures.get(_place(question))) is not None:
+            return _failed(line, error)
         loss = question.mean_loss(found.guesses[id(question.sample)])
         if not math.isfinite(loss):
-            return replace(line, status="failed", reason=f"the loss is not finite ({loss})")
+            return _failed(line, RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({loss})"))
         ids = found.answers[_place(question)]
         text = self.encoder.decode(ids).strip()
         return replace(
@@ -261,9 +261,13 @@ class UnitAnswerer:
         )
 
 
-def _n_bytes(outcomes: Mapping[int | None, list[AskedAnswer] | str]) -> int:
-    asked = (questions for questions in outcomes.values() if not isinstance(questions, str))
+def _n_bytes(outcomes: Mapping[int | None, list[AskedAnswer] | RowError]) -> int:
+    asked = (questions for questions in outcomes.values() if not isinstance(questions, RowError))
     return sum(sample.n_bytes for questions in asked for sample in _samples(questions))
+
+
+def _failed(line: Prediction, error: RowError) -> Prediction:
+    return replace(line, status="failed", reason=error.detail, reason_code=error.code)
 
 
 def _samples(questions: Iterable[AskedAnswer]) -> list[EncodedSample]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.encoding.collate import cut_tokens
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.evaluating.asking import AskedTurn, Turns, asked_turns
 from delta_attnmask.modeling.capture import captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
@@ -95,7 +95,10 @@ def encode_answers(
         shown = replace(record, turns=record.turns[: asked[-1].stop], images=record.images[:n_images])
         sample = encoder.encode(shown, images[:n_images])
         if len(sample.answers) != sum(turn.role == "assistant" for turn in shown.turns):
-            raise RowError("the model's chat template drops or rewrites turns, so its answers can't be asked for")
+            raise RowError(
+                ReasonCode.TEMPLATE,
+                "the model's chat template drops or rewrites turns, so its answers can't be asked for",
+            )
         answers += [AskedAnswer(record.row, one, sample, *sample.answers[one.turn], swapped_row) for one in asked]
     return answers
 

@@ -37,6 +37,7 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("swapped_row", pa.int64()),  # the row whose images were shown instead; null: its own
         pa.field("status", pa.string(), nullable=False),  # "ok" or "failed"
         pa.field("reason", pa.string(), nullable=False),  # empty if ok
+        pa.field("reason_code", pa.string(), nullable=False),  # the kind of the reason (`ReasonCode`); empty if ok
         pa.field("question", pa.string(), nullable=False),  # the user's words before the answer
         pa.field("reference", pa.string(), nullable=False),
         pa.field("prediction", pa.string()),
@@ -64,6 +65,7 @@ class Prediction:
     swapped_row: int | None = None
     status: Status = "ok"
     reason: str = ""
+    reason_code: str = ""
     question: str = ""
     reference: str = ""
     prediction: str | None = None

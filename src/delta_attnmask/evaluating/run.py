@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from delta_attnmask.encoding.encoder import Encoder
-from delta_attnmask.errors import DeltaAttnMaskError, SettingsError, UnsupportedModelError
+from delta_attnmask.errors import DeltaAttnMaskError, ReasonCode, SettingsError, UnsupportedModelError
 from delta_attnmask.evaluating.answering import EvaluationPlan, PreparedUnit, UnitAnswerer
 from delta_attnmask.evaluating.asking import Lender, choose_lenders
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
@@ -25,7 +25,6 @@ from delta_attnmask.scoring.setup import make_encoder
 UNIT_ROWS = 256
 MOST_NEW_TOKENS = 512  # unless the caller asks for more
 SPARE_TOKENS = 16  # above the longest reference, so that answers that run on are seen to do so
-_REFUSED = "the model refuses"
 _TEXTS_AT_ONCE = 1024
 
 
@@ -165,7 +164,7 @@ def _compute(
 
 def _require_some_success(lines: list[Prediction]) -> None:
     """If the model refuses every row of the first unit, the fault is the model's, and the evaluation ends."""
-    refused = [line.reason for line in lines if line.reason.startswith(_REFUSED)]
+    refused = [line.reason for line in lines if line.reason_code == ReasonCode.MODEL_REFUSED]
     if refused and not any(line.status == "ok" for line in lines):
         raise UnsupportedModelError(
             f"no row of the first unit could be answered; {len(refused)} like this: {refused[0]}"

@@ -74,7 +74,7 @@ def make_report(folder: EvaluationFolder) -> dict[str, Any]:
         "seconds": folder.seconds(),
         "n_rows": manifest.n_rows,
         "n_failed_rows": len(failed),
-        "reasons": dict(Counter(map(generalise, failed.values())).most_common(20)),
+        "reasons": dict(Counter(generalise(reason) for _, _, reason in failed).most_common(20)),
         "mean_over_sources": _mean_over_sources(list(by_source.values()), list(pairs_by_source.values()), seed),
         "pooled": _figures(own, pairs, seed),
         "sources": {name: _figures(by_source[name], pairs_by_source[name], seed) for name in sources},
@@ -90,11 +90,12 @@ def _of_source(lines: pa.Table, source: str) -> pa.Table:
     return lines.filter(pc.equal(lines["source"], source))
 
 
-def failed_rows(predictions: pa.Table) -> dict[int, str]:
-    """Rows of which an answer is missing, with the first reason; the control apart."""
+def failed_rows(predictions: pa.Table) -> list[tuple[int, str, str]]:
+    """Rows of which an answer is missing, with the code and text of the first reason; the control apart."""
     is_failed = pc.and_(pc.is_null(predictions["swapped_row"]), pc.equal(predictions["status"], "failed"))
-    lines = predictions.filter(is_failed).select(["row", "reason"]).to_pylist()
-    return dict(sorted({line["row"]: line["reason"] for line in reversed(lines)}.items()))
+    lines = predictions.filter(is_failed).select(["row", "reason_code", "reason"]).to_pylist()
+    first = {line["row"]: (line["row"], line["reason_code"], line["reason"]) for line in reversed(lines)}
+    return [first[row] for row in sorted(first)]
 
 
 def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from delta_attnmask.errors import SettingsError, UnsupportedModelError
+from delta_attnmask.errors import ReasonCode, RowError, SettingsError, UnsupportedModelError
 
 Item = TypeVar("Item")
 
@@ -16,7 +16,7 @@ FATAL = (UnsupportedModelError, SettingsError, torch.AcceleratorError)
 def run_halving(
     batch: list[Item],
     run: Callable[[list[Item]], None],
-    on_failure: Callable[[Item, str], None],
+    on_failure: Callable[[Item, RowError], None],
     on_memory: Callable[[list[Item]], None] = lambda batch: None,
 ) -> None:
     """Run a batch; after a failure its halves, down to single items, which are reported with the reason.
@@ -33,7 +33,7 @@ def run_halving(
     if not reason:
         return
     if len(batch) == 1:
-        on_failure(batch[0], f"the model refuses the row: {reason}")
+        on_failure(batch[0], RowError(ReasonCode.MODEL_REFUSED, f"the model refuses the row: {reason}"))
         return
     if is_memory:
         on_memory(batch)

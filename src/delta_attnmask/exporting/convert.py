@@ -77,8 +77,8 @@ def _pick_ascending(records: Iterable[Record], rows: list[int]) -> Iterator[Reco
 def _convert(
     record: Record, dataset: Dataset, target: Target, places: ImagePlaces
 ) -> tuple[dict[str, Any], list[bytes]]:
-    if record.reason:
-        raise RowError(record.reason)
+    if record.error:
+        raise record.error
     if not target.holds_images:
         return target.convert(record, places.place(record.images)), []
     images = [dataset.read_image_bytes(reference) for reference in record.images]

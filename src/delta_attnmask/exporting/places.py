@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from delta_attnmask.artifacts import write_atomically
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.embedded import parse_embedded
 from delta_attnmask.remote import RemoteFolder
@@ -42,7 +42,7 @@ class ImagePlaces:
         if within.startswith("data:") or parse_embedded(within) or isinstance(root, RemoteFolder):
             return self._below_root(self._unpack(self._dataset.read_image_bytes(reference)))
         if root is None:
-            raise RowError(f"image {within!r:.80}: no image folder was given")
+            raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {within!r:.80}: no image folder was given")
         return within if root == self.root else self._below_root(root / within)
 
     def _unpack(self, data: bytes) -> Path:

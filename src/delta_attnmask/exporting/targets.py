@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.formats import FORMATS, Format, read_record
 from delta_attnmask.reading.rows import RawRow
 from delta_attnmask.reading.turns import TAG, set_apart
@@ -44,11 +44,16 @@ class Target:
         """The row's fields; RowError where the target can't say what the record says."""
         for n, turn in enumerate(record.turns, start=1):
             if found := next((text for text in self.reserved if text in turn.text), None):
-                raise RowError(f"turn {n}: the text {found!r} means something else to {self.name}")
+                raise RowError(
+                    ReasonCode.NOT_EXPRESSIBLE, f"turn {n}: the text {found!r} means something else to {self.name}"
+                )
         fields = self.write(record, images)
         back = read_record(self.format, RawRow(record.row, 0, b"", fields))
         if back.reason or back.images != tuple(images) or _settle(back) != _settle(record):
-            raise RowError(f"{self.name} can't say it: {back.reason or 'its reader would see another conversation'}")
+            raise RowError(
+                ReasonCode.NOT_EXPRESSIBLE,
+                f"{self.name} can't say it: {back.reason or 'its reader would see another conversation'}",
+            )
         return fields
 
 

@@ -40,7 +40,7 @@ def measure_attention(
     scorer = make_scorer(loaded, dataset, ScoringPlan(settings))
     unit = scorer.prepare(0, (next(dataset.records(row, row + 1)) for row in rows))
     found: dict[int, RowAttention] = {}
-    failures = dict(unit.failures)
+    failures = {row: str(error) for row, error in unit.failures.items()}
     n_done = len(failures)
     for batch in _batches(unit.samples, _n_heads(loaded)):
         for outcome in _measure_batch(scorer, batch, settings):

@@ -6,7 +6,7 @@ from typing import Any
 
 from delta_attnmask.batches import EncodedBatch, TokenRoles
 from delta_attnmask.encoding.collate import collate
-from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.inspecting.cells import Place, PlaceFinder, Places
 from delta_attnmask.inspecting.inspection import ImageToken, Picture, RowInspection
 from delta_attnmask.inspecting.pieces import TokenFacts, read_pieces, token_roles
@@ -49,8 +49,8 @@ class Inspector:
         Raises UnsupportedModelError where the model can't be scored with at all.
         """
         try:
-            if record.reason:
-                raise RowError(record.reason)
+            if record.error:
+                raise record.error
             images = self.dataset.load_images(record.images)
             return self._inspect(record, images)
         except (DataError, SettingsError) as error:

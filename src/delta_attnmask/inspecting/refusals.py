@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from delta_attnmask.errors import DeltaAttnMaskError, RowError
+from delta_attnmask.errors import DeltaAttnMaskError, ReasonCode, RowError
 
 
 @contextmanager
@@ -17,4 +17,4 @@ def refusals() -> Iterator[None]:
         raise
     except Exception as error:  # a model's code may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RowError(f"the model refuses the row: {reason}") from error
+        raise RowError(ReasonCode.MODEL_REFUSED, f"the model refuses the row: {reason}") from error

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.fields import find_images, refuse_video
 from delta_attnmask.reading.turns import Conversation, check_text, kind
 from delta_attnmask.records import Turn
@@ -32,7 +32,7 @@ class Captions:
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
         if "caption" not in fields:
-            raise RowError("no `caption`")
+            raise RowError(ReasonCode.NO_FIELD, "no `caption`")
         refuse_video(fields)
         images = _find_image(fields["image_id"]) if "image_id" in fields else find_images(fields)
         caption = check_text(fields["caption"], "`caption`", "`caption`")
@@ -42,6 +42,6 @@ class Captions:
 
 def _find_image(label: object) -> tuple[str]:
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-        raise RowError(f"`image_id` must be a string or a number, got {kind(label)}")
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"`image_id` must be a string or a number, got {kind(label)}")
     check_text(str(label), "`image_id`", "`image_id`")
     return (f"image/{label}.jpg",)

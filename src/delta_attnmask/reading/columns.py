@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delta_attnmask.errors import DataError, RowError
+from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading.embedded import Embedded, parse_embedded
 from delta_attnmask.reading.rows import RawRow, open_input
 
@@ -98,20 +98,20 @@ class Columns(ABC):
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         for first, batch in self.batches(start, stop):
-            for n, (value, reason) in enumerate(_read_values(batch)):
-                yield _make_row(first + n, value, reason)
+            for n, (value, error) in enumerate(_read_values(batch)):
+                yield _make_row(first + n, value, error)
 
     def read_embedded(self, reference: str) -> bytes | None:
         place = parse_embedded(reference)
         if place is None:
             return None
         if place.row >= self.n_rows:
-            raise RowError(f"image {reference}: there is no such row")
+            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: there is no such row")
         self._cursor = self._cursor or _Cursor(self)
-        value, reason = next(_read_values(self._cursor.row(place.row)))
-        found = list(_find_bytes(value)) if not reason else []
+        value, error = next(_read_values(self._cursor.row(place.row)))
+        found = list(_find_bytes(value)) if not error else []
         if place.number >= len(found):
-            raise RowError(f"image {reference}: the row has {len(found)} images")
+            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: the row has {len(found)} images")
         return found[place.number]
 
 
@@ -313,23 +313,23 @@ def _told(path: Path) -> Iterator[None]:
         raise DataError(f"{path} can't be read: {what}") from error
 
 
-def _read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, str]]:
+def _read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, RowError | None]]:
     """Each row as plain Python values, or None and the reason why it can't be one."""
     for n in range(batch.num_rows):
         row = batch.slice(n, 1)
         try:
             if row.nbytes > MAX_ROW_BYTES:
-                yield None, f"longer than {MAX_ROW_BYTES} bytes"
+                yield None, RowError(ReasonCode.TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
             else:
-                yield row.to_pylist()[0], ""
+                yield row.to_pylist()[0], None
         except (pa.ArrowException, ValueError, OverflowError) as error:
-            yield None, f"a value that Python can't hold: {error}"
+            yield None, RowError(ReasonCode.BAD_VALUE, f"a value that Python can't hold: {error}")
 
 
-def _make_row(row: int, value: Any, reason: str) -> RawRow:
+def _make_row(row: int, value: Any, error: RowError | None) -> RawRow:
     text = json.dumps(value, sort_keys=True, default=_canonical, ensure_ascii=False)
     key = sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return RawRow(row, 0, b"", _mark_bytes(value, row, count()), reason, key)
+    return RawRow(row, 0, b"", _mark_bytes(value, row, count()), error, key)
 
 
 def _canonical(value: object) -> object:

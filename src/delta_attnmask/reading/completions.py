@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.fields import find_images
 from delta_attnmask.reading.messages import read_typed
 from delta_attnmask.reading.turns import Conversation, check_messages
@@ -25,7 +25,7 @@ class PromptCompletion:
         messages: list[object] = []
         for name, role in (("prompt", "user"), ("completion", "assistant")):
             if name not in fields:
-                raise RowError(f"no `{name}`")
+                raise RowError(ReasonCode.NO_FIELD, f"no `{name}`")
             value = fields[name]
             given = [{"role": role, "content": value}] if isinstance(value, str) else check_messages(value, name)
             messages += given

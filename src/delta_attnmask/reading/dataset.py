@@ -10,7 +10,7 @@ from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.containers import Container, open_container
 from delta_attnmask.reading.formats import Format, choose_format, read_record
 from delta_attnmask.reading.images import ImageLimits, decode_image, iter_images, read_image_bytes
@@ -54,7 +54,7 @@ class Part:
         if data is None:
             return read_image_bytes(reference, self.images_root, limits)
         if len(data) > limits.max_bytes:
-            raise RowError(f"image {reference}: more than {limits.max_bytes} bytes")
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image {reference}: more than {limits.max_bytes} bytes")
         return data
 
 

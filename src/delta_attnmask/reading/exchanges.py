@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.fields import find_images
 from delta_attnmask.reading.turns import Conversation, check_messages, check_text, kind, put_in_front, split_at_tags
 from delta_attnmask.records import Turn
@@ -36,7 +36,7 @@ class Exchanges:
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
         for name in (self.prompt, self.response):
             if name not in fields:
-                raise RowError(f"no `{name}`")
+                raise RowError(ReasonCode.NO_FIELD, f"no `{name}`")
         images = find_images(fields)
         turns = read_pairs(fields.get(self.history) or [], self.history)
         asked = "\n".join(text for name in (self.prompt, self.query) if (text := _text(fields, name)))
@@ -60,7 +60,7 @@ class Cauldron:
         turns = []
         for n, pair in enumerate(check_messages(fields.get("texts"), "texts"), start=1):
             if not isinstance(pair, dict):
-                raise RowError(f"`texts` {n} must be an object, got {kind(pair)}")
+                raise RowError(ReasonCode.WRONG_TYPE, f"`texts` {n} must be an object, got {kind(pair)}")
             turns += [_turn("user", _text(pair, "user")), _turn("assistant", _text(pair, "assistant"))]
         return Conversation(put_in_front(tuple(turns), len(images)), images)
 
@@ -70,7 +70,9 @@ def read_pairs(pairs: object, name: str) -> list[Turn]:
     turns: list[Turn] = []
     for n, pair in enumerate(pairs if isinstance(pairs, list) else [None], start=1):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise RowError(f"`{name}` {n} must be a list of a question and an answer, got {kind(pair)}")
+            raise RowError(
+                ReasonCode.WRONG_TYPE, f"`{name}` {n} must be a list of a question and an answer, got {kind(pair)}"
+            )
         texts = [check_text(text, f"`{name}` {n}", f"`{name}` {n}") for text in pair]
         turns += [_turn("user", texts[0]), _turn("assistant", texts[1])]
     return turns

@@ -1,30 +1,37 @@
-"""Why rows fail, counted by kind, and what mends it. No torch here."""
+"""Why rows fail, counted by kind, and how to fix it. No torch here."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from delta_attnmask.errors import ReasonCode
+
 _N_EXAMPLES = 5
-_N_TOLD = 3
+_N_SHOWN = 3
 _QUOTED = re.compile(r"(?<!\w)b?'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _NUMBER = re.compile(r"(\d+ <image> for \d+)|\d+")
-_MENDS = {
-    "no image folder was given": "give the folder of the images with --images",
-    "no such file": "give the folder that the image paths start in with --images",
-    "outside the image folder": "--allow-outside follows such paths; only for data that you trust",
+_FIXES: Mapping[str, str] = {
+    ReasonCode.NO_IMAGE_FOLDER: "give the folder of the images with --images",
+    ReasonCode.IMAGE_MISSING: "give the folder that the image paths start in with --images",
+    ReasonCode.IMAGE_OUTSIDE: "--allow-outside follows such paths; only for data that you trust",
 }
+
+Reason = tuple[int, str, str]  # a row, the code of its reason, and the reason
+Faults = dict[tuple[str, str], "Fault"]  # by code, and by the reason without names and numbers
 
 
 @dataclass
 class Fault:
     """Rows that fail for one reason, but for its names and numbers.
 
-    rows: the first few. example: the first reason in full.
+    code: of the reason. example: the first reason in full. rows: the first few.
     """
+
+    code: str
+    example: str
 
     n_rows: int = 0
     rows: list[int] = field(default_factory=list)
-    example: str = ""
 
     def add(self, row: int) -> None:
         self.n_rows += 1
@@ -39,37 +46,36 @@ def generalise(reason: str) -> str:
     return _NUMBER.sub(lambda found: found[1] or "N", _QUOTED.sub("…", reason))
 
 
-def count_fault(faults: dict[str, Fault], row: int, reason: str) -> None:
-    faults.setdefault(generalise(reason), Fault(example=reason)).add(row)
+def count_fault(faults: Faults, row: int, code: str, reason: str) -> None:
+    faults.setdefault((code, generalise(reason)), Fault(code, reason)).add(row)
 
 
-def count_faults(reasons: Iterable[tuple[int, str]]) -> dict[str, Fault]:
+def count_faults(reasons: Iterable[Reason]) -> Faults:
     """The faults of rows, given with their reasons."""
-    faults: dict[str, Fault] = {}
-    for row, reason in reasons:
-        count_fault(faults, row, reason)
+    faults: Faults = {}
+    for row, code, reason in reasons:
+        count_fault(faults, row, code, reason)
     return faults
 
 
-def commonest(faults: Mapping[str, Fault]) -> list[Fault]:
+def commonest(faults: Faults) -> list[Fault]:
     """All kinds, that of the most rows first."""
     return sorted(faults.values(), key=lambda fault: -fault.n_rows)
 
 
-def describe_faults(faults: Mapping[str, Fault]) -> str:
-    """The commonest kinds with their numbers of rows and the first mend that one has, in one line."""
+def describe_faults(faults: Faults) -> str:
+    """The commonest kinds with their numbers of rows and the first fix that is known, in one line."""
     ordered = commonest(faults)
-    n_more = len(ordered) - _N_TOLD
-    said = [f"{fault.n_rows} like this: {fault.example}" for fault in ordered[:_N_TOLD]]
+    n_more = len(ordered) - _N_SHOWN
+    said = [f"{fault.n_rows} like this: {fault.example}" for fault in ordered[:_N_SHOWN]]
     said += [f"and {n_more} more kind{'s' * (n_more > 1)}"] if n_more > 0 else []
-    said += [mend for fault in ordered[:_N_TOLD] if (mend := find_mend(fault.example))][:1]
+    said += [fix for fault in ordered[:_N_SHOWN] if (fix := find_fix(fault.code))][:1]
     return "; ".join(said)
 
 
-def find_mend(reason: str) -> str:
-    """What to do where rows fail for this reason; empty where the reason says it all."""
-    kind = generalise(reason).lower()
-    return next((mend for fault, mend in _MENDS.items() if fault in kind), "")
+def find_fix(code: str) -> str:
+    """What to do where rows fail for this kind of reason; empty where the reason says it all."""
+    return _FIXES.get(code, "")
 
 
 def show_bytes(data: bytes) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.turns import check_unicode, kind
 
 _SOURCE_KEYS = ("source", "data_source", "task_name", "dataset")
@@ -17,7 +17,7 @@ _BY_HASH = re.compile(r"(?:^|/)([0-9a-f]{2})/\1[0-9a-f]{62}\.\w+$")  # ab/abcdef
 
 def check_object(value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise RowError(f"expected an object, got {kind(value)}")
+        raise RowError(ReasonCode.WRONG_TYPE, f"expected an object, got {kind(value)}")
     return value
 
 
@@ -58,9 +58,9 @@ def _clean_label(text: str) -> str:
 
 def refuse_video(fields: Mapping[str, Any]) -> None:
     if any(fields.get(key) for key in _VIDEO_KEYS):
-        raise RowError("video isn't supported")
+        raise RowError(ReasonCode.MEDIA_UNSUPPORTED, "video isn't supported")
     if fields.get("audio") or fields.get("audios"):
-        raise RowError("audio isn't supported")
+        raise RowError(ReasonCode.MEDIA_UNSUPPORTED, "audio isn't supported")
 
 
 def find_images(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def find_images(fields: Mapping[str, Any]) -> tuple[str, ...]:
     refuse_video(fields)
     given = [key for key in _IMAGE_KEYS if fields.get(key)]
     if len(given) == 2 and fields["image"] != fields["images"]:
-        raise RowError("both `image` and `images` are given, and differ")
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "both `image` and `images` are given, and differ")
     return read_images(fields[given[0]], given[0]) if given else ()
 
 
@@ -81,7 +81,7 @@ def read_image(image: object, name: str) -> str:
     """One reference: a path or a `data:` URI, also as `{"path": …}`, `{"url": …}` or `{"bytes": base64}`."""
     reference = _read_image_object(image) if isinstance(image, dict) else image
     if not isinstance(reference, str) or not reference:
-        raise RowError(f"`{name}` must be a path or a list of paths, got {kind(image)}")
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"`{name}` must be a path or a list of paths, got {kind(image)}")
     check_unicode(reference, f"`{name}`")
     return reference
 

@@ -51,8 +51,8 @@ _FAMILIES = {"ms-swift": ("messages", "query-response", "llava", "alpaca"), "trl
 
 def read_record(format: Format, row: RawRow) -> Record:
     """Turn a raw row into a record; what is wrong with it becomes its `reason`."""
-    label, source, reason = "", "", row.reason
-    if not reason:
+    label, source, error = "", "", row.error
+    if not error:
         try:
             fields = check_object(row.value)
             label, source = find_label(fields), find_source(fields)
@@ -60,9 +60,9 @@ def read_record(format: Format, row: RawRow) -> Record:
             check_conversation(found)
             source = source or find_source(fields, found.images)
             return Record(row.row, row.key, label, source, found.turns, found.images, raw=row.raw)
-        except RowError as error:
-            reason = str(error)
-    return Record(row.row, row.key, label, source, reason=reason, raw=row.raw)
+        except RowError as caught:
+            error = caught
+    return Record(row.row, row.key, label, source, reason_code=error.code, reason=error.detail, raw=row.raw)
 
 
 def choose_format(spec: str | None, rows: Sequence[RawRow], path: Any) -> Format:

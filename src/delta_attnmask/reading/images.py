@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.faults import show_bytes
 from delta_attnmask.remote import RemoteFolder
 
@@ -56,16 +56,20 @@ def read_image_bytes(reference: str, root: Path | RemoteFolder | None, limits: I
     if reference.startswith("data:"):
         return _read_data_uri(reference, limits)
     if "://" in reference:
-        raise RowError(f"image {_short(reference)}: URLs are never fetched; save it below the image folder")
+        raise RowError(
+            ReasonCode.URL_IMAGE, f"image {_short(reference)}: URLs are never fetched; save it below the image folder"
+        )
     if root is None:
-        raise RowError(f"image {_short(reference)}: no image folder was given")
+        raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {_short(reference)}: no image folder was given")
     if isinstance(root, RemoteFolder):
         return _read_remote(reference, root, limits)
     try:
         return _read_below(reference, root, limits)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RowError(f"image {_short(reference)}: {why}") from error
+        is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        code = ReasonCode.IMAGE_MISSING if is_missing else ReasonCode.IMAGE_UNREADABLE
+        raise RowError(code, f"image {_short(reference)}: {why}") from error
 
 
 def iter_images(
@@ -77,7 +81,9 @@ def iter_images(
         image = load(reference)
         n_pixels += image.width * image.height
         if n_pixels > limits.max_row_pixels:
-            raise RowError(f"the row's images hold more than {limits.max_row_pixels} pixels together")
+            raise RowError(
+                ReasonCode.IMAGE_TOO_LARGE, f"the row's images hold more than {limits.max_row_pixels} pixels together"
+            )
         yield image
 
 
@@ -86,37 +92,42 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits()) -> "Image":
     try:
         with _open_decoder(data) as image:
             if image.width * image.height > limits.max_pixels:
-                raise RowError(f"image of {image.width}x{image.height}: more than {limits.max_pixels} pixels")
+                raise RowError(
+                    ReasonCode.IMAGE_TOO_LARGE,
+                    f"image of {image.width}x{image.height}: more than {limits.max_pixels} pixels",
+                )
             image.load()
             return _to_rgb(_turn_upright(image))
     except RowError:
         raise
     except Exception as error:  # a decoder at work on hostile bytes may raise anything; it is about this image only
-        raise RowError(f"image can't be decoded: {_short(str(error) or type(error).__name__)}") from error
+        raise RowError(
+            ReasonCode.IMAGE_UNREADABLE, f"image can't be decoded: {_short(str(error) or type(error).__name__)}"
+        ) from error
 
 
 def _read_data_uri(reference: str, limits: ImageLimits) -> bytes:
     header, comma, body = reference.partition(",")
     if not comma or not header.endswith(";base64"):
-        raise RowError("image data URI: expected data:<type>;base64,<data>")
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "image data URI: expected data:<type>;base64,<data>")
     if len(body) > limits.max_bytes * 4 // 3 + 4:
-        raise RowError(f"image data URI: more than {limits.max_bytes} bytes")
+        raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image data URI: more than {limits.max_bytes} bytes")
     try:
         return base64.b64decode(body, validate=True)
     except ValueError as error:
-        raise RowError(f"image data URI: {error}") from error
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"image data URI: {error}") from error
 
 
 def _read_remote(reference: str, root: RemoteFolder, limits: ImageLimits) -> bytes:
     """Raises RowError for what the row is to blame for, OSError for what the network is: that is tried again."""
     name = posixpath.normpath(reference)
     if name.startswith(("/", "..")):
-        raise RowError(f"image {_short(reference)}: outside the image folder")
+        raise RowError(ReasonCode.IMAGE_OUTSIDE, f"image {_short(reference)}: outside the image folder")
     data = root.read(name, limits.max_bytes + 1)
     if data is None:
-        raise RowError(f"image {_short(reference)}: no such file in {root}")
+        raise RowError(ReasonCode.IMAGE_MISSING, f"image {_short(reference)}: no such file in {root}")
     if len(data) > limits.max_bytes:
-        raise RowError(f"image {_short(reference)}: more than {limits.max_bytes} bytes")
+        raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image {_short(reference)}: more than {limits.max_bytes} bytes")
     return data
 
 
@@ -143,7 +154,7 @@ def _resolve(folder: Path) -> Path:
 
 def _refuse_outside(path: Path, reference: str, root: Path, limits: ImageLimits) -> None:
     if not limits.allow_outside and (Path(reference).is_absolute() or not path.is_relative_to(_resolve(root))):
-        raise RowError(f"image {_short(reference)}: outside the image folder")
+        raise RowError(ReasonCode.IMAGE_OUTSIDE, f"image {_short(reference)}: outside the image folder")
 
 
 def _read_file(path: Path, reference: str, limits: ImageLimits) -> bytes:
@@ -153,9 +164,12 @@ def _read_file(path: Path, reference: str, limits: ImageLimits) -> bytes:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             is_folder = stat.S_ISDIR(status.st_mode)
-            raise RowError(f"image {_short(reference)}: {'Is a directory' if is_folder else 'not a regular file'}")
+            raise RowError(
+                ReasonCode.IMAGE_UNREADABLE,
+                f"image {_short(reference)}: {'Is a directory' if is_folder else 'not a regular file'}",
+            )
         if status.st_size > limits.max_bytes:
-            raise RowError(f"image {_short(reference)}: more than {limits.max_bytes} bytes")
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image {_short(reference)}: more than {limits.max_bytes} bytes")
         return _read_all(handle, status.st_size)
     finally:
         os.close(handle)
@@ -179,7 +193,7 @@ def _open_decoder(data: bytes) -> "ImageFile":
     file = BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
         if (n_scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-            raise RowError(f"image of {n_scans} scans: more than {_MAX_SCANS}")
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image of {n_scans} scans: more than {_MAX_SCANS}")
         return JpegImagePlugin.JpegImageFile(file)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PngImagePlugin.PngImageFile(file)
@@ -192,7 +206,7 @@ def _open_decoder(data: bytes) -> "ImageFile":
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return TiffImagePlugin.TiffImageFile(file)
     got = f"starts with {show_bytes(data[:8])}" if data else "is empty"
-    raise RowError(f"image {got}: expected JPEG, PNG, WEBP, GIF, BMP or TIFF")
+    raise RowError(ReasonCode.IMAGE_UNREADABLE, f"image {got}: expected JPEG, PNG, WEBP, GIF, BMP or TIFF")
 
 
 def _turn_upright(image: "Image") -> "Image":

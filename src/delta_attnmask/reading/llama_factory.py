@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.exchanges import Exchanges
 from delta_attnmask.reading.fields import find_images
 from delta_attnmask.reading.messages import read_typed
@@ -91,7 +91,7 @@ class LlamaFactory:
             return Exchanges(self.spec, must_place=True, **names).parse(rest | media)
         name = columns["messages"]
         if name not in fields:
-            raise RowError(f"no `{name}`")
+            raise RowError(ReasonCode.NO_FIELD, f"no `{name}`")
         found = read_typed(check_messages(fields[name], name), (), self._keys)
         system = fields.get(columns["system"]) if columns["system"] else None
         if system and found.turns[0].role != "system":

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.fields import find_images
 from delta_attnmask.reading.turns import Conversation, MessageKeys, read_turns
 
@@ -28,6 +28,6 @@ class Llava:
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
         if "conversations" not in fields:
-            raise RowError("no `conversations`")
+            raise RowError(ReasonCode.NO_FIELD, "no `conversations`")
         images = find_images(fields)
         return Conversation(read_turns(fields["conversations"], "conversations", _KEYS), images)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.fields import find_images, read_image
 from delta_attnmask.reading.turns import (
     Conversation,
@@ -43,7 +43,7 @@ class Messages:
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
         if "messages" not in fields:
-            raise RowError("no `messages`")
+            raise RowError(ReasonCode.NO_FIELD, "no `messages`")
         return read_typed(check_messages(fields["messages"], "messages"), find_images(fields))
 
 
@@ -69,7 +69,7 @@ def _is_image(part: str | None) -> bool:
 def _read_part(part: object, n: int, rest: Iterator[str], placed: list[str]) -> str | None:
     """A part's text, or None for an image, whose reference is added to `placed`."""
     if not isinstance(part, dict):
-        raise RowError(f"turn {n}: a part of `content` must be an object, got {kind(part)}")
+        raise RowError(ReasonCode.WRONG_TYPE, f"turn {n}: a part of `content` must be an object, got {kind(part)}")
     name = part.get("type")
     if name == "text":
         return check_text(part.get("text"), f"turn {n}: `text`", f"turn {n}")
@@ -79,6 +79,8 @@ def _read_part(part: object, n: int, rest: Iterator[str], placed: list[str]) -> 
         placed += [] if image is None else [image]
         return None
     if name in {"video", "video_url", "audio", "audio_url", "input_audio"}:
-        raise RowError(f"{str(name).partition('_')[0].replace('input', 'audio')} isn't supported")
+        raise RowError(
+            ReasonCode.MEDIA_UNSUPPORTED, f"{str(name).partition('_')[0].replace('input', 'audio')} isn't supported"
+        )
     shown = repr(name[:40]) if isinstance(name, str) else kind(name)
-    raise RowError(f"turn {n}: a part's `type` must be text, image or image_url, got {shown}")
+    raise RowError(ReasonCode.WRONG_TYPE, f"turn {n}: a part's `type` must be text, image or image_url, got {shown}")

@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from delta_attnmask.errors import DataError
+from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading.faults import show_bytes
 from delta_attnmask.reading.windows import EndFinder, Window
 
@@ -38,7 +38,7 @@ class RawRow(NamedTuple):
     row: position among the rows, from 0; blank lines of a JSONL file don't count.
     start: byte offset of the row's first byte in the file.
     raw: the row's bytes, without what surrounds them; empty if the row is longer than allowed.
-    value: the parsed JSON; None if `reason` says why it couldn't be parsed.
+    value: the parsed JSON; None if `error` says why it couldn't be parsed.
     long_key: the key of a row that is longer than allowed.
     """
 
@@ -46,7 +46,7 @@ class RawRow(NamedTuple):
     start: int
     raw: bytes
     value: Any = None
-    reason: str = ""
+    error: RowError | None = None
     long_key: str = ""
 
     @property
@@ -137,22 +137,23 @@ def _iter_lines(file: BinaryIO, row: int, offset: int, max_row_bytes: int) -> It
         row += 1
 
 
-def parse_row(raw: bytes) -> tuple[Any, str]:
+def parse_row(raw: bytes) -> tuple[Any, RowError | None]:
     """The value of one complete row, or None and the reason why it has none."""
     try:
-        return _DECODER.decode(raw.decode()), ""
+        return _DECODER.decode(raw.decode()), None
     except UnicodeDecodeError as error:
-        return None, f"invalid UTF-8 at byte {error.start} of the row"
+        return None, RowError(ReasonCode.NOT_UNICODE, f"invalid UTF-8 at byte {error.start} of the row")
     except json.JSONDecodeError as error:
-        return None, f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos} of the row"
+        where = f"{error.msg.removesuffix(' at')} at character {error.pos} of the row"
+        return None, RowError(ReasonCode.NOT_JSON, f"not JSON: {where}")
     except RecursionError:
-        return None, "nested too deeply"
+        return None, RowError(ReasonCode.NOT_JSON, "nested too deeply")
     except ValueError:  # the only other one: an integer of more digits than Python converts
-        return None, "a number with too many digits"
+        return None, RowError(ReasonCode.NOT_JSON, "a number with too many digits")
 
 
-def _too_long(max_row_bytes: int) -> str:
-    return f"longer than {max_row_bytes} bytes"
+def _too_long(max_row_bytes: int) -> RowError:
+    return RowError(ReasonCode.TOO_LONG, f"longer than {max_row_bytes} bytes")
 
 
 def _iter_list(window: Window, row: int, max_row_bytes: int, layout: Layout = "list") -> Iterator[RawRow]:
@@ -193,14 +194,14 @@ def _read_element(window: Window, row: int, max_row_bytes: int) -> RawRow:
         return RawRow(row, start, b"", None, _too_long(max_row_bytes), _skip_element(window, row))
     raw = window.text[window.pos : end].encode("latin-1")
     window.pos = end
-    reason = ""
+    error = None
     if not is_decoded or not raw.isascii():
-        value, reason = parse_row(raw)
-    if reason and is_scalar:
+        value, error = parse_row(raw)
+    if error and is_scalar:
         raise DataError(
             f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object"
         )
-    return RawRow(row, start, raw, value, reason)
+    return RawRow(row, start, raw, value, error)
 
 
 def _decode(window: Window) -> tuple[Any, int]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.faults import Fault, count_fault
+from delta_attnmask.reading.faults import Faults, count_fault
 from delta_attnmask.reading.images import iter_images
 from delta_attnmask.records import Record
 
@@ -35,17 +35,17 @@ class Survey:
     elapsed_s: float = 0.0
     sources: Counter[str] = field(default_factory=Counter)
     turns: Counter[int] = field(default_factory=Counter)
-    faults: dict[str, Fault] = field(default_factory=dict)
+    faults: Faults = field(default_factory=dict)
 
     @property
     def n_failed(self) -> int:
         return self.n_rows - self.n_ok
 
-    def add(self, record: Record, reason: str) -> None:
+    def add(self, record: Record, error: RowError | None) -> None:
         self.n_rows += 1
         self.sources[record.source] += 1
-        if reason:
-            count_fault(self.faults, record.row, reason)
+        if error:
+            count_fault(self.faults, record.row, error.code, error.detail)
         else:
             self.n_ok += 1
             self.turns[len(record.turns)] += 1
@@ -56,8 +56,8 @@ class Survey:
 def survey(dataset: Dataset, *, load_images: bool = True, on_row: Callable[[], object] = lambda: None) -> Survey:
     """Read every row, and decode every image unless told not to; `on_row` is called after each row."""
     found, keys, started = Survey(), array("Q"), time.perf_counter()
-    for record, reason in _find_faults(dataset, load_images):
-        found.add(record, reason)
+    for record, error in _find_faults(dataset, load_images):
+        found.add(record, error)
         keys.append(int(record.key[:16], 16))
         on_row()
     found.n_duplicates = len(keys) - len(np.unique(np.array(keys)))
@@ -65,16 +65,16 @@ def survey(dataset: Dataset, *, load_images: bool = True, on_row: Callable[[], o
     return found
 
 
-def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, str]]:
-    def find_fault(record: Record) -> str:
-        if record.reason or not load_images:
-            return record.reason
+def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, RowError | None]]:
+    def find_fault(record: Record) -> RowError | None:
+        if record.error or not load_images:
+            return record.error
         try:
             for _ in iter_images(record.images, dataset.load_image):
                 pass
         except RowError as error:
-            return str(error)
-        return ""
+            return error
+        return None
 
     with ThreadPoolExecutor(os.cpu_count()) as decoders:
         for records in _in_chunks(dataset):

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from delta_attnmask.errors import DataError, RowError
+from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading.embedded import Embedded, parse_embedded
 from delta_attnmask.reading.rows import MAX_ROW_BYTES, RawRow, open_input, parse_row
 
@@ -103,13 +103,13 @@ class TarFile:
         if place is None:
             return None
         if place.row >= self.n_rows:
-            raise RowError(f"image {reference}: there is no such row")
+            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: there is no such row")
         _, _, members = next(self._samples(self.spans[place.row]))
         images = [member for member in members if member.kind in _IMAGES]
         if place.number >= len(images):
-            raise RowError(f"image {reference}: the row has {len(images)} images")
+            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: the row has {len(images)} images")
         if images[place.number].n_bytes > _MAX_IMAGE_BYTES:
-            raise RowError(f"image {reference}: more than {_MAX_IMAGE_BYTES} bytes")
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image {reference}: more than {_MAX_IMAGE_BYTES} bytes")
         with open_input(self.path) as file:
             return b"".join(_read(file, images[place.number]))
 
@@ -158,12 +158,11 @@ class TarFile:
             key.update(f"{member.suffix}\0{member.n_bytes}\0".encode(errors="surrogateescape"))
             for chunk in _read(file, member):
                 key.update(chunk)
-        value, reason = None, ""
         try:
-            value = _read_value(file, row, members)
-        except RowError as error:
-            reason = str(error)
-        return RawRow(row, start, b"", value, reason, key.hexdigest())
+            value, error = _read_value(file, row, members), None
+        except RowError as caught:
+            value, error = None, caught
+        return RawRow(row, start, b"", value, error, key.hexdigest())
 
 
 def _read(file: BinaryIO, member: Member) -> Iterator[bytes]:
@@ -182,17 +181,17 @@ def _read_value(file: BinaryIO, row: int, members: list[Member]) -> dict[str, An
         member for member in members if member.kind in _TEXTS
     ]
     if len(texts) != 1:
-        raise RowError(f"{len(texts)} .json files in the sample, expected one, or a .txt")
+        raise RowError(ReasonCode.BAD_SAMPLE, f"{len(texts)} .json files in the sample, expected one, or a .txt")
     if texts[0].n_bytes > MAX_ROW_BYTES:
-        raise RowError(f"longer than {MAX_ROW_BYTES} bytes")
+        raise RowError(ReasonCode.TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
     raw = b"".join(_read(file, texts[0]))
     if texts[0].kind != "json":
         return {"images": references, "caption": _decode(raw)}
-    value, reason = parse_row(raw)
-    if reason:
-        raise RowError(reason)
+    value, error = parse_row(raw)
+    if error:
+        raise error
     if not isinstance(value, dict):
-        raise RowError("expected an object in the .json")
+        raise RowError(ReasonCode.WRONG_TYPE, "expected an object in the .json")
     return _with_images(value, [member.suffix for member in images], references)
 
 
@@ -200,7 +199,7 @@ def _decode(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise RowError(f"invalid UTF-8 at byte {error.start} of the text") from error
+        raise RowError(ReasonCode.NOT_UNICODE, f"invalid UTF-8 at byte {error.start} of the text") from error
 
 
 def _with_images(value: dict[str, Any], suffixes: list[str], references: list[str]) -> dict[str, Any]:
@@ -216,7 +215,9 @@ def _with_images(value: dict[str, Any], suffixes: list[str], references: list[st
     if None not in found:
         return rest | {"images": [references[n] for n in found if n is not None]}
     if len(names) != len(references):
-        raise RowError(f"{len(names)} images named in the .json, {len(references)} in the sample")
+        raise RowError(
+            ReasonCode.IMAGE_COUNT, f"{len(names)} images named in the .json, {len(references)} in the sample"
+        )
     return rest | {"images": references}
 
 

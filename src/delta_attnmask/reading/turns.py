@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from delta_attnmask.errors import RowError
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.records import Role, Turn
 
 TAG = "<image>"
@@ -42,9 +42,9 @@ def read_turns(messages: object, name: str, keys: MessageKeys) -> tuple[Turn, ..
 def check_messages(messages: object, name: str) -> list[object]:
     """The messages as a list that isn't empty; RowError otherwise."""
     if not isinstance(messages, list):
-        raise RowError(f"`{name}` must be a list, got {kind(messages)}")
+        raise RowError(ReasonCode.WRONG_TYPE, f"`{name}` must be a list, got {kind(messages)}")
     if not messages:
-        raise RowError("empty conversation")
+        raise RowError(ReasonCode.NO_TURNS, "empty conversation")
     return messages
 
 
@@ -57,25 +57,27 @@ def read_turn(message: object, n: int, keys: MessageKeys) -> Turn:
 def read_message(message: object, n: int, keys: MessageKeys) -> tuple[Role, object]:
     """Who speaks in the n-th message, and what stands as its content, whatever that is."""
     if not isinstance(message, dict):
-        raise RowError(f"turn {n} must be an object, got {kind(message)}")
+        raise RowError(ReasonCode.WRONG_TYPE, f"turn {n} must be an object, got {kind(message)}")
     speaker = message.get(keys.role)
     if not isinstance(speaker, str) or speaker not in keys.roles:
         shown = repr(speaker[:40]) if isinstance(speaker, str) else kind(speaker)
-        raise RowError(f"turn {n}: `{keys.role}` must be one of {', '.join(keys.roles)}, got {shown}")
+        raise RowError(
+            ReasonCode.UNKNOWN_ROLE, f"turn {n}: `{keys.role}` must be one of {', '.join(keys.roles)}, got {shown}"
+        )
     return keys.roles[speaker], message.get(keys.content)
 
 
 def check_text(text: object, name: str, where: str) -> str:
     """The text, if it is a string of whole characters."""
     if not isinstance(text, str):
-        raise RowError(f"{name} must be a string, got {kind(text)}")
+        raise RowError(ReasonCode.WRONG_TYPE, f"{name} must be a string, got {kind(text)}")
     check_unicode(text, where)
     return text
 
 
 def check_unicode(text: str, where: str) -> None:
     if not text.isascii() and _LONE_SURROGATE.search(text):
-        raise RowError(f"{where}: a lone surrogate, which is no character")
+        raise RowError(ReasonCode.NOT_UNICODE, f"{where}: a lone surrogate, which is no character")
 
 
 def split_at_tags(text: str) -> tuple[str | None, ...]:
@@ -120,7 +122,7 @@ def put_in_front(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...]:
 def check_conversation(found: Conversation) -> None:
     """RowError unless turns and images are in the order in which they can be trained on."""
     if len(found.images) > _MAX_IMAGES:
-        raise RowError(f"{len(found.images)} images, more than {_MAX_IMAGES}")
+        raise RowError(ReasonCode.IMAGE_COUNT, f"{len(found.images)} images, more than {_MAX_IMAGES}")
     _check_order(found.turns)
     _check_places(found.turns, len(found.images))
 
@@ -129,26 +131,26 @@ def _check_order(turns: Sequence[Turn]) -> None:
     """One system turn at most, first; then question and answer by turns, an answer last, and no answer empty."""
     roles = [turn.role for turn in turns]
     if "assistant" not in roles:
-        raise RowError("no assistant turn")
+        raise RowError(ReasonCode.NO_ANSWER, "no assistant turn")
     n_system = int(roles[0] == "system")
     for n, role in enumerate(roles[n_system:]):
         expected = ("user", "assistant")[n % 2]
         if role != expected:
-            raise RowError(f"turn {n + n_system + 1} is {role}'s, expected {expected}'s")
+            raise RowError(ReasonCode.TURN_ORDER, f"turn {n + n_system + 1} is {role}'s, expected {expected}'s")
     if roles[-1] == "user":
-        raise RowError("the last turn is the user's, expected an answer")
+        raise RowError(ReasonCode.NO_ANSWER, "the last turn is the user's, expected an answer")
     for n, turn in enumerate(turns, start=1):
         if turn.role == "assistant" and not turn.text.strip() and None not in turn.parts:
-            raise RowError(f"turn {n}: the answer is empty")
+            raise RowError(ReasonCode.NO_ANSWER, f"turn {n}: the answer is empty")
 
 
 def _check_places(turns: Sequence[Turn], n_images: int) -> None:
     for n, turn in enumerate(turns, start=1):
         if turn.role != "user" and None in turn.parts:
-            raise RowError(f"turn {n}: {TAG} in {turn.role}'s text")
+            raise RowError(ReasonCode.IMAGE_COUNT, f"turn {n}: {TAG} in {turn.role}'s text")
     n_places = sum(turn.parts.count(None) for turn in turns)
     if n_places != n_images:
-        raise RowError(f"{n_places} {TAG} for {n_images} image{'' if n_images == 1 else 's'}")
+        raise RowError(ReasonCode.IMAGE_COUNT, f"{n_places} {TAG} for {n_images} image{'' if n_images == 1 else 's'}")
 
 
 def kind(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from delta_attnmask.errors import DataError, UnsupportedModelError
+from delta_attnmask.errors import REFUSED_BY_MODEL, DataError, ReasonCode, UnsupportedModelError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import commonest, count_faults, describe_faults
 from delta_attnmask.records import Record
@@ -10,8 +10,6 @@ from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import UnitScorer
 
-_REFUSED = "the model"  # begins the reason of every row that failed in model or processor
-_NO_FOLDER = "image …: no image folder was given"
 _N_OTHERS = 256
 _AT_ONCE = 16
 
@@ -23,9 +21,9 @@ def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer
     few bad ones. Raises UnsupportedModelError where the model refuses most of the first rows, else DataError; that also
     where most of them lack an image folder, which is a choice forgotten, so that no others are tried.
     """
-    faults = count_faults((score.row, score.reason) for score in scores if score.status == "failed")
-    lost = faults.get(_NO_FOLDER)
-    is_forgotten = lost is not None and 2 * lost.n_rows > len(scores)
+    faults = count_faults((score.row, score.reason_code, score.reason) for score in scores if score.status == "failed")
+    n_lost = sum(fault.n_rows for fault in faults.values() if fault.code == ReasonCode.NO_IMAGE_FOLDER)
+    is_forgotten = 2 * n_lost > len(scores)
     if not is_forgotten and any(score.status == "ok" for score in scores):
         return
     others = [] if is_forgotten or len(scores) >= dataset.n_rows else spaced_records(dataset, _N_OTHERS, _N_OTHERS)
@@ -33,7 +31,7 @@ def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer
         return
     whose = f"most rows of {what} can't" if is_forgotten else f"no row of {what} could"
     nor = f", nor any of {len(others)} from all over the data" if others else ""
-    kind = UnsupportedModelError if commonest(faults)[0].example.startswith(_REFUSED) else DataError
+    kind = UnsupportedModelError if commonest(faults)[0].code in REFUSED_BY_MODEL else DataError
     raise kind(f"{whose} be scored{nor}; {describe_faults(faults)}")
 
 

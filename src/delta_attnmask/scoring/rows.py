@@ -12,8 +12,8 @@ from delta_attnmask.scoring.rivals import VariantRival
 
 ImageLoader = Callable[[str], Any]
 Images = list[Any]  # PIL
-Loaded = tuple[Record, Images | str]  # or why they can't be had
-Encoded = dict[str, EncodedSample] | str  # by the score that reads it ("" the row itself), or why it can't be encoded
+Loaded = tuple[Record, Images | RowError]  # or why they can't be had
+Encoded = dict[str, EncodedSample] | RowError  # by the score that reads it ("" the row itself)
 
 _PIXELS_TOGETHER = 1 << 20  # of decoded images that wait to be encoded together
 
@@ -45,30 +45,30 @@ class RowEncoder:
         return encoded + self._encode_together(waiting)
 
     def _load(self, record: Record) -> Loaded:
-        if record.reason:
-            return record, record.reason
+        if record.error:
+            return record, record.error
         try:
             return record, list(iter_images(record.images, self._load_image))
         except RowError as error:
-            return record, str(error)
+            return record, error
 
     def _encode_together(self, rows: Sequence[Loaded]) -> list[Encoded]:
-        encoded: list[Encoded] = [images if isinstance(images, str) else {} for _, images in rows]
+        encoded: list[Encoded] = [images if isinstance(images, RowError) else {} for _, images in rows]
         readings = [(index, *reading) for index, row in enumerate(rows) for reading in self._readings(*row)]
         outcomes = self._encoder.encode_all([(record, images) for _, _, record, images in readings])
         for (index, name, *_), outcome in zip(readings, outcomes, strict=True):
             samples = encoded[index]
-            if isinstance(samples, str):
+            if isinstance(samples, RowError):
                 continue
             if isinstance(outcome, EncodedSample):
                 samples[name] = outcome
             elif not name:  # a variant that can't be encoded leaves its column empty; the row stands
-                encoded[index] = str(outcome)
+                encoded[index] = outcome
         return encoded
 
-    def _readings(self, record: Record, images: Images | str) -> Iterator[tuple[str, Record, Images]]:
+    def _readings(self, record: Record, images: Images | RowError) -> Iterator[tuple[str, Record, Images]]:
         """What is encoded of a row: itself, and what the variants make of it."""
-        if isinstance(images, str):
+        if isinstance(images, RowError):
             return
         yield "", record, images
         for name, rival in self._variants.items():
@@ -79,8 +79,8 @@ class RowEncoder:
 
 def n_bytes(outcome: Encoded) -> int:
     """Of the tensors that are held of a row."""
-    return 0 if isinstance(outcome, str) else sum(sample.n_bytes for sample in outcome.values())
+    return 0 if isinstance(outcome, RowError) else sum(sample.n_bytes for sample in outcome.values())
 
 
 def _n_pixels(row: Loaded) -> int:
-    return 0 if isinstance(row[1], str) else sum(image.width * image.height for image in row[1])
+    return 0 if isinstance(row[1], RowError) else sum(image.width * image.height for image in row[1])

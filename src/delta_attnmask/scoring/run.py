@@ -110,7 +110,7 @@ def dry_run_line(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan) -> st
     check = scorer.self_check(unit)
     scores = scorer.compute(unit).scores
     refuse_hopeless(f"the first {len(scores)}", scores, scorer, dataset)
-    faults = count_faults((score.row, score.reason) for score in scores if score.status == "failed")
+    faults = count_faults((score.row, score.reason_code, score.reason) for score in scores if score.status == "failed")
     n_ok = sum(score.status == "ok" for score in scores)
     return (
         f"{dataset.n_rows} rows of {dataset.path} ({dataset.format_name}); {n_ok} of the first {len(scores)} can "

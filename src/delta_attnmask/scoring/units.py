@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.executing.filling import fill
 from delta_attnmask.executing.halving import FATAL, run_halving
 from delta_attnmask.executing.local import ahead
@@ -43,7 +44,7 @@ class _Found:
     """What the batches of a unit have given so far, by row."""
 
     numbers: dict[int, dict[str, float]] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, RowError] = field(default_factory=dict)
     sweep: dict[int, list[float]] = field(default_factory=dict)
     embeddings: dict[int, NDArray[np.float16]] = field(default_factory=dict)
 
@@ -90,7 +91,7 @@ class PreparedUnit:
     index: int
     records: tuple[Record, ...]
     samples: tuple[EncodedSample, ...]
-    failures: dict[int, str]
+    failures: dict[int, RowError]
     variants: dict[str, list[EncodedSample]]
     rest: tuple[Record, ...] = ()
 
@@ -135,7 +136,7 @@ class UnitScorer:
         """
         rows = tuple(records)
         samples: list[EncodedSample] = []
-        failures: dict[int, str] = {}
+        failures: dict[int, RowError] = {}
         variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
         with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
 
@@ -148,7 +149,7 @@ class UnitScorer:
             encoded = fill(rows, encode, n_bytes, self.max_bytes, _ROWS_AT_ONCE)
         n_rows = len(encoded)
         for record, outcome in zip(rows[:n_rows], encoded, strict=True):
-            if isinstance(outcome, str):
+            if isinstance(outcome, RowError):
                 failures[record.row] = outcome
                 continue
             samples.append(outcome[""])
@@ -224,9 +225,7 @@ class UnitScorer:
             self._run_all(variants, partial(self._score_variant, name), _Found(found.numbers))
         samples = {sample.row: sample for sample in unit.samples}
         scores = [
-            row_score(
-                record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row, "")
-            )
+            row_score(record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row))
             for record in unit.records
         ]
         kept = {score.row for score in scores if score.status == "ok"}
@@ -245,7 +244,7 @@ class UnitScorer:
         batches = plan_batches(samples, self.batch_tokens, self._image_cost)
         for batch, collated in ahead(batches, self.collate, overlaps=self._has_own_cores):
             run = partial(self._run, score, found, batch, collated)
-            run_halving(batch, run, lambda sample, reason: found.failures.update({sample.row: reason}), self._shrink)
+            run_halving(batch, run, lambda sample, error: found.failures.update({sample.row: error}), self._shrink)
 
     def _run(
         self,
@@ -297,6 +296,7 @@ class UnitScorer:
                 found.numbers[row][name] = value
 
 
-def _no_such_token(settings: MaskSettings) -> str:
+def _no_such_token(settings: MaskSettings) -> RowError:
     excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
-    return f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
+    detail = f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
+    return RowError(ReasonCode.NOTHING_MASKABLE, detail)

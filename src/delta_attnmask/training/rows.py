@@ -57,8 +57,8 @@ def find_usable_rows(
 
 def encode_row(record: Record, dataset: Dataset, encoder: Encoder) -> EncodedSample:
     """Load a record's images and encode it; RowError with the reason where that isn't possible."""
-    if record.reason:
-        raise RowError(record.reason)
+    if record.error:
+        raise record.error
     return encoder.encode(record, dataset.load_images(record.images))
 
 
