@@ -175,7 +175,7 @@ def test_wrong_input_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="block=4: this model has 4 blocks, 0 to 3"):
         score_batch(model("LLaVA"), inputs, labels, MaskSettings(block=4))
     shallow = replace(examine(model("LLaVA")), blocks=examine(model("LLaVA")).blocks[:2])
-    with pytest.raises(SettingsError, match="block=-4: this model has 2 blocks.*count from the end: -2 to -1"):
+    with pytest.raises(SettingsError, match=r"block=-4: this model has 2 blocks.*count from the end: -2 to -1"):
         shallow.resolve_block(MaskSettings().block)
     without = inputs | {"input_ids": inputs["input_ids"].clone()}
     with pytest.raises(SettingsError, match=r"tokens='image': samples \[0, 1\] of the batch have no such token"):
