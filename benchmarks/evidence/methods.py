@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.selecting.auto import read_calibrated
 from delta_attnmask.selecting.clusters import COLUMN, default_clusters, with_clusters
 from delta_attnmask.selecting.columns import ranking_values
@@ -29,6 +28,7 @@ from delta_attnmask.selecting.select import find_candidates, select_rows
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Budget
 from delta_attnmask.settings import PRESETS, MaskSettings
+from delta_attnmask.statistics import auroc
 
 from .workplace import Workplace
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.scored import FORMS
-from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.statistics import auroc
 
 Values = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ python -m benchmarks.precision --model DIR --data FILE --images DIR --device cud
 import argparse
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.setup import make_scorer
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.statistics import spearman
 
 SETTINGS = {
     "queries=all tokens=all": MaskSettings.paper(),
@@ -88,20 +89,11 @@ def compared(exact: Columns, rounded: Columns) -> Iterator[str]:
         yield f"{name} | {spearman(one, other):.4f} | {top_shared(one, other):.1%} | {difference:.4f}"
 
 
-def spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Correlation of the ranks; ties get the order in which they come."""
-    return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
-
-
 def top_shared(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Which share of the rows in the top of one is in the top of the other."""
     n_top = max(1, round(TOP * len(one)))
     tops = [set(np.argsort(-values, kind="stable")[:n_top].tolist()) for values in (one, other)]
     return len(tops[0] & tops[1]) / n_top
-
-
-def _ranks(values: Sequence[float] | NDArray[np.float64]) -> NDArray[Any]:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
 
 
 def _number(value: float | None) -> float:

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.selecting.columns import ranking_values
 from delta_attnmask.selecting.plan import Options, plan_selection
+from delta_attnmask.statistics import auroc
 
 SHARED = 5  # drawings of one title that make it one which tells nothing
 

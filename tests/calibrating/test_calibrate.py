@@ -11,11 +11,11 @@ from delta_attnmask.calibrating.calibrate import Calibration, calibrate
 from delta_attnmask.calibrating.choice import Candidate, choose, visible_kinds
 from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.calibrating.scored import Outcome, Score
-from delta_attnmask.calibrating.separation import Separation
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.statistics import Separation
 from tests.calibrating.test_defects import make_records
 
 GOOD = MaskSettings(queries="answer", block=-2)

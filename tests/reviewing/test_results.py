@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from delta_attnmask.reviewing.checks import check_rater
-from delta_attnmask.reviewing.intervals import wilson_interval
 from delta_attnmask.reviewing.pairs import Pair, Review
 from delta_attnmask.reviewing.protocol import PAIR_QUESTIONS, SHUFFLED_QUESTIONS, other_side, questions_of
 from delta_attnmask.reviewing.results import read_results, summarize
 from delta_attnmask.reviewing.store import Judgement
+from delta_attnmask.statistics import wilson_interval
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REVIEW = Review(

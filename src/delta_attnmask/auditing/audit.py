@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.auditing.correlations import between_share, by_stratum, trait_correlations
+from delta_attnmask.auditing.correlations import by_stratum, trait_correlations
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.auditing.mixes import mix_changes
 from delta_attnmask.auditing.overlaps import by_chance, with_columns, with_run, with_settings
@@ -22,6 +22,7 @@ from delta_attnmask.selecting.rules import Candidates
 from delta_attnmask.selecting.select import find_candidates
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Selection
+from delta_attnmask.statistics import rounded, share_between
 
 _POOL_DEFECTS = (0.1, 0.2, 0.4)
 
@@ -54,7 +55,7 @@ def audit_run(
         "n_candidates": len(table),
         "n_kept": len(selection),
         "correlations": trait_correlations(candidates.values, table),
-        "between_sources": between_share(candidates.values, sources),
+        "between_sources": rounded(share_between(candidates.values, sources.codes)),
         "sources": by_stratum(candidates.values, sources, names),
         "mix": mix_changes(table, kept),
         "overlap": {

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.auditing.correlations import spearman
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.columns import rankable_columns, ranking_values, stored_columns
 from delta_attnmask.selecting.rules import Candidates, Values
 from delta_attnmask.selecting.select import make_rule
 from delta_attnmask.selecting.strata import candidate_strata, strata_of
 from delta_attnmask.selection import Selection
+from delta_attnmask.statistics import rounded, spearman
 
 # Traits of the rows and parts of scores; nobody ranks by them.
 _NO_SCORES = {"row", "n_turns", "n_images", "n_tokens", "n_image_tokens", "n_answer_tokens", "masked_loss"}
@@ -65,7 +65,7 @@ def with_values(candidates: Candidates, values: Values, selection: Selection) ->
     rows = candidates.table["row"].to_numpy()[others.in_table(kept)]
     return {
         "overlap": round(len(np.intersect1d(rows, selection.rows)) / len(selection), 4),
-        "spearman": spearman(candidates.values, own),
+        "spearman": rounded(spearman(candidates.values, own)),
     }
 
 

@@ -22,12 +22,12 @@ from delta_attnmask.calibrating.scored import (
     no_row_scored,
     require_scored,
 )
-from delta_attnmask.calibrating.separation import Separation, Values, separate
 from delta_attnmask.calibrating.sources import by_source
 from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.statistics import Separation, Values, midranks, separate, spearman
 
 # Which half of the originals each part of the report is from; * is any kind.
 _FIGURES = {
@@ -199,12 +199,12 @@ def _kind_report(
 def _kinship(planted: Planted, scored: Scored, chosen: int, kinds: Sequence[str]) -> dict[str, Any]:
     """What the chosen score adds to low loss: rank correlation, and the AUROC of each alone and of their mean rank."""
     ours, low = scored.values[chosen], -scored.loss
-    both = (_ranks(ours) + _ranks(low)) / 2
+    both = (midranks(ours) + midranks(low)) / 2
     values = {"chosen": ours, "low_loss": low, "together": both}
     alone = {name: _separations(planted, each, "report") for name, each in values.items()}
     is_original = np.array(planted.kind) == ""
     return {
-        "spearman": _rounded(_spearman(ours[is_original], low[is_original])),
+        "spearman": _rounded(spearman(ours[is_original], low[is_original])),
         "value": {name: _rounded(value(found, kinds)) for name, found in alone.items()},
         "mean_auroc": {name: _rounded(_mean(found, kinds)) for name, found in alone.items()},
     }
@@ -232,18 +232,6 @@ def _warnings(
 
 def _mean(found: Separations, kinds: Sequence[str]) -> float:
     return float(np.mean([found[kind].auroc for kind in kinds]))
-
-
-def _ranks(values: Values) -> Values:
-    ranks = np.full(values.shape, np.nan)
-    is_known = ~np.isnan(values)
-    ranks[is_known] = np.argsort(np.argsort(values[is_known], kind="stable"), kind="stable")
-    return ranks
-
-
-def _spearman(first: Values, second: Values) -> float:
-    is_known = ~(np.isnan(first) | np.isnan(second))
-    return float(np.corrcoef(_ranks(first[is_known]), _ranks(second[is_known]))[0, 1])
 
 
 def _rounded(number: float) -> float | None:

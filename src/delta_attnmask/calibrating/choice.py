@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delta_attnmask.calibrating.separation import Separation
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.statistics import Separation
 
 RULE = (__doc__ or "").partition("\n\n")[2].strip()
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from delta_attnmask.calibrating.choice import Candidate
-from delta_attnmask.calibrating.separation import Values
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.statistics import Values
 
 FORMS = ("relative_delta", "delta", "delta_minus_loss", "delta_probability")
 MIN_ORIGINALS = 60  # with fewer, the halves are too small for any interval to mean something

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from delta_attnmask.calibrating.sample import Planted
-from delta_attnmask.calibrating.separation import Separation, Values, separate
+from delta_attnmask.statistics import Separation, Values, separate
 
 _MIN_ORIGINALS = 10  # with fewer, no interval is given
 

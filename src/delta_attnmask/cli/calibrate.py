@@ -131,8 +131,9 @@ def describe(found: "Calibration") -> str:
     if 1 < len(told) <= _MAX_SOURCES:
         lines.append(f"by source, all kinds that are seen: {'; '.join(told)}")
     low = report["low_loss"]
+    kinship = "unknown" if low["spearman"] is None else f"{low['spearman']:.2f}"
     lines.append(
-        f"against low loss: rank correlation {low['spearman']:.2f}; mean AUROC {low['mean_auroc']['chosen']:.3f}, "
+        f"against low loss: rank correlation {kinship}; mean AUROC {low['mean_auroc']['chosen']:.3f}, "
         f"low loss {low['mean_auroc']['low_loss']:.3f}, both together {low['mean_auroc']['together']:.3f}"
     )
     lines += [f"WARNING: {warning}" for warning in report["warnings"]]

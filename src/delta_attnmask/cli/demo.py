@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.calibrating.separation import auroc
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.report import with_inspections
@@ -27,6 +26,7 @@ from delta_attnmask.selecting.select import select_rows
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Budget, Selection
 from delta_attnmask.settings import PRESETS
+from delta_attnmask.statistics import auroc
 
 _KEEP = Budget.parse("20%")
 _PAPER = "paper_delta"

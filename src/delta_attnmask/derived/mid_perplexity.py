@@ -6,11 +6,11 @@ The middle band of perplexity as a selector: Marion et al., "When Less is More" 
 import numpy as np
 
 from delta_attnmask.derived import Column
+from delta_attnmask.statistics import midranks
 
 
 def mid_perplexity(loss: Column) -> Column:
-    ranks = np.full(loss.shape, np.nan)
     is_scored = np.isfinite(loss)
-    order = np.argsort(np.argsort(loss[is_scored], kind="stable"), kind="stable")
-    ranks[is_scored] = order / max(1, order.size - 1)
-    return -np.abs(ranks - 0.5)
+    ranks = midranks(np.where(is_scored, loss, np.nan)) - 1
+    n_steps = max(1, int(np.count_nonzero(is_scored)) - 1)
+    return -np.abs(ranks / n_steps - 0.5)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.contenders import Contender, seconds_spent
-from delta_attnmask.evaluating.intervals import Values, mean_of_shares, sign_test
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.evaluating.summarising import MEASURES, own_lines, to_numbers
+from delta_attnmask.statistics import Values, mean_of_shares, sign_test
 
 _TURNS_PER_ROW = 1 << 20  # makes one number of row and turn
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delta_attnmask.evaluating.intervals import Estimate, Values, mean_of_shares
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.faults import generalise
+from delta_attnmask.statistics import Estimate, Values, mean_of_shares
 
 MEASURES = ("exact", "normalised")
 

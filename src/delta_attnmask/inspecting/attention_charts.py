@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from delta_attnmask.evaluating.intervals import Estimate
 from delta_attnmask.inspecting.attention_words import MEANINGS, Meaning, verdict
 from delta_attnmask.inspecting.comparison import MeasureChange
 from delta_attnmask.reporting.drawing import INK, KEPT, LEFT, LINE, WARM, Chart, drawing
+from delta_attnmask.statistics import Estimate
 
 _HEIGHT = 3.3
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from delta_attnmask.evaluating.intervals import Estimate
 from delta_attnmask.inspecting.comparison import Change, Comparison, MeasureChange, PickOverlap
 from delta_attnmask.reporting.words import name_form, write_percent
+from delta_attnmask.statistics import Estimate
 
 _NO_CHANGE = "no change to be told"
 

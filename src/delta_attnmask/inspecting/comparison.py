@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delta_attnmask.auditing.correlations import spearman
 from delta_attnmask.derived import derive
 from delta_attnmask.errors import DataError
-from delta_attnmask.evaluating.intervals import Estimate, resampled_sums
 from delta_attnmask.inspecting.measured import ModelAttention, RowAttention
+from delta_attnmask.statistics import Estimate, mean_of_columns, rounded, spearman
 
 Values = NDArray[np.float64]
 
 MEASURES = ("entropy", "image", "question", "sink", "answer_to_image")
 ABOUT_IMAGES = ("image", "answer_to_image")
-_LEVELS = (0.025, 0.975)
 
 
 @dataclass(frozen=True)
@@ -134,15 +132,8 @@ def _compare_measure(pairs: Pairs, name: str) -> MeasureChange:
     models = [np.stack([pairs[n][side].shares[:, index] for n in wanted]) for side in (0, 1)]
     # The mean over blocks comes first, then each block; `[row, 1 + block]`.
     base, tuned = (np.concatenate([values.mean(1, keepdims=True), values], axis=1) for values in models)
-    overall, *blocks = map(Change, estimate_means(base), estimate_means(tuned), estimate_means(tuned - base))
+    overall, *blocks = map(Change, mean_of_columns(base), mean_of_columns(tuned), mean_of_columns(tuned - base))
     return MeasureChange(name, len(wanted), overall, tuple(blocks))
-
-
-def estimate_means(values: Values) -> list[Estimate]:
-    """The mean of each column of `[row, column]`, with a 95 % interval by bootstrap over rows."""
-    drawn = resampled_sums(values, (0,)) / len(values)
-    low, high = np.quantile(drawn, _LEVELS, axis=0)
-    return [Estimate(*map(float, column)) for column in zip(values.mean(0), low, high, strict=True)]
 
 
 def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
@@ -152,15 +143,15 @@ def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
     n_kept = max(1, round(keep * len(pairs)))
     kept = [set(np.argsort(-values, kind="stable")[:n_kept].tolist()) for values in scores]
     images = [(one.saliency[one.is_image], other.saliency[one.is_image]) for one, other in pairs if one.is_image.any()]
-    agreements = [agreement for one, other in images if (agreement := spearman(one, other)) is not None]
+    agreements = [agreement for one, other in images if not np.isnan(agreement := spearman(one, other))]
     return PickOverlap(
-        tokens=estimate_means(shared)[0] if masked else Estimate(1.0, 1.0, 1.0),
+        tokens=mean_of_columns(shared)[0] if masked else Estimate(1.0, 1.0, 1.0),
         tokens_by_chance=float(np.mean([one.is_masked.mean() for one, _ in pairs])),
         form=form,
         n_rows=len(pairs),
         rows_kept=n_kept,
         rows_shared=len(kept[0] & kept[1]),
-        score_rank_correlation=spearman(*scores),
+        score_rank_correlation=rounded(spearman(*scores)),
         saliency_rank_correlation=float(np.mean(agreements)) if agreements else None,
     )
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, TypeVar
 
-from delta_attnmask.reviewing.agreement import krippendorff_alpha
 from delta_attnmask.reviewing.checks import Checks, check_rater
-from delta_attnmask.reviewing.intervals import wilson_interval
 from delta_attnmask.reviewing.pairs import Pair, Review, is_judged
 from delta_attnmask.reviewing.protocol import ALL_QUESTIONS, Answer, Question
 from delta_attnmask.reviewing.store import Judgement, ReviewStore
+from delta_attnmask.statistics import krippendorff_alpha, wilson_interval
 
 Key = TypeVar("Key")
 

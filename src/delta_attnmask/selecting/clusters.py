@@ -37,10 +37,8 @@ def with_clusters(candidates: Candidates, n_clusters: int, seed: int = 0) -> Can
 
 
 def _cluster(vectors: NDArray[np.float32], n_clusters: int, seed: int) -> NDArray[np.int32]:
-    try:
-        from sklearn.cluster import MiniBatchKMeans
-    except ImportError as error:
-        raise SettingsError("clusters need scikit-learn: pip install 'delta-attnmask[cluster]'") from error
+    from sklearn.cluster import MiniBatchKMeans
+
     model = MiniBatchKMeans(n_clusters, random_state=seed, n_init=3, batch_size=4096)
     model.fit(vectors[:: -(-len(vectors) // _MAX_FITTED)])
     labels: NDArray[np.int32] = model.predict(vectors)

@@ -22,6 +22,7 @@ from delta_attnmask.selecting.rules import Positions, Values
 from delta_attnmask.selecting.shares import share_out
 from delta_attnmask.selecting.strata import Strata
 from delta_attnmask.selecting.top import top_set
+from delta_attnmask.statistics import total_variation
 
 RULE = (__doc__ or "").partition("\n\n")[2].strip()
 
@@ -43,7 +44,7 @@ _TIED_WITHIN = 0.02
 def distortion(mix: Strata, kept: Positions) -> float:
     """Total variation distance between the mix of the kept rows and that of all: 0 is the same mix, 1 another."""
     shares = mix.sizes / len(mix.codes)
-    return float(np.abs(np.bincount(mix.codes[kept], minlength=mix.n) / len(kept) - shares).sum() / 2)
+    return total_variation(np.bincount(mix.codes[kept], minlength=mix.n) / len(kept), shares)
 
 
 def chance_distortion(mix: Strata, n_keep: int) -> float:
