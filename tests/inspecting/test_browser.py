@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delta_attnmask.inspecting.page import render_inspections
+from delta_attnmask.inspecting.inspection_page import render_inspections
 from tests.chromium import launched, needs_chromium, watched
 from tests.inspecting.pages import attention_page, levels_picture
-from tests.inspecting.test_page import EVIL, inspection
+from tests.inspecting.test_inspection_page import EVIL, inspection
 from tests.reporting.runs import HOSTILE
 
 pytestmark = needs_chromium
@@ -57,12 +57,12 @@ def test_what_the_data_says_never_runs(browser, files, name):
         assert page.title() == title
 
 
-def test_a_word_tells_its_losses_to_the_keyboard(browser, files):
+def test_a_word_shows_its_losses_to_the_keyboard(browser, files):
     with watched(browser, files["inspector"], **PHONE) as page:
-        told = "getComputedStyle(document.querySelector('.token.answer'), '::after').content"
-        assert page.evaluate(told) == "none"
+        shown = "getComputedStyle(document.querySelector('.token.answer'), '::after').content"
+        assert page.evaluate(shown) == "none"
         page.locator(".token.answer").focus()
-        assert "loss 2.00 → 7.00" in page.evaluate(told)
+        assert "loss 2.00 → 7.00" in page.evaluate(shown)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

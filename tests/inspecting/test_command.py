@@ -28,10 +28,14 @@ def test_writes_a_page(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFix
     html = out.read_text()
     assert html.count('<section class="inspection"') == 2
     assert "block −4" in html, "the preset relative"
+    assert run(*source, "--id", "no such id", "-o", str(out)) == 2
+    assert "no row of" in capsys.readouterr().err
     assert run(*source, "--row", "99999", "-o", str(out)) == 2
     assert "rows 0 to 2406" in capsys.readouterr().err
 
 
 def test_asks_for_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--row", "1") == 2
-    assert "--run" in capsys.readouterr().err
+    assert "inspect RUN" in capsys.readouterr().err
+    assert run("--model", "a", "--data", "b") == 2
+    assert "no row is named" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.audit import candidates_of
@@ -18,7 +19,6 @@ from delta_attnmask.pace import Pace
 from delta_attnmask.reporting import gallery
 from delta_attnmask.reporting.evidence import read_evidence
 from delta_attnmask.reporting.gallery import Card, make_cards
-from delta_attnmask.reporting.inspection import Inspection
 from delta_attnmask.reporting.report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
 from delta_attnmask.selecting.plan import Options, plan_selection
@@ -112,10 +112,8 @@ def test_each_card_says_why(run, html):
 
 
 def test_an_inspection_stands_below_the_card_that_it_belongs_to(run):
-    def inspect(row: int) -> Inspection | None:
-        from markupsafe import Markup
-
-        return Inspection(Markup("<p>looked here</p>")) if row == 0 else None
+    def inspect(row: int) -> Markup | None:
+        return Markup("<p>looked here</p>") if row == 0 else None
 
     made = make_report(request_for(run, inspect=inspect, styles=("inspection.css",))).html
     assert made.count("<p>looked here</p>") == 1

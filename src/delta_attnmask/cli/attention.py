@@ -13,17 +13,16 @@ from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.settings import Preset
+from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
-    from delta_attnmask.inspecting.comparison import Comparison
-    from delta_attnmask.inspecting.measured import ModelAttention
+    from delta_attnmask.inspecting.comparison import Comparison, ModelAttention
     from delta_attnmask.modeling.load import LoadedModel
 
 
 def attention(
     *,
-    model: list[str],
+    model: Annotated[list[str], Parameter(consume_multiple=True)],
     data: Path,
     images: Path | None = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("attention.html"),
@@ -41,7 +40,7 @@ def attention(
     Parameters
     ----------
     model
-        Given twice: the base model first, then the tuned one. Folders, or names on the hub.
+        Two: the base model first, then the tuned one. Folders, or names on the hub.
     data
         Conversations, as for `score`.
     images
@@ -66,44 +65,46 @@ def attention(
         Follow absolute image paths, and links that leave the image folder.
     """
     if len(model) != 2:
-        raise SettingsError(f"model: got {len(model)}, expected two: --model BASE --model TUNED")
+        raise SettingsError(f"model: got {len(model)}, expected two: --model BASE TUNED")
     if rows < 2 or samples < 0:
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
 
-    from delta_attnmask.inspecting.attention import spread_rows
-    from delta_attnmask.inspecting.attention_page import render_comparison
     from delta_attnmask.inspecting.comparison import compare
-    from delta_attnmask.inspecting.side_by_side import pair_rows, place_rows
+    from delta_attnmask.inspecting.comparison_page import render_comparison
+    from delta_attnmask.inspecting.inspector import Inspector
+    from delta_attnmask.inspecting.measuring import spread_rows
     from delta_attnmask.modeling.load import load_model
 
     wanted = spread_rows(dataset.n_rows, rows)
     loaded = load_model(model[0], dtype=dtype, device=device)
     preset = choose_settings(settings, {}, loaded, dataset, None, batch_tokens=8192)
-    base = _measure(loaded, dataset, wanted, preset)
-    placed = place_rows(loaded, dataset, base, samples)
+    base = _measure(loaded, dataset, wanted, preset.mask)
+    with_images = base.rows_with_images
+    shown = [with_images[position] for position in spread_rows(len(with_images), samples)]
+    before = Inspector(loaded, dataset, preset.mask).inspect_rows(shown)
     del loaded  # two large models don't fit side by side
-    tuned = _measure(load_model(model[1], dtype=dtype, device=device), dataset, wanted, preset)
+    loaded = load_model(model[1], dtype=dtype, device=device)
+    tuned = _measure(loaded, dataset, wanted, preset.mask)
+    after = Inspector(loaded, dataset, preset.mask).inspect_rows(shown)
     comparison = compare(base, tuned, preset.form)
-    html = render_comparison(comparison, pair_rows(placed, base, tuned), settings=preset.mask, data=str(data))
+    pairs = [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)]
+    html = render_comparison(comparison, pairs, settings=preset.mask, data=str(data))
     write_text_atomically(out, html)
-    if json_:
-        print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(comparison)))
+    print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if json_ else "\n".join(_lines(comparison)))
     print(f"Wrote {out}", file=sys.stderr)
     return 0
 
 
-def _measure(loaded: "LoadedModel", dataset: Dataset, rows: list[int], preset: Preset) -> "ModelAttention":
-    from delta_attnmask.inspecting.attention import measure_attention
+def _measure(loaded: "LoadedModel", dataset: Dataset, rows: list[int], mask: MaskSettings) -> "ModelAttention":
+    from delta_attnmask.inspecting.measuring import measure_attention
 
     with show_progress(loaded.name) as advance:
-        return measure_attention(loaded, dataset, rows, preset.mask, lambda n_done: advance(n_done, len(rows), 0))
+        return measure_attention(loaded, dataset, rows, mask, lambda n_done: advance(n_done, len(rows), 0))
 
 
 def _lines(comparison: "Comparison") -> list[str]:
-    from delta_attnmask.inspecting.attention_words import describe, describe_picks, headline
+    from delta_attnmask.inspecting.comparison_words import describe, describe_picks, headline
 
-    told = [describe(measure, comparison.n_blocks) for measure in comparison.measures]
-    return [f"{headline(comparison)}.", *told, *describe_picks(comparison.picks)]
+    sentences = [describe(measure) for measure in comparison.measures]
+    return [f"{headline(comparison)}.", *sentences, *describe_picks(comparison.picks)]

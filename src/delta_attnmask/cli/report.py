@@ -1,7 +1,7 @@
 """`delta-attnmask report`: one HTML page about a run and what is selected of it."""
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.audit import require_rate
+from delta_attnmask.cli.options import mask_of
 from delta_attnmask.cli.recorded import recorded_option
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
@@ -17,10 +18,10 @@ from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selecting.plan import plan_selection
 from delta_attnmask.selection import Selection
-from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
-    from delta_attnmask.reporting.inspection import Inspection
+    from markupsafe import Markup
+
     from delta_attnmask.reporting.report import Request
 
 
@@ -120,8 +121,8 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
 
     revision: of the model; None for the one that the run was made with. Warns where the model is another one.
     """
-    from delta_attnmask.inspecting.inspect import Inspector
-    from delta_attnmask.inspecting.page import STYLE, render_fragment
+    from delta_attnmask.inspecting.inspection_page import STYLE, render_fragment
+    from delta_attnmask.inspecting.inspector import Inspector
     from delta_attnmask.modeling.fingerprint import model_fingerprint
     from delta_attnmask.modeling.load import load_model
 
@@ -129,8 +130,6 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
     images = request.images or (Path(manifest.images) if manifest.images else None)
     data = request.data or Path(manifest.data)
     dataset = Dataset(data, images, format=manifest.format, image_limits=request.limits)
-    known = {field.name for field in fields(MaskSettings)}
-    mask = MaskSettings.from_dict({name: value for name, value in manifest.settings.items() if name in known})
     revision = revision or recorded_option(manifest.command, "--revision")
     loaded = load_model(manifest.model, dtype=manifest.settings["dtype"], revision=revision)
     if model_fingerprint(loaded.model) != manifest.model_fingerprint:
@@ -139,9 +138,9 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
             "several revisions, name that one with --revision",
             file=sys.stderr,
         )
-    inspector = Inspector(loaded, dataset, mask)
+    inspector = Inspector(loaded, dataset, mask_of(manifest.settings))
 
-    def inspect(row: int) -> "Inspection":
+    def inspect(row: int) -> "Markup":
         return render_fragment(inspector.inspect_rows([row])[0])
 
     return replace(request, inspect=inspect, n_inspected=n_rows, styles=(STYLE,))

@@ -1,7 +1,7 @@
 """Two models' attention over the same rows: differences with intervals, and how far their picks agree. No torch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,17 +9,45 @@ from numpy.typing import NDArray
 
 from delta_attnmask.derived import derive
 from delta_attnmask.errors import DataError
-from delta_attnmask.inspecting.measured import ModelAttention, RowAttention
-from delta_attnmask.statistics import Estimate, mean_of_columns, rounded, spearman
-
-Values = NDArray[np.float64]
+from delta_attnmask.statistics import Estimate, Values, mean_of_columns, rounded, spearman
 
 MEASURES = ("entropy", "image", "question", "sink", "answer_to_image")
 ABOUT_IMAGES = ("image", "answer_to_image")
 
 
 @dataclass(frozen=True)
-class Change:
+class RowAttention:
+    """One row under one model.
+
+    ids: its tokens. shares: `[block, measure]`, see modeling.attention.shares. loss, masked_loss: nats.
+    saliency: of each token. is_masked, is_image: of each token. All `[token]`.
+    """
+
+    ids: NDArray[np.int64]
+    shares: Values
+    loss: float
+    masked_loss: float
+    saliency: Values
+    is_masked: NDArray[np.bool_]
+    is_image: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ModelAttention:
+    """All rows that one model could be given, by their number, and why not the others. n_blocks: that were measured."""
+
+    name: str
+    n_blocks: int
+    rows: dict[int, RowAttention] = field(repr=False)
+    failures: dict[int, str]
+
+    @property
+    def rows_with_images(self) -> list[int]:
+        return [row for row, found in sorted(self.rows.items()) if found.is_image.any()]
+
+
+@dataclass(frozen=True)
+class Shift:
     """One measure in one block or over all: its mean in each model, and the mean difference tuned − base by row."""
 
     base: Estimate
@@ -27,34 +55,33 @@ class Change:
     difference: Estimate
 
     @property
-    def is_told(self) -> bool:
-        """Whether the interval of the difference leaves out zero."""
+    def is_clear(self) -> bool:
+        """Whether the interval of the difference excludes zero."""
         return self.difference.low > 0 or self.difference.high < 0
 
 
 @dataclass(frozen=True)
-class MeasureChange:
+class MeasureComparison:
     """One measure. n_rows: rows that it is defined for. overall: mean over blocks."""
 
     name: str
     n_rows: int
-    overall: Change
-    blocks: tuple[Change, ...]
+    overall: Shift
+    blocks: tuple[Shift, ...]
 
     @property
-    def n_blocks_told(self) -> int:
-        return sum(change.is_told for change in self.blocks)
+    def n_clear_blocks(self) -> int:
+        return sum(block.is_clear for block in self.blocks)
 
 
 @dataclass(frozen=True)
 class PickOverlap:
-    """How far the two models pick alike.
+    """How far the two models pick the same.
 
     tokens: mean over rows of the share of masked tokens that both mask. tokens_by_chance: what random picks would give.
     n_rows: rows in all. rows_kept: how many the picked share of them is.
     rows_shared: of these, how many both models keep by the score `form`.
-    score_rank_correlation, saliency_rank_correlation: Spearman's, of the score over rows; of image tokens' saliency,
-        mean over rows (None where no row has an image).
+    score_rank_correlation: Spearman's, of the score over rows.
     """
 
     tokens: Estimate
@@ -64,7 +91,6 @@ class PickOverlap:
     rows_kept: int
     rows_shared: int
     score_rank_correlation: float | None
-    saliency_rank_correlation: float | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +102,7 @@ class Comparison:
     n_rows: int
     n_failed: int
     n_blocks: int
-    measures: tuple[MeasureChange, ...]
+    measures: tuple[MeasureComparison, ...]
     picks: PickOverlap
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +113,7 @@ def compare(base: ModelAttention, tuned: ModelAttention, form: str, keep: float 
     """Compare row by row; only rows that both models were given count.
 
     form: the column that orders rows, as `select` knows it. keep: share of the rows that is picked.
-    Raises DataError where the models don't have the same blocks, or cut a row into other tokens.
+    Raises DataError where the models don't have the same blocks, or cut a row into different tokens.
     """
     if base.n_blocks != tuned.n_blocks:
         raise DataError(
@@ -95,8 +121,11 @@ def compare(base: ModelAttention, tuned: ModelAttention, form: str, keep: float 
             "expected a model and a finetuned copy of it"
         )
     rows = sorted(base.rows.keys() & tuned.rows.keys())
+    if not rows:
+        raise DataError(f"no row can be given to both {base.name} and {tuned.name}")
+    for row in rows:
+        _require_same_tokens(row, base, tuned)
     pairs = [(base.rows[row], tuned.rows[row]) for row in rows]
-    _require_same_tokens(pairs, base.name, tuned.name)
     return Comparison(
         base=base.name,
         tuned=tuned.name,
@@ -111,15 +140,13 @@ def compare(base: ModelAttention, tuned: ModelAttention, form: str, keep: float 
 Pairs = Sequence[tuple[RowAttention, RowAttention]]
 
 
-def _require_same_tokens(pairs: Pairs, base: str, tuned: str) -> None:
-    if not pairs:
-        raise DataError(f"no row can be given to both {base} and {tuned}")
-    for one, other in pairs:
-        if not np.array_equal(one.ids, other.ids):
-            raise DataError(
-                f"row {one.row}: {base} and {tuned} cut it into other tokens ({len(one.ids)} and {len(other.ids)}), so "
-                "their attention can't be compared token by token; expected a model and a finetuned copy of it"
-            )
+def _require_same_tokens(row: int, base: ModelAttention, tuned: ModelAttention) -> None:
+    one, other = base.rows[row].ids, tuned.rows[row].ids
+    if not np.array_equal(one, other):
+        raise DataError(
+            f"row {row}: {base.name} and {tuned.name} cut it into different tokens ({len(one)} and {len(other)}), so "
+            "their attention can't be compared token by token; expected a model and a finetuned copy of it"
+        )
 
 
 def _rows_for(pairs: Pairs, measure: str) -> list[int]:
@@ -127,13 +154,13 @@ def _rows_for(pairs: Pairs, measure: str) -> list[int]:
     return [n for n, (one, _) in enumerate(pairs) if measure not in ABOUT_IMAGES or one.is_image.any()]
 
 
-def _compare_measure(pairs: Pairs, name: str) -> MeasureChange:
+def _compare_measure(pairs: Pairs, name: str) -> MeasureComparison:
     wanted, index = _rows_for(pairs, name), MEASURES.index(name)
     models = [np.stack([pairs[n][side].shares[:, index] for n in wanted]) for side in (0, 1)]
     # The mean over blocks comes first, then each block; `[row, 1 + block]`.
     base, tuned = (np.concatenate([values.mean(1, keepdims=True), values], axis=1) for values in models)
-    overall, *blocks = map(Change, mean_of_columns(base), mean_of_columns(tuned), mean_of_columns(tuned - base))
-    return MeasureChange(name, len(wanted), overall, tuple(blocks))
+    overall, *blocks = map(Shift, mean_of_columns(base), mean_of_columns(tuned), mean_of_columns(tuned - base))
+    return MeasureComparison(name, len(wanted), overall, tuple(blocks))
 
 
 def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
@@ -142,8 +169,6 @@ def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
     scores = [_scores([pair[side] for pair in pairs], form) for side in (0, 1)]
     n_kept = max(1, round(keep * len(pairs)))
     kept = [set(np.argsort(-values, kind="stable")[:n_kept].tolist()) for values in scores]
-    images = [(one.saliency[one.is_image], other.saliency[one.is_image]) for one, other in pairs if one.is_image.any()]
-    agreements = [agreement for one, other in images if not np.isnan(agreement := spearman(one, other))]
     return PickOverlap(
         tokens=mean_of_columns(shared)[0] if masked else Estimate(1.0, 1.0, 1.0),
         tokens_by_chance=float(np.mean([one.is_masked.mean() for one, _ in pairs])),
@@ -152,7 +177,6 @@ def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
         rows_kept=n_kept,
         rows_shared=len(kept[0] & kept[1]),
         score_rank_correlation=rounded(spearman(*scores)),
-        saliency_rank_correlation=float(np.mean(agreements)) if agreements else None,
     )
 
 

@@ -20,43 +20,25 @@ class Box(NamedTuple):
     right: float
     bottom: float
 
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.bottom - self.top)
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
-
 
 @dataclass(frozen=True)
-class Cell:
-    """One image token on its picture.
+class ImageToken:
+    """One image token of a row.
 
-    number: of the token among the row's image tokens, from 0. saliency: attention that it receives.
+    number: among the row's image tokens, from 0. saliency: attention that it receives.
+    picture, box: which of the row's pictures it shows, and the part of it; None where the layout is unknown.
     """
 
     number: int
-    box: Box
     saliency: float
     is_masked: bool
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of a row. views: the cells by the pass over the picture that they belong to; tiles make one together.
-
-    Empty where the model's layout can't be told, or the picture has no cell.
-    """
-
-    reference: str
-    image: "Image"
-    views: tuple[tuple[Cell, ...], ...]
+    picture: int | None = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of the prompt that reads as one: a token, the tokens of one character, or all of an image.
+    """A run of the prompt that reads as one: a token, the tokens of one character, or a run of image tokens.
 
     saliency: summed over its tokens. loss, masked_loss: nats, summed over its tokens; None but for answers.
     """
@@ -74,21 +56,13 @@ class Piece:
         return None if self.loss is None or self.masked_loss is None else self.masked_loss - self.loss
 
 
-class ImageToken(NamedTuple):
-    """An image token by its number alone."""
-
-    number: int
-    saliency: float
-    is_masked: bool
-
-
 @dataclass(frozen=True, kw_only=True)
 class RowInspection:
     """Where the model looked in one row, and what the mask did to its answer.
 
-    reason: why the row can't be inspected; then everything behind it is empty.
-    layout_fault: why image tokens can't be placed on their pictures; empty if they can.
+    reason: why the row can't be inspected; everything after it is empty then.
     loss, masked_loss: nats per answer token. saliency_total: attention that all tokens receive.
+    layout_problem: why image tokens can't be placed on their pictures; empty if they can.
     """
 
     row: int
@@ -100,9 +74,14 @@ class RowInspection:
     masked_loss: float = 0.0
     saliency_total: float = 0.0
     pieces: tuple[Piece, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple["Image", ...] = ()
     image_tokens: tuple[ImageToken, ...] = ()
-    layout_fault: str = ""
+    layout_problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """Source and id, as far as the row has them."""
+        return " · ".join(text for text in (self.source, self.id) if text)
 
     @property
     def delta(self) -> float:

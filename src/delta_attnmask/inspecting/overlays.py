@@ -2,76 +2,63 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-from delta_attnmask.inspecting.inspection import Box, Cell, ImageToken, Picture
+from delta_attnmask.inspecting.inspection import Box, ImageToken, RowInspection
 from delta_attnmask.reporting.page import embed_image
 from delta_attnmask.reporting.words import write_percent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _WIDTH = 1000  # of a picture, in the units of its overlay
 _EDGES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)  # times the average image token: the same colours on every page
 _SIDE, _BYTES = 512, 40_000  # of a picture in the page
 
-View = tuple[Cell, ...]
+
+def show_picture(inspection: RowInspection, number: int) -> dict[str, Any]:
+    """One picture of a row."""
+    image = inspection.pictures[number]
+    return {
+        "key": f"picture-{inspection.row}-{number}",
+        "name": f"Picture {number + 1}" if len(inspection.pictures) > 1 else "Picture",
+        "uri": embed_image(image, max_side=_SIDE, max_bytes=_BYTES).uri,
+        "width": _WIDTH,
+        "height": round(_height(image), 1),
+    }
 
 
-def show_picture(picture: Picture, key: str, name: str) -> dict[str, Any]:
-    """The picture itself. key: an id that no other picture of the page has."""
-    uri = embed_image(picture.image, max_side=_SIDE, max_bytes=_BYTES).uri
-    return {"key": key, "name": name, "uri": uri, "width": _WIDTH, "height": round(_height(picture), 1)}
+def show_overlay(inspection: RowInspection, number: int) -> dict[str, Any] | None:
+    """The attention over one picture of a row; None where its image tokens have no place on it."""
+    tokens = [(token, token.box) for token in inspection.image_tokens if token.picture == number and token.box]
+    if not tokens:
+        return None
+    height = _height(inspection.pictures[number])
+    average = sum(token.saliency for token in inspection.image_tokens) / len(inspection.image_tokens) or 1.0
+    share = sum(token.saliency for token, _ in tokens) / (inspection.saliency_total or 1.0)
+    n_masked = sum(token.is_masked for token, _ in tokens)
+    return {
+        "caption": f"{write_percent(share)} of all attention; {n_masked} of {len(tokens)} tokens masked",
+        "cells": [_show_cell(token, _scaled(box, height), average) for token, box in tokens],
+        "outline": _outline([_scaled(box, height) for token, box in tokens if token.is_masked]),
+    }
 
 
-def title_views(views: Sequence[View]) -> list[str]:
-    """What each view shows: models that cut a picture into tiles see it closely, and as a whole."""
-    if len(views) < 2:
-        return ["Attention"] * len(views)
-    sizes = [sum(cell.box.area for cell in cells) / len(cells) for cells in views]
-    names = {max(sizes): "whole picture"} | ({min(sizes): "close-up tiles"} if len(sizes) == 2 else {})
-    return [f"Attention, {names.get(size, f'view {index}')}" for index, size in enumerate(sizes, start=1)]
+def _show_cell(token: ImageToken, box: Box, average: float) -> dict[str, Any]:
+    times = token.saliency / average
+    masked = ", masked" if token.is_masked else ""
+    return {
+        "x": box.left,
+        "y": box.top,
+        "width": round(box.right - box.left, 1),
+        "height": round(box.bottom - box.top, 1),
+        "level": sum(times >= edge for edge in _EDGES),
+        "tip": f"image token {token.number}: {times:.2f} times the average{masked}",
+    }
 
 
-@dataclass(frozen=True)
-class Heat:
-    """What a token's colour is measured against.
-
-    average: attention that the row's average image token receives. total: that all its tokens receive.
-    """
-
-    average: float
-    total: float
-
-    @classmethod
-    def of(cls, tokens: Sequence[ImageToken], total: float) -> Self:
-        return cls(sum(token.saliency for token in tokens) / max(1, len(tokens)) or 1.0, total or 1.0)
-
-    def show(self, cells: View, title: str, picture: Picture) -> dict[str, Any]:
-        """One view over its picture."""
-        share = sum(cell.saliency for cell in cells) / self.total
-        n_masked = sum(cell.is_masked for cell in cells)
-        return {
-            "title": title,
-            "caption": f"{write_percent(share)} of all attention; {n_masked} of {len(cells)} tokens masked",
-            "cells": [self._show_cell(cell, _height(picture)) for cell in cells],
-            "outline": _outline([_scaled(cell.box, _height(picture)) for cell in cells if cell.is_masked]),
-        }
-
-    def _show_cell(self, cell: Cell, height: float) -> dict[str, Any]:
-        times = cell.saliency / self.average
-        masked = ", masked" if cell.is_masked else ""
-        box = _scaled(cell.box, height)
-        return {
-            "x": box.left,
-            "y": box.top,
-            "width": round(box.right - box.left, 1),
-            "height": round(box.bottom - box.top, 1),
-            "level": sum(times >= edge for edge in _EDGES),
-            "tip": f"image token {cell.number}: {times:.2f} times the average{masked}",
-        }
-
-
-def _height(picture: Picture) -> float:
-    return float(_WIDTH * picture.image.height / picture.image.width)
+def _height(image: "Image") -> float:
+    return float(_WIDTH * image.height / image.width)
 
 
 def _scaled(box: Box, height: float) -> Box:

@@ -7,11 +7,11 @@ from itertools import zip_longest
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 
 from delta_attnmask.errors import DataError, RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.reporting.inspection import Inspection
 from delta_attnmask.reporting.page import Thumbnail, embed_image
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import name_form, write_number
@@ -30,7 +30,7 @@ _N_IMAGES = 4  # of a card
 _MAX_TEXT = 1200  # characters of a turn
 _MAX_TURNS = 12
 
-Inspect = Callable[[int], Inspection | None]
+Inspect = Callable[[int], Markup | None]  # row → what is shown below its card
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Card:
     pictures: Sequence[Picture] = ()
     n_more_images: int = 0
     problem: str = ""
-    inspection: Inspection | None = None
+    inspection: Markup | None = None
 
 
 @dataclass

@@ -86,6 +86,11 @@ def write_percent(share: float) -> str:
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
+def write_signed(value: float) -> str:
+    """+1.50 or −0.25; nothing is neither more nor less."""
+    return f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
+
+
 def write_seconds(seconds: float) -> str:
     """In the largest unit of which there are two or more."""
     for length, unit in _UNITS:

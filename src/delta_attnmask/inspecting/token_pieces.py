@@ -1,8 +1,8 @@
-"""A prompt's tokens as people read them: characters whole, an image's placeholders as one."""
+"""A prompt's tokens as people read them: characters whole, a run of image placeholders as one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
@@ -10,15 +10,12 @@ from tokenizers.decoders import DecodeStream
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.inspecting.inspection import Piece, PieceRole
 
-_N_BETWEEN = 8  # tokens that may stand between the tiles of one picture: their numbers and line breaks
-
 
 @dataclass(frozen=True)
 class TokenFacts:
     """What is known of each position of one sample, in order.
 
-    losses, masked_losses: nats by position of the answer token; positions that are none are missing.
-    pictures: the picture that an image token shows, by its position, where that is known.
+    losses, masked_losses: nats by position of the answer token; other positions are missing.
     """
 
     ids: Sequence[int]
@@ -27,7 +24,6 @@ class TokenFacts:
     is_masked: Sequence[bool]
     losses: dict[int, float]
     masked_losses: dict[int, float]
-    pictures: dict[int, int]
 
     def piece(self, role: PieceRole, text: str, positions: Sequence[int]) -> Piece:
         answers = [position for position in positions if position in self.losses]
@@ -57,33 +53,8 @@ def read_pieces(tokenizer: Any, facts: TokenFacts) -> tuple[Piece, ...]:
 
     tokenizer: a fast one. Tokens that hold only a part of a character's bytes are joined until it is whole.
     """
-    return tuple(piece for role, run in _runs(facts) for piece in _read_run(tokenizer, facts, role, run))
-
-
-def _runs(facts: TokenFacts) -> Iterator[tuple[PieceRole, list[int]]]:
-    """Runs of one role; what stands between the tiles of one picture counts as a part of it."""
-    runs = [(role, list(group)) for role, group in groupby(range(len(facts.roles)), key=facts.roles.__getitem__)]
-    images = [index for index, (role, _) in enumerate(runs) if role == "image"]
-    joined = {left for left, right in pairwise(images) if _is_one_picture(facts, runs[left : right + 1])}
-    index = 0
-    while index < len(runs):
-        role, run = runs[index]
-        while index in joined:
-            following = images[images.index(index) + 1]
-            run = list(range(run[0], runs[following][1][-1] + 1))
-            index = following
-        yield role, run
-        index += 1
-
-
-def _is_one_picture(facts: TokenFacts, runs: Sequence[tuple[PieceRole, list[int]]]) -> bool:
-    """Whether two runs of placeholders, and what stands between them, belong to one picture."""
-    first, last = runs[0][1][-1], runs[-1][1][0]
-    if last - first > _N_BETWEEN:
-        return False
-    if first in facts.pictures and last in facts.pictures:
-        return facts.pictures[first] == facts.pictures[last]
-    return all(role == "special" for role, _ in runs[1:-1])
+    runs = groupby(range(len(facts.roles)), key=facts.roles.__getitem__)
+    return tuple(piece for role, run in runs for piece in _read_run(tokenizer, facts, role, list(run)))
 
 
 def _read_run(tokenizer: Any, facts: TokenFacts, role: PieceRole, run: list[int]) -> Iterator[Piece]:

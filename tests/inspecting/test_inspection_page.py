@@ -4,18 +4,17 @@ import re
 
 from PIL import Image
 
-from delta_attnmask.inspecting.inspection import Box, Cell, ImageToken, Picture, Piece, RowInspection
-from delta_attnmask.inspecting.page import render_fragment, render_inspections
+from delta_attnmask.inspecting.inspection import Box, ImageToken, Piece, RowInspection
+from delta_attnmask.inspecting.inspection_page import render_fragment, render_inspections
 from delta_attnmask.settings import MaskSettings
 
 EVIL = "<script>alert(1)</script>"
 
 
 def inspection(**changes: object) -> RowInspection:
-    tokens = (ImageToken(0, 3.0, True), ImageToken(1, 1.0, False))
-    cells = tuple(
-        Cell(token.number, Box(token.number / 2, 0, token.number / 2 + 0.5, 1), token.saliency, token.is_masked)
-        for token in tokens
+    tokens = (
+        ImageToken(0, 3.0, True, 0, Box(0.0, 0.0, 0.5, 1.0)),
+        ImageToken(1, 1.0, False, 0, Box(0.5, 0.0, 1.0, 1.0)),
     )
     values = {
         "row": 7,
@@ -31,7 +30,7 @@ def inspection(**changes: object) -> RowInspection:
             Piece("text", EVIL, 4, 0, 2.0),
             Piece("answer", EVIL, 2, 1, 1.0, loss=2.0, masked_loss=7.0),
         ),
-        "pictures": (Picture(EVIL, Image.new("RGB", (40, 20)), (cells,)),),
+        "pictures": (Image.new("RGB", (40, 20)),),
         "image_tokens": tokens,
     }
     return RowInspection(**values | changes)  # type: ignore[arg-type]
@@ -45,7 +44,7 @@ def test_what_the_data_says_is_text() -> None:
     html = page(inspection())
     assert EVIL not in html
     assert html.count("&lt;script&gt;") >= 5
-    assert EVIL not in render_fragment(inspection()).html
+    assert EVIL not in render_fragment(inspection())
 
 
 def test_nothing_comes_from_elsewhere() -> None:
@@ -57,7 +56,7 @@ def test_nothing_comes_from_elsewhere() -> None:
 
 
 def test_cells_are_drawn_where_they_lie() -> None:
-    html = str(render_fragment(inspection()).html)
+    html = str(render_fragment(inspection()))
     assert (
         '<rect x="0.0" y="0.0" width="500.0" height="500.0" class="heat heat4"><title>image token 0: 1.50 times' in html
     )
@@ -67,30 +66,28 @@ def test_cells_are_drawn_where_they_lie() -> None:
 
 
 def test_nothing_is_neither_more_nor_less() -> None:
-    html = str(render_fragment(inspection(masked_loss=0.999)).html)
+    html = str(render_fragment(inspection(masked_loss=0.999)))
     assert '<dd class="strong">0.00</dd>' in html
 
 
 def test_masked_cells_that_touch_have_one_rim() -> None:
-    tokens = tuple(ImageToken(number, 1.0, True) for number in range(2))
-    cells = tuple(Cell(n, Box(n / 2, 0, n / 2 + 0.5, 1), 1.0, True) for n in range(2))
-    pictures = (Picture("a.png", Image.new("RGB", (40, 20)), (cells,)),)
-    html = str(render_fragment(inspection(pictures=pictures, image_tokens=tokens)).html)
+    tokens = tuple(ImageToken(n, 1.0, True, 0, Box(n / 2, 0, n / 2 + 0.5, 1)) for n in range(2))
+    html = str(render_fragment(inspection(image_tokens=tokens)))
     assert "M500 0L500 500" not in html, "the side that both share"
     assert "M0 0L0 500" in html
 
 
-def test_answer_tokens_tell_their_losses() -> None:
-    html = str(render_fragment(inspection()).html)
+def test_answer_tokens_show_their_losses() -> None:
+    html = str(render_fragment(inspection()))
     assert 'class="token answer up4 masked' in html
     assert 'data-tip="loss 2.00 → 7.00, Δ +5.00"' in html
     assert '<td class="number">+5.00</td>' in html
 
 
 def test_an_unknown_layout_is_said_and_listed() -> None:
-    pictures = (Picture("a.png", Image.new("RGB", (40, 20)), ()),)
-    html = str(render_fragment(inspection(pictures=pictures, layout_fault="Model: it can't be told")).html)
-    assert "No overlay is drawn, since Model: it can&#39;t be told" in html
+    tokens = (ImageToken(0, 3.0, True), ImageToken(1, 1.0, False))
+    html = str(render_fragment(inspection(image_tokens=tokens, layout_problem="Model: it isn't a grid")))
+    assert "No overlay is drawn, since Model: it isn&#39;t a grid" in html
     assert "<rect" not in html
     assert "image token 0" in html
 

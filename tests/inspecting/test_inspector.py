@@ -1,6 +1,7 @@
 """An inspected row: its losses, its pieces, its pictures."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from PIL import Image, ImageDraw
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.inspecting.inspect import Inspector
 from delta_attnmask.inspecting.inspection import RowInspection
-from delta_attnmask.inspecting.pieces import TokenFacts, read_pieces
+from delta_attnmask.inspecting.inspector import Inspector
+from delta_attnmask.inspecting.token_pieces import TokenFacts, read_pieces, token_roles
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
+from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import MaskSettings
 from tests.inspecting.models import MODELS, byte_tokenizer
 
@@ -51,10 +53,8 @@ def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel)
     dataset = Dataset(embedded / "pool.json", embedded / "images")
     inspector = Inspector(embedded_model, dataset, SETTINGS)
     for found in inspector.inspect_rows([3, 2400]):
-        sample = inspector.encoder.encode(
-            record := next(dataset.records(found.row, found.row + 1)),
-            [dataset.load_image(name) for name in record.images],
-        )
+        record = next(dataset.records(found.row, found.row + 1))
+        sample = make_encoder(embedded_model).encode(record, dataset.load_images(record.images))
         score = score_batch(embedded_model.model, sample.inputs, sample.labels, SETTINGS)
         answers = [piece for piece in found.pieces if piece.loss is not None]
         n_answer_tokens = sum(piece.n_tokens for piece in answers)
@@ -65,7 +65,7 @@ def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel)
         assert found.delta == pytest.approx(float(score.delta), abs=1e-6)
         assert (found.n_tokens, found.n_masked) == (sample.n_tokens, int(score.is_masked.sum()))
         assert sum(piece.saliency for piece in found.pieces) == pytest.approx(float(score.saliency.sum()), rel=1e-5)
-        assert [len(view) for picture in found.pictures for view in picture.views] == [64] * len(record.images)
+        assert Counter(token.picture for token in found.image_tokens) == dict.fromkeys(range(len(record.images)), 64)
 
 
 def test_an_empty_mask_changes_no_token(embedded: Path, embedded_model: LoadedModel) -> None:
@@ -80,9 +80,11 @@ def test_the_embedded_model_looks_at_the_object(write: Any, embedded_model: Load
     pictures = {f"p{n}": square((64, 64), corner, 20) for n, corner in enumerate(corners)}
     dataset = write([row(f"{name}.png", "What color is the shape?", "red") for name in pictures], **pictures)
     for found, (x, y) in zip(Inspector(embedded_model, dataset, SETTINGS).inspect_rows(range(4)), corners, strict=True):
-        cells = found.pictures[0].views[0]
-        inside = [c.saliency for c in cells if x < c.box.centre[0] * 64 < x + 20 and y < c.box.centre[1] * 64 < y + 20]
-        outside = [c.saliency for c in cells if c.saliency not in inside]
+        inside, outside = list[float](), list[float]()
+        for token in found.image_tokens:
+            assert token.box
+            left, top = (64 * (one + other) / 2 for one, other in zip(token.box[:2], token.box[2:], strict=True))
+            (inside if x < left < x + 20 and y < top < y + 20 else outside).append(token.saliency)
         assert sum(inside) / len(inside) > 1.2 * sum(outside) / len(outside)
 
 
@@ -92,26 +94,19 @@ def test_a_turned_picture_is_shown_and_placed_upright(tmp_path: Path, embedded_m
     square((120, 80), (10, 10), 20).save(tmp_path / "turned.jpg", exif=exif)
     (tmp_path / "data.json").write_text(json.dumps([row("turned.jpg", "What color is it?", "red")]))
     dataset = Dataset(tmp_path / "data.json", tmp_path)
-    picture = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0].pictures[0]
-    assert picture.image.size == (80, 120)
-    boxes = torch.tensor([cell.box for cell in picture.views[0]])
+    found = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0]
+    assert found.pictures[0].size == (80, 120)
+    boxes = torch.tensor([token.box for token in found.image_tokens])
     edges = [*boxes[:, :2].amin(0).tolist(), *boxes[:, 2:].amax(0).tolist()]
-    assert edges == pytest.approx([0, 1 / 6, 1, 5 / 6], abs=0.02)  # CLIP's processor cuts out the middle
+    assert edges == pytest.approx([0, 1 / 6, 1, 5 / 6], abs=1e-6)  # CLIP's processor cuts out the middle
 
 
 def test_a_model_whose_layout_is_unknown_gets_no_overlay(write: Any) -> None:
     dataset = write([row("a.png", "What?", "red")], a=square((40, 30), (5, 5), 10))
     found = Inspector(MODELS["Idefics2"](), dataset, MaskSettings.paper()).inspect_rows([0])[0]
-    assert "cross-attention" in found.layout_fault
-    assert [picture.views for picture in found.pictures] == [()]
-    assert [token.number for token in found.image_tokens] == [0, 1, 2, 3]
-
-
-def test_tiles_and_the_whole_picture_are_views_of_their_own(write: Any) -> None:
-    dataset = write([row("a.png", "What?", "red")], a=square((128, 96), (5, 5), 40))
-    found = Inspector(MODELS["SmolVLM"](), dataset, MaskSettings.paper()).inspect_rows([0])[0]
-    assert [len(view) for view in found.pictures[0].views] == [4 * 3 * 4, 4]
-    assert len([piece for piece in found.pieces if piece.role == "image"]) == 1, "with the tiles' marks in it"
+    assert "regular grid" in found.layout_problem
+    assert len(found.pictures) == 1
+    assert [(token.number, token.box) for token in found.image_tokens] == [(number, None) for number in range(4)]
 
 
 def test_bad_rows_come_back_with_their_reason(write: Any, embedded_model: LoadedModel) -> None:
@@ -125,7 +120,7 @@ def test_bad_rows_come_back_with_their_reason(write: Any, embedded_model: Loaded
 
 
 def facts(ids: list[int], roles: list[Any]) -> TokenFacts:
-    return TokenFacts(ids, roles, [1.0] * len(ids), [False] * len(ids), {}, {}, {})
+    return TokenFacts(ids, roles, [1.0] * len(ids), [False] * len(ids), {}, {})
 
 
 def test_characters_of_several_tokens_are_whole() -> None:
@@ -151,6 +146,4 @@ def test_answers_are_read_with_the_token_that_ends_them(write: Any, embedded_mod
 def test_roles_cover_every_position() -> None:
     labels = torch.tensor([[-100, -100, 5]])
     roles = TokenRoles.of({"input_ids": torch.tensor([[9, 7, 5]])}, labels, image_token_id=7, special_ids=[9])
-    from delta_attnmask.inspecting.pieces import token_roles
-
     assert token_roles(roles) == ["special", "image", "answer"]
