@@ -15,6 +15,7 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+_HARMLESS = "Autofocus processing was blocked"  # where the page's script has moved the focus on
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser: there is no {CHROMIUM}")
 
@@ -39,6 +40,6 @@ def watched(browser: Any, file: Path, **options: Any) -> Iterator[Any]:
     page.on("request", lambda request: requested.append(request.url))
     page.goto(file.as_uri())
     yield page
-    assert said == []
-    assert [url for url in requested if not url.startswith("data:")] == [file.as_uri()]
+    assert [text for text in said if not text.startswith(_HARMLESS)] == []
+    assert {url for url in requested if not url.startswith(("data:", "blob:"))} == {file.as_uri()}
     page.close()

@@ -1,9 +1,11 @@
 """A small scored data set, with texts that would do harm if they weren't escaped, and reviews of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.exporting.export import export_selection
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reviewing.begin import Wanted, begin_review
-from delta_attnmask.reviewing.store import ReviewStore
+from delta_attnmask.reviewing.answers import FORMAT
+from delta_attnmask.reviewing.handout import begin_review
+from delta_attnmask.reviewing.protocol import Pair, Protocol
 from delta_attnmask.selecting.plan import Options, plan_selection
 from delta_attnmask.selection import Selection
 from tests.selecting.tables import make_scores, write_run
@@ -23,6 +26,7 @@ N_ROWS = 90
 SOURCES = ("charts", "scenes", "<b>signs</b>")
 HOSTILE = "<script>document.title = 'taken'</script>"
 FAILED = 7
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def write_rows(folder: Path) -> Path:
@@ -33,7 +37,7 @@ def write_rows(folder: Path) -> Path:
         name = f"secret-{row}.png"
         colour = tuple(np.random.default_rng(row).integers(0, 256, 3).tolist())
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (24, 16), colour).save(folder / "images" / name, pnginfo=note)
+        Image.new("RGB", (24, 16) if row % 2 else (400, 300), colour).save(folder / "images" / name, pnginfo=note)
         question = f"<image>\nWhich of the many colours is it, {row}? {HOSTILE}"
         turns = [{"from": "human", "value": question}, {"from": "gpt", "value": f'</dd>Colour {row}" onload=x'}]
         rows.append({"id": f"secret-{row}", "source": SOURCES[row % 3], "image": name, "conversations": turns})
@@ -89,9 +93,30 @@ def run(scored: Path) -> RunFolder:
 
 
 @pytest.fixture
-def store(scored: Path, run: RunFolder, tmp_path: Path) -> Iterator[ReviewStore]:
-    """A new review of 20 pairs and 2 pairs of sets."""
-    wanted = Wanted(selection=scored / "kept.json", n_pairs=20, n_sheets=2)
-    store = begin_review(run, tmp_path / "review.sqlite", wanted)
-    yield store
-    store.close()
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "review"
+
+
+@pytest.fixture
+def protocol(scored: Path, run: RunFolder, folder: Path) -> Protocol:
+    """A new review of 20 pairs and 2 pairs of sets, in `folder`."""
+    return begin_review(run, folder, scored / "kept.json", n_pairs=20, n_sheets=2)
+
+
+Choose = Callable[[Pair], str]
+
+
+def answer_all(protocol: Protocol, rater: str = "Ann", choose: Choose = lambda pair: pair.target) -> dict[str, Any]:
+    """What the page saves for a judge who answers everything, an answer every ten seconds."""
+    asked = [(pair, question.name) for pair in protocol.pairs for question in pair.questions]
+    times = [START + timedelta(seconds=10 * n) for n in range(len(asked))]
+    answers = [
+        {"pair": pair.token, "question": question, "answer": choose(pair), "at": time.isoformat()}
+        for (pair, question), time in zip(asked, times, strict=True)
+    ]
+    return {"format": FORMAT, "review": protocol.id, "rater": rater, "answers": answers}
+
+
+def save(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path

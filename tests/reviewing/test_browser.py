@@ -1,143 +1,196 @@
-"""A rater judges by keyboard in Chromium while the server is killed and started again."""
+"""Judges use the page in Chromium, by keyboard, mouse and touch; what they save is what they answered."""
 
-import re
-import signal
-import subprocess
-import sys
+import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from delta_attnmask.reviewing.protocol import KEYS, questions_of
-from delta_attnmask.reviewing.store import ReviewStore
-from tests.chromium import launched, needs_chromium
+from delta_attnmask.reviewing.answers import read_answers
+from delta_attnmask.reviewing.handout import write_page
+from delta_attnmask.reviewing.samples import SampleBook
+from tests.chromium import launched, needs_chromium, watched
 from tests.reviewing.conftest import HOSTILE
 
-pytest.importorskip("starlette", reason="the extra `ui` isn't installed")
 pytestmark = needs_chromium
 
+KEYS = {"first": "1", "second": "2", "equal": "0", "unknown": "?"}
+DESKTOP = {"viewport": {"width": 1280, "height": 800}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
-@contextmanager
-def serving(scored: Path, out: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The server as a process of its own, and the address that it prints."""
-    command = ["review", scored / "run", "--selection", scored / "kept.json", "--out", out, "--pairs", "12", "--serve"]
-    arguments = [sys.executable, "-m", "delta_attnmask", *map(str, command), "--port", str(port)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process, next((found[1] for line in process.stdout if (found := re.match(r"Open (\S+)", line))), "")
-        finally:
-            process.kill()
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture
-def page() -> Iterator[Any]:
-    with launched() as browser:
-        page = browser.new_page()
-        page.set_default_timeout(20_000)
-        yield page
+def file(run, protocol, folder) -> Path:
+    book = SampleBook.open(run, protocol.pairs, seed=protocol.review.seed)
+    return write_page(protocol, book, folder)
 
 
-def answer(page: Any, key: str) -> None:
-    """Press a key and wait for the next question, which says that the answer is stored."""
-    before = page.get_attribute("#ask", "data-status")
-    page.keyboard.press(key)
-    page.wait_for_selector(f'#ask:not([data-status="{before}"])')
-
-
-def test_ten_pairs_a_killed_server_and_the_eleventh(scored, tmp_path, page):
-    out = tmp_path / "review.sqlite"
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    with serving(scored, out, 0) as (server, address):
-        page.goto(address)
-        page.wait_for_function("document.activeElement.id === 'name'")  # the field has the focus by itself
-        page.fill("#name", "Ann")  # typed keys may come before the page listens
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#pair")
-        with closing(ReviewStore.open(out)) as store:
-            pairs = store.pairs()
-        expected = {}
-        for pair in pairs[:10]:
-            assert page.get_attribute("#pair", "data-pair") == pair.token
-            for question in questions_of(pair.kind):
-                chosen = list(KEYS)[len(expected) % 4]
-                answer(page, KEYS[chosen])
-                expected[pair.position, question.name] = chosen
-        page.keyboard.press("ArrowLeft")
-        page.wait_for_selector(f'#pair[data-pair="{pairs[9].token}"]')
-        answer(page, "2")
-        expected[9, questions_of(pairs[9].kind)[-1].name] = "second"
-
-        server.send_signal(signal.SIGKILL)
-        server.wait()
-        page.keyboard.press("1")
-        page.wait_for_selector("#trouble:not([hidden])")
-        assert "Not saved yet" in page.inner_text("#trouble")
-
-    port = int(address.rstrip("/").rpartition(":")[2])
-    with serving(scored, out, port):
-        # The answer that the killed server never got comes through by itself, and only once.
-        page.wait_for_selector('#ask[data-question="correctness"]')
-        assert page.is_hidden("#trouble")
-        assert page.get_attribute("#pair", "data-pair") == pairs[10].token
-        expected[10, "clarity"] = "first"
-        page.reload()
-        assert page.get_attribute("#pair", "data-pair") == pairs[10].token
-        assert "Pair 11 of" in page.inner_text("#ask .count")
-        with closing(ReviewStore.open(out)) as store:
-            assert store.answers(store.enter("Ann")) == expected
-    assert page.title() != "taken"  # no script of the data set ever ran
-    assert all(url.startswith(address) for url in requests)
-
-
-def judge_up_to(kind: str, out: Path, name: str) -> None:
-    """Answer everything before the first pair of a kind."""
-    with closing(ReviewStore.open(out)) as store:
-        rater = store.enter(name)
-        for pair in store.pairs():
-            if pair.kind == kind:
-                return
-            for question in questions_of(pair.kind):
-                store.judge(rater, pair, question.name, "equal", f"{pair.position}-{question.name}")
-
-
-def enter(page: Any, address: str, name: str) -> None:
-    page.goto(address)
-    page.fill("#name", name)
+def enter(page: Any, name: str = "Ann") -> None:
+    page.wait_for_function("document.activeElement.id === 'name'")  # the field has the focus by itself
+    page.keyboard.type(name)
     page.keyboard.press("Enter")
-    page.wait_for_selector("#pair")
+    page.wait_for_selector("#pair .side")
 
 
-def test_twelve_samples_fit_a_screen_and_each_can_be_read_whole(scored, tmp_path, page):
-    out = tmp_path / "review.sqlite"
-    page.set_viewport_size({"width": 1280, "height": 800})
-    with serving(scored, out, 0) as (_, address):
-        judge_up_to("sheet", out, "Ann")
-        enter(page, address, "Ann")
+def shown(page: Any) -> tuple[str, str]:
+    """The pair and the question on the screen."""
+    return page.get_attribute("#pair", "data-pair"), page.get_attribute("#ask", "data-question")
+
+
+def saved(page: Any, path: Path, button: str = "#ask [data-act=save]") -> Path:
+    with page.expect_download() as download:
+        page.click(button)
+    download.value.save_as(path / download.value.suggested_filename)
+    return path / download.value.suggested_filename
+
+
+def test_a_whole_review_by_keyboard(browser, file, protocol, tmp_path):
+    expected = {}
+    with watched(browser, file, **DESKTOP) as page:
+        enter(page, "Ann  Müller / 7")
+        for pair in protocol.pairs:
+            for question in pair.questions:
+                assert shown(page) == (pair.token, question.name)
+                answer = list(KEYS)[len(expected) % 4]
+                page.keyboard.press(KEYS[answer])
+                expected[pair.token, question.name] = answer
+        assert page.is_visible("#done")
+        page.keyboard.press("ArrowLeft")
+        assert shown(page) == list(expected)[-1]
+        page.keyboard.press("2")
+        expected[list(expected)[-1]] = "second"
+        path = saved(page, tmp_path, "#done [data-act=save]")
+        assert page.title() != "taken"  # no script of the data set ever ran
+    assert path.name == "answers-Ann-Müller-7.json"
+    answers = read_answers(path, protocol)
+    assert {(one.pair.token, one.question): one.answer for one in answers} == expected
+    assert {one.rater for one in answers} == {"Ann Müller / 7"}
+
+
+def test_a_judge_resumes_and_another_begins(browser, file, protocol, tmp_path):
+    with watched(browser, file, **DESKTOP) as page:
+        enter(page)
+        for _ in range(5):
+            page.keyboard.press("1")
+        before = shown(page)
+        page.reload()
+        page.wait_for_selector("#pair .side")
+        assert shown(page) == before
+        page.click(".help summary")
+        page.click("[data-act=leave]")
+        enter(page, "Ben")
+        assert shown(page) == (protocol.pairs[0].token, "clarity")
+        page.keyboard.press("2")
+        page.click(".help summary")
+        page.click("[data-act=leave]")
+        enter(page, "ANN")
+        assert shown(page) == before
+        assert len(json.loads(saved(page, tmp_path).read_text())["answers"]) == 5
+
+
+TYPE_EARLY = """
+new MutationObserver((_, observer) => {
+  const field = document.getElementById("name");
+  if (!field) return;
+  field.value = "Early";
+  observer.disconnect();
+}).observe(document, { childList: true, subtree: true });
+"""
+
+
+def test_a_name_typed_before_the_script_runs_stays(browser, file):
+    """Also where the browser remembers somebody else."""
+    with watched(browser, file) as page:
+        enter(page, "Remembered")
+        page.add_init_script(TYPE_EARLY)
+        page.reload()
+        assert page.input_value("#name") == "Early"
+        assert page.is_visible("#welcome")
+        page.keyboard.press("Enter")
+        assert page.inner_text("#rater") == "Early"
+
+
+def test_a_browser_that_keeps_nothing_says_so(browser, file, tmp_path):
+    with watched(browser, file) as page:
+        page.add_init_script("Storage.prototype.setItem = () => { throw new DOMException('full') }")
+        page.reload()
+        enter(page)
+        page.keyboard.press("1")
+        page.keyboard.press("1")
+        assert "keeps no answers" in page.inner_text("#trouble")
+        assert len(json.loads(saved(page, tmp_path).read_text())["answers"]) == 2
+
+
+def test_what_the_browser_kept_is_not_trusted(browser, file, protocol):
+    with watched(browser, file) as page:
+        enter(page)
+        page.keyboard.press("1")
+        key = page.evaluate("Object.keys(localStorage).find((key) => key.endsWith('answers/ann'))")
+        for kept in ("{", "7", '[null, 1, {"pair": 3}]', '{"a": 1}'):
+            page.evaluate("([key, kept]) => localStorage.setItem(key, kept)", [key, kept])
+            page.reload()
+            page.wait_for_selector("#pair .side")
+            assert shown(page) == (protocol.pairs[0].token, "clarity")
+            page.keyboard.press("1")
+            assert shown(page)[1] == "correctness"
+
+
+def test_a_double_tap_is_one_answer(browser, file):
+    with watched(browser, file, **PHONE) as page:
+        enter(page)
+        page.wait_for_timeout(250)
+        page.evaluate("for (const _ of [1, 2]) document.querySelector('[data-answer=first]').click()")
+        assert shown(page)[1] == "correctness"
+        page.wait_for_timeout(250)
+        page.tap("[data-answer=equal]")
+        assert shown(page)[1] == "image"
+
+
+def to_first_sheet(page: Any) -> None:
+    while not page.locator("#pair.sheets").count():
+        page.keyboard.press("0")
+
+
+def test_twelve_samples_fit_a_screen_and_each_can_be_read_whole(browser, file):
+    with watched(browser, file, **DESKTOP) as page:
+        enter(page)
+        to_first_sheet(page)
         tops = page.eval_on_selector_all(".item", "items => items.map((item) => item.getBoundingClientRect().top)")
         assert len(set(tops)) == 2, "two rows of six on each side"
         bottom = page.evaluate("document.getElementById('pair').getBoundingClientRect().bottom")
         assert bottom <= page.evaluate("document.getElementById('ask').getBoundingClientRect().top")
         assert page.is_hidden("#further")
-        whole = page.locator(".whole").first
-        assert whole.is_hidden()
+        assert page.is_hidden("#whole")
         page.locator(".item").first.focus()
         page.keyboard.press("Enter")
-        assert HOSTILE in whole.inner_text()
+        assert HOSTILE in page.inner_text("#whole")
         page.keyboard.press("Escape")
-        assert whole.is_hidden()
+        assert page.is_hidden("#whole")
 
 
-def test_a_pair_that_goes_on_below_the_question_says_so(scored, tmp_path, page):
-    out = tmp_path / "review.sqlite"
-    page.set_viewport_size({"width": 390, "height": 560})
-    page.emulate_media(reduced_motion="reduce")
-    with serving(scored, out, 0) as (_, address):
-        enter(page, address, "Ann")
+def test_an_image_can_be_enlarged(browser, file):
+    with watched(browser, file, **DESKTOP) as page:
+        enter(page)
+        small = page.locator("#pair img").first
+        small.click()
+        large = page.locator("#whole img")
+        assert large.get_attribute("src") == small.get_attribute("src")
+        assert large.bounding_box()["height"] > small.bounding_box()["height"]
+        page.keyboard.press("1")
+        assert shown(page)[1] == "correctness"
+
+
+def test_a_pair_that_goes_on_below_the_question_says_so(browser, file):
+    options = {"viewport": {"width": 390, "height": 560}, "reduced_motion": "reduce"}
+    with watched(browser, file, **options) as page:
+        enter(page)
         further = page.locator("#further")
         further.wait_for(state="visible")
         while further.is_visible():
@@ -145,3 +198,4 @@ def test_a_pair_that_goes_on_below_the_question_says_so(scored, tmp_path, page):
             further.click()
             page.wait_for_function(f"scrollY > {before}")
         assert page.is_visible("#pair .answer")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -10,16 +10,17 @@ import pytest
 from PIL import Image
 
 from delta_attnmask.errors import DataError
-from delta_attnmask.reviewing.labelstudio import export_label_studio, import_label_studio, make_config
+from delta_attnmask.reviewing.answers import collect, read_answers, read_judgements
+from delta_attnmask.reviewing.labelstudio import export_label_studio, make_config
 from delta_attnmask.reviewing.protocol import ANSWERS, PAIR_QUESTIONS
 from delta_attnmask.reviewing.samples import SampleBook
-from tests.reviewing.conftest import HOSTILE
+from tests.reviewing.conftest import HOSTILE, save
 
 
 @pytest.fixture
-def tasks(run, store):
-    book = SampleBook.open(run, store.pairs(), seed=0)
-    path, config = export_label_studio(store.pairs(), book, store.path)
+def tasks(run, protocol, folder):
+    book = SampleBook.open(run, protocol.pairs, seed=0)
+    path, config = export_label_studio(protocol.pairs, book, folder)
     assert config.read_text() == make_config()
     return json.loads(path.read_text())
 
@@ -44,15 +45,15 @@ def test_the_same_questions_and_answers():
         assert [choice.get("alias") for choice in group] == list(ANSWERS)
 
 
-def test_tasks_are_blind_and_complete(tasks, store):
-    shown = [pair for pair in store.pairs() if pair.kind != "sheet"]
+def test_tasks_are_blind_and_complete(tasks, protocol):
+    shown = [pair for pair in protocol.pairs if pair.kind != "sheet"]
     assert [task["data"]["pair"] for task in tasks] == [pair.token for pair in shown]
     for task in tasks:
         assert "secret" not in json.dumps(task)
         assert task["data"]["text1"].startswith("Instruction: ")
         header, _, body = task["data"]["image1"].partition(",")
-        assert re.fullmatch(r"data:image/(png|jpeg);base64", header)
-        assert Image.open(BytesIO(base64.b64decode(body))).size == (24, 16)
+        assert re.fullmatch(r"data:image/webp;base64", header)
+        assert Image.open(BytesIO(base64.b64decode(body))).size in ((24, 16), (400, 300))
     assert HOSTILE in tasks[0]["data"]["text1"]  # plain text there, which its Text tag shows as it is
 
 
@@ -63,31 +64,38 @@ def annotate(tasks, annotation_id=1, answer="first", **more):
     return [task | {"annotations": [annotation] if n == 0 else []} for n, task in enumerate(tasks)]
 
 
-def test_answers_come_back_once(tasks, store, tmp_path):
-    (tmp_path / "export.json").write_text(json.dumps(annotate(tasks)))
-    assert [import_label_studio(tmp_path / "export.json", store) for _ in range(2)] == [1, 1]
-    (judged,) = store.judgements()
-    assert (judged.rater, judged.position, judged.question, judged.answer) == (
+def test_answers_come_back_once(tasks, protocol, folder, tmp_path):
+    for _ in range(2):
+        collect(folder, [save(tmp_path / "export.json", annotate(tasks))])
+    (judged,) = read_judgements(folder, protocol)
+    assert (judged.rater, judged.pair.token, judged.question, judged.answer) == (
         "Label Studio ann@example.org",
-        store.pairs()[0].position,
+        tasks[0]["data"]["pair"],
         "clarity",
         "first",
     )
-    (tmp_path / "export.json").write_text(json.dumps(annotate(tasks, 2, "second", was_cancelled=True)))
-    assert import_label_studio(tmp_path / "export.json", store) == 0
+    cancelled = save(tmp_path / "export.json", annotate(tasks, 2, "second", was_cancelled=True))
+    assert read_answers(cancelled, protocol) == []
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"data": {}}]', '[{"data": {}, "annotations": [1]}]'])
-def test_what_is_no_export(store, tmp_path, content):
-    (tmp_path / "export.json").write_text(content)
-    with pytest.raises(DataError, match="export"):
-        import_label_studio(tmp_path / "export.json", store)
+def test_a_changed_answer_counts_by_its_time(tasks, protocol, folder, tmp_path):
+    times = {"first": "2026-05-02T10:00:00Z", "second": "2026-05-01T10:00:00Z"}
+    for answer, time in times.items():
+        collect(folder, [save(tmp_path / "export.json", annotate(tasks, 1, answer, updated_at=time))])
+    assert [one.answer for one in read_judgements(folder, protocol)] == ["first"]
 
 
-def test_answers_to_another_review_or_unknown_ones(tasks, store, tmp_path):
-    other = [{"data": {"pair": "0000"}, "annotations": []}]
-    for content, why in [(other, "of another review"), (annotate(tasks, answer="third"), "expected one of first")]:
-        (tmp_path / "export.json").write_text(json.dumps(content))
+@pytest.mark.parametrize(
+    "content", [[1], [{"data": {}}], [{"data": {}, "annotations": [1]}], [{"data": 1, "annotations": []}]]
+)
+def test_what_is_no_export(protocol, tmp_path, content):
+    with pytest.raises(DataError, match="expected an export of Label Studio"):
+        read_answers(save(tmp_path / "export.json", content), protocol)
+
+
+def test_answers_to_another_review_or_unknown_ones(tasks, protocol, folder, tmp_path):
+    other = annotate([{"data": {"pair": "0000"}}])
+    for content, why in [(other, "isn't in this review"), (annotate(tasks, answer="third"), "expected one of first")]:
         with pytest.raises(DataError, match=why):
-            import_label_studio(tmp_path / "export.json", store)
-    assert store.judgements() == []
+            collect(folder, [save(tmp_path / "export.json", content)])
+    assert read_judgements(folder, protocol) == []

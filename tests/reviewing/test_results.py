@@ -1,19 +1,18 @@
 """Win rates, agreement and the exclusion of careless raters, against counts made by hand."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from delta_attnmask.reviewing.checks import check_rater
-from delta_attnmask.reviewing.pairs import Pair, Review
-from delta_attnmask.reviewing.protocol import PAIR_QUESTIONS, SHUFFLED_QUESTIONS, other_side, questions_of
-from delta_attnmask.reviewing.results import read_results, summarize
-from delta_attnmask.reviewing.store import Judgement
+from delta_attnmask.reviewing.answers import Judgement, collect
+from delta_attnmask.reviewing.attention_checks import check_rater
+from delta_attnmask.reviewing.protocol import PAIR_QUESTIONS, SHUFFLED_QUESTIONS, Pair, Review, other_side
+from delta_attnmask.reviewing.review_results import read_results, summarize
 from delta_attnmask.statistics import wilson_interval
+from tests.reviewing.conftest import START, answer_all, save
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 REVIEW = Review(
     manifest_sha256="m",
     selection_sha256="s",
@@ -26,10 +25,9 @@ REVIEW = Review(
 )
 
 
-def make_pair(position, kind="compare", target="first", source="a", repeats=None):
+def make_pair(position, kind="compare", target="first", source="a", repeats=""):
     return Pair(
-        position=position,
-        token=str(position),
+        token=f"{position:02}",
         kind=kind,
         source=source,
         first=(1,),
@@ -39,8 +37,8 @@ def make_pair(position, kind="compare", target="first", source="a", repeats=None
     )
 
 
-def say(rater, position, answer, question="overall", second=0):
-    return Judgement(rater, position, question, answer, START + timedelta(seconds=second))
+def say(rater, pair, answer, question="overall", second=0):
+    return Judgement(rater, pair, question, answer, START + timedelta(seconds=second))
 
 
 def results_of(pairs, judgements, question="overall", **options):
@@ -50,9 +48,13 @@ def results_of(pairs, judgements, question="overall", **options):
 
 def test_win_rate_by_source_and_rater():
     pairs = [make_pair(n, target=("first", "second")[n % 2], source="ab"[n // 5]) for n in range(10)]
-    wins = [say("Ann", n, pairs[n].target) for n in range(6)]
-    rest = [say("Ann", 6, "equal"), say("Ann", 7, "equal"), say("Ann", 8, other_side(pairs[8].target))]
-    found = results_of(pairs, [*wins, *rest, say("Ann", 9, "unknown")])
+    wins = [say("Ann", pairs[n], pairs[n].target) for n in range(6)]
+    rest = [
+        say("Ann", pairs[6], "equal"),
+        say("Ann", pairs[7], "equal"),
+        say("Ann", pairs[8], other_side(pairs[8].target)),
+    ]
+    found = results_of(pairs, [*wins, *rest, say("Ann", pairs[9], "unknown")])
     assert (found.overall.n_pairs, found.overall.n_won, found.overall.n_tied, found.overall.n_lost) == (9, 6, 2, 1)
     assert found.overall.rate == pytest.approx(7 / 9)
     assert (found.overall.low, found.overall.high) == wilson_interval(7, 9)
@@ -64,7 +66,12 @@ def test_win_rate_by_source_and_rater():
 
 def test_several_raters_of_a_pair_are_one_pair():
     pairs = [make_pair(0), make_pair(1)]
-    judged = [say("Ann", 0, "first"), say("Ben", 0, "first"), say("Cem", 0, "second"), say("Ann", 1, "second")]
+    judged = [
+        say("Ann", pairs[0], "first"),
+        say("Ben", pairs[0], "first"),
+        say("Cem", pairs[0], "second"),
+        say("Ann", pairs[1], "second"),
+    ]
     found = results_of(pairs, judged)
     assert (found.overall.n_pairs, found.overall.n_won, found.overall.n_lost) == (2, 1, 1)
     assert found.overall.rate == pytest.approx((2 / 3 + 0) / 2)
@@ -73,12 +80,12 @@ def test_several_raters_of_a_pair_are_one_pair():
 
 def test_agreement_is_of_the_sides_shown():
     pairs = [make_pair(n, target=("first", "second")[n % 2]) for n in range(4)]
-    same = [say(name, n, pairs[n].target) for name in ("Ann", "Ben") for n in range(4)]
+    same = [say(name, pairs[n], pairs[n].target) for name in ("Ann", "Ben") for n in range(4)]
     assert results_of(pairs, same).alpha_nominal == 1
     assert results_of(pairs, same).alpha_ordinal == 1
-    opposite = [say("Ann", n, "first") for n in range(4)] + [say("Ben", n, "second") for n in range(4)]
+    opposite = [say("Ann", pairs[n], "first") for n in range(4)] + [say("Ben", pairs[n], "second") for n in range(4)]
     assert results_of(pairs, opposite).alpha_nominal < 0
-    unknown = [say("Ann", n, "first") for n in range(4)] + [say("Ben", n, "unknown") for n in range(4)]
+    unknown = [say("Ann", pairs[n], "first") for n in range(4)] + [say("Ben", pairs[n], "unknown") for n in range(4)]
     assert results_of(pairs, unknown).alpha_nominal is None
 
 
@@ -92,7 +99,7 @@ def test_nobody_has_judged():
 @pytest.mark.parametrize(("n_won", "verdict"), [(18, "better"), (2, "worse"), (11, "open")])
 def test_the_verdict_is_the_intervals(n_won, verdict):
     pairs = [make_pair(n) for n in range(20)]
-    judged = [say("Ann", n, "first" if n < n_won else "second") for n in range(20)]
+    judged = [say("Ann", pairs[n], "first" if n < n_won else "second") for n in range(20)]
     found = summarize(REVIEW, pairs, judged)
     assert found.questions[3].overall.verdict == verdict
     (sentence,) = found.sentences
@@ -105,16 +112,13 @@ def checked_pairs():
     sides = ("first", "second")
     compared = [make_pair(n, target=sides[n % 2]) for n in range(12)]
     repeated = [
-        make_pair(12 + n, "repeat", target=other_side(compared[n].target), repeats=compared[n].position)
-        for n in range(6)
+        make_pair(12 + n, "repeat", target=other_side(compared[n].target), repeats=compared[n].token) for n in range(6)
     ]
     return [*compared, *repeated, *(make_pair(18 + n, "shuffled", target=sides[n % 2]) for n in range(6))]
 
 
 def judge_all(rater, pairs, choose):
-    return [
-        say(rater, pair.position, choose(pair), question.name) for pair in pairs for question in questions_of(pair.kind)
-    ]
+    return [say(rater, pair, choose(pair), question.name) for pair in pairs for question in pair.questions]
 
 
 RNG = np.random.default_rng(0)
@@ -153,8 +157,8 @@ def test_contradictions_alone_exclude():
 
 def test_wavering_between_a_side_and_a_tie_is_no_contradiction():
     pairs = checked_pairs()
-    answers = {(pair.position, question.name): pair.target for pair in pairs for question in PAIR_QUESTIONS}
-    answers |= {(pair.position, "clarity"): "equal" for pair in pairs if pair.kind == "repeat"}
+    answers = {(pair.token, question.name): pair.target for pair in pairs for question in PAIR_QUESTIONS}
+    answers |= {(pair.token, "clarity"): "equal" for pair in pairs if pair.kind == "repeat"}
     checks = check_rater(pairs, answers)
     assert (checks.n_repeated, checks.n_contradicted) == (18, 0)
 
@@ -170,24 +174,22 @@ def test_few_checks_exclude_nobody():
 def test_time_and_side_of_a_rater():
     pairs = [make_pair(n) for n in range(4)]
     seconds = (0, 10, 24, 4000)  # the last one after a pause
-    judged = [say("Ann", n, ("first", "second", "first", "equal")[n], second=seconds[n]) for n in range(4)]
+    judged = [say("Ann", pairs[n], ("first", "second", "first", "equal")[n], second=seconds[n]) for n in range(4)]
     (rater,) = summarize(REVIEW, pairs, judged).raters
     assert rater.seconds == 12
     assert rater.first_share == pytest.approx(2 / 3)
 
 
-def test_a_file_and_json(store):
-    ann = store.enter("Ann")
-    for pair in store.pairs():
-        for question in questions_of(pair.kind):
-            store.judge(ann, pair, question.name, pair.target, f"{pair.position}/{question.name}")
-    found = read_results(store.path)
+def test_a_folder_and_json(protocol, folder, tmp_path):
+    collect(folder, [save(tmp_path / "answers.json", answer_all(protocol))])
+    found = read_results(folder)
     assert [(one.name, one.overall.rate, one.overall.n_pairs) for one in found.questions] == [
         *((name, 1, 20) for name in ("clarity", "correctness", "image", "overall")),
         ("coverage", 1, 2),
     ]
-    assert found.raters[0].n_pairs == found.n_drawn == len(store.pairs())
-    assert found.raters[0].excluded == ""
+    (rater,) = found.raters
+    assert rater.n_pairs == found.n_drawn == len(protocol.pairs)
+    assert (rater.excluded, rater.seconds) == ("", 10)
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["questions"][0]["overall"]["n_won"] == 20
-    assert plain["review"]["manifest_sha256"] == store.review.manifest_sha256
+    assert plain["review"]["manifest_sha256"] == protocol.review.manifest_sha256

@@ -1,11 +1,13 @@
 """What is shown of a row, and what isn't."""
 
+from base64 import b64decode
 from io import BytesIO
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from delta_attnmask.errors import ArtifactError, RowError
+from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.records import Record, Turn
 from delta_attnmask.reviewing.protocol import other_side
@@ -13,8 +15,8 @@ from delta_attnmask.reviewing.samples import Sample, SampleBook, ShownTurn, show
 
 
 @pytest.fixture
-def book(run, store):
-    return SampleBook.open(run, store.pairs(), seed=store.review.seed)
+def book(run, protocol):
+    return SampleBook.open(run, protocol.pairs, seed=protocol.review.seed)
 
 
 def test_turns_as_they_are_read():
@@ -44,8 +46,8 @@ def test_shuffled_words_are_the_same_words():
     assert shuffle_words(Sample((ShownTurn("Answer", "no no no"),), ()), "seed").turns[0].text == "no no no"
 
 
-def test_only_the_side_that_is_to_be_shuffled_is(book, store):
-    for pair in store.pairs():
+def test_only_the_side_that_is_to_be_shuffled_is(book, protocol):
+    for pair in protocol.pairs:
         target, other = book.samples(pair, pair.target), book.samples(pair, other_side(pair.target))
         if pair.kind == "shuffled":
             assert target != other
@@ -53,43 +55,53 @@ def test_only_the_side_that_is_to_be_shuffled_is(book, store):
         assert len(target) == len(pair.side(pair.target))
 
 
+def read_uri(uri):
+    header, _, body = uri.partition(",")
+    assert header == "data:image/webp;base64"
+    return b64decode(body)
+
+
+def to_image(uri):
+    return Image.open(BytesIO(read_uri(uri)))
+
+
 def test_images_are_made_anew(book, run):
-    data, kind = book.encode_image(("secret-3.png",), 512)
-    image = Image.open(BytesIO(data))
-    assert (kind, image.size, image.info) == ("image/png", (24, 16), {})
-    assert b"secret" not in data
-    assert b"secret" in (run.path.parent / "images/secret-3.png").read_bytes()
-    assert Image.open(BytesIO(book.encode_image(("secret-3.png", "secret-4.png"), 512)[0])).size == (48, 16)
-    assert Image.open(BytesIO(book.encode_image(("secret-3.png",), 12)[0])).size == (12, 8)
-    assert Image.open(BytesIO(book.encode_image((), 512)[0])).getpixel((0, 0)) == (255, 255, 255)
+    uri = book.embed(("secret-3.png",))
+    source = run.path.parent / "images/secret-3.png"
+    assert b"secret" not in read_uri(uri)
+    assert b"secret" in source.read_bytes()
+    shown = to_image(uri).convert("RGB")
+    assert (shown.size, shown.getpixel((0, 0))) == ((24, 16), Image.open(source).getpixel((0, 0)))  # lossless
+    assert to_image(book.embed(("secret-3.png", "secret-5.png"))).size == (48, 16)
+    assert to_image(book.embed(())).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_large_images_are_jpeg_without_metadata(tmp_path, run, store):
-    tagged = Image.new("RGB", (3000, 2000), "red")
+@pytest.mark.parametrize(("max_side", "size", "n_bytes"), [(1024, (1024, 683), 120_000), (320, (320, 213), 20_000)])
+def test_large_images_are_small_files_without_metadata(tmp_path, run, max_side, size, n_bytes):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    tagged = Image.fromarray(pixels).resize((3000, 2000))
     exif = tagged.getexif()
     exif[0x010E] = "secret"
     tagged.save(tmp_path / "large.jpg", exif=exif)
-    book = SampleBook.open(run, (), seed=0, images=tmp_path)
-    data, kind = book.encode_image(("large.jpg",), 1024)
-    assert (kind, Image.open(BytesIO(data)).size) == ("image/jpeg", (1024, 683))
-    assert b"secret" not in data
+    uri = SampleBook.open(run, (), seed=0, images=tmp_path).embed(("large.jpg",), max_side)
+    assert to_image(uri).size == size
+    assert b"secret" not in read_uri(uri)
+    assert len(read_uri(uri)) <= n_bytes
 
 
-def test_images_outside_the_folder_are_refused(book, run):
-    for reference in ("../run/manifest.json", "/etc/passwd", "http://127.0.0.1/x.png", "none.png"):
-        with pytest.raises(RowError):
-            book.encode_image((reference,), 512)
+@pytest.mark.parametrize("reference", ["../run/manifest.json", "/etc/passwd", "http://127.0.0.1/x.png", "none.png"])
+def test_images_outside_the_folder_are_not_shown(book, reference):
+    assert book.embed((reference,)) == ""
 
 
-def test_other_data_is_refused(run, store, tmp_path, scored):
+def test_other_data_is_refused(run, protocol, tmp_path, scored):
     changed = tmp_path / "data.json"
     changed.write_bytes((scored / "data.json").read_bytes() + b"\n")
     with pytest.raises(ArtifactError, match="isn't what was scored"):
-        SampleBook.open(run, store.pairs(), seed=0, data=changed)
+        SampleBook.open(run, protocol.pairs, seed=0, data=changed)
     moved = tmp_path / "moved.json"
     moved.write_bytes((scored / "data.json").read_bytes())
-    pair = store.pairs()[0]
-    book = SampleBook.open(run, store.pairs(), seed=0, data=moved, limits=ImageLimits(max_bytes=10))
-    assert book.samples(pair, "first") == SampleBook.open(run, store.pairs(), seed=0).samples(pair, "first")
-    with pytest.raises(RowError, match="more than 10 bytes"):
-        book.encode_image(book.samples(pair, "first")[0].images, 512)
+    pair = protocol.pairs[0]
+    book = SampleBook.open(run, protocol.pairs, seed=0, data=moved, limits=ImageLimits(max_bytes=10))
+    assert book.samples(pair, "first") == SampleBook.open(run, protocol.pairs, seed=0).samples(pair, "first")
+    assert book.embed(book.samples(pair, "first")[0].images) == ""  # larger than allowed

@@ -5,21 +5,15 @@ import pytest
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.report import Request, make_report
-from delta_attnmask.reviewing.protocol import questions_of
-from delta_attnmask.reviewing.results import read_results
-from delta_attnmask.reviewing.section import review_section
+from delta_attnmask.reviewing.answers import collect
+from delta_attnmask.reviewing.review_results import read_results
+from delta_attnmask.reviewing.review_section import review_section
+from tests.reviewing.conftest import answer_all, save
 
 
-def judge_everything(store, name):
-    rater = store.enter(name)
-    for pair in store.pairs():
-        for question in questions_of(pair.kind):
-            store.judge(rater, pair, question.name, pair.target, f"{name}/{pair.position}/{question.name}")
-
-
-def test_the_report_shows_the_results(run, store):
-    judge_everything(store, "<i>Ann</i>")
-    results = read_results(store.path)
+def test_the_report_shows_the_results(run, protocol, folder, tmp_path):
+    collect(folder, [save(tmp_path / "answers.json", answer_all(protocol, "<i>Ann</i>"))])
+    results = read_results(folder)
     section = review_section(results, run)
     (chart,) = section.charts
     assert [row[5] for row in chart.rows] == ["100 %"] * 5
@@ -31,12 +25,12 @@ def test_the_report_shows_the_results(run, store):
     assert "<i>Ann" not in html
 
 
-def test_before_anybody_has_judged(run, store):
-    section = review_section(read_results(store.path), run)
+def test_before_anybody_has_judged(run, protocol, folder):
+    section = review_section(read_results(folder), run)
     assert "Nobody has judged yet." in section.lead
     assert (section.charts, section.tables) == ([], [])
 
 
-def test_a_review_of_another_run(scored, store):
+def test_a_review_of_another_run(scored, protocol, folder):
     with pytest.raises(ArtifactError, match="of another run"):
-        review_section(read_results(store.path), RunFolder.open(scored / "another"))
+        review_section(read_results(folder), RunFolder.open(scored / "another"))

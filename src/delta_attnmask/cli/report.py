@@ -67,7 +67,7 @@ def report(
     evidence
         CSV with a column method and one of exact_match, accuracy or em_mean: one line for each model trained.
     review
-        A review of the run, as `delta-attnmask review --out` has made it.
+        Folder of a review of the run, as `delta-attnmask review --out` has made it.
     data
         The input file, if it is no longer where it was scored.
     images
@@ -92,8 +92,8 @@ def report(
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
     from delta_attnmask.reporting.evidence import read_evidence
     from delta_attnmask.reporting.report import Request, make_report, write_report
-    from delta_attnmask.reviewing.results import read_results
-    from delta_attnmask.reviewing.section import review_section
+    from delta_attnmask.reviewing.review_results import read_results
+    from delta_attnmask.reviewing.review_section import review_section
 
     folder = RunFolder.open(run)
     request = Request(

@@ -1,6 +1,7 @@
 """What a side of a pair shows: the rows' texts and images, without anything that tells where they come from."""
 
 import random
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -9,22 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.errors import ArtifactError
+from delta_attnmask.errors import ArtifactError, RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.records import Record, Role
-from delta_attnmask.reviewing.pairs import Pair
-from delta_attnmask.reviewing.protocol import Side
+from delta_attnmask.reporting.page import embed_image
+from delta_attnmask.reviewing.protocol import Pair, Side
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPEAKERS: dict[Role, str] = {"system": "System", "user": "Instruction", "assistant": "Answer"}
-IMAGE_SIDE = 1024  # px; a screen shows no more of half a page
-THUMBNAIL_SIDE = 320
-_QUALITY = 92
-_LOSSLESS_SIDE = 512  # px; enlarged on the screen, a JPEG of a smaller one shows its blocks
-_BLANK_SIDE = 64
+IMAGE_SIDE, THUMBNAIL_SIDE = 1024, 320  # px
+_MAX_BYTES = {IMAGE_SIDE: 120_000, THUMBNAIL_SIDE: 20_000}
+_LOSSLESS_SIDE = 320  # px; a smaller image is enlarged on the screen, where losses would show
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ShownTurn:
 
 @dataclass(frozen=True)
 class Sample:
-    """A row as it is shown; `images` are as the data names them, and never leave the server."""
+    """A row as it is shown; `images` are as the data names them, and are never written anywhere."""
 
     turns: tuple[ShownTurn, ...]
     images: tuple[str, ...]
@@ -69,37 +68,42 @@ class SampleBook:
         dataset = Dataset(data or manifest.data, root, format=manifest.format, image_limits=limits)
         if dataset.fingerprint != manifest.input:
             raise ArtifactError(f"{data or manifest.data} isn't what was scored; name the right file with --data")
-        records = _read_records(dataset, {row for pair in pairs for row in pair.rows})
+        rows = {row for pair in pairs for row in pair.rows}
+        records = {record.row: record for row in sorted(rows) for record in dataset.records(row, row + 1)}
+        if unusable := sorted(row for row in rows if row not in records or records[row].reason):
+            raise ArtifactError(f"row {unusable[0]} of the review can't be read from the data that was scored")
         return cls(dataset, records, seed)
 
     def samples(self, pair: Pair, side: Side) -> tuple[Sample, ...]:
         """One sample, or those of a set; the words of one are shuffled where the pair says so."""
         shown = tuple(show_record(self._records[row]) for row in pair.side(side))
         if pair.kind == "shuffled" and side != pair.target:
-            return tuple(shuffle_words(sample, f"{self._seed}/{pair.position}") for sample in shown)
+            return tuple(shuffle_words(sample, f"{self._seed}/{pair.rows}") for sample in shown)
         return shown
 
-    def encode_image(self, references: Sequence[str], max_side: int) -> tuple[bytes, str]:
-        """Images side by side as one of at most max_side px, with its media type; a white square where there is none.
+    def embed(self, references: Sequence[str], max_side: int = IMAGE_SIDE) -> str:
+        """Images side by side as one, of at most max_side px, as a `data:` URI; empty where one can't be loaded.
 
-        It is made anew, so that nothing of the files but their pixels is left. Raises RowError if one can't be loaded.
+        It is made anew, so that nothing of the files but their pixels is left.
         """
-        images = self._dataset.load_images(references)
-        joined = images[0] if len(images) == 1 else _join(images)
-        joined.thumbnail((max_side, max_side))
+        try:
+            images = self._dataset.load_images(references)
+        except RowError:  # moved since it was scored; the judge sees the gap and can't tell
+            return ""
+        joined = _join(images)
+        if max(joined.size) > _LOSSLESS_SIDE:
+            return embed_image(joined, max_side=max_side, max_bytes=_MAX_BYTES[max_side]).uri
         file = BytesIO()
-        if max(joined.size) <= _LOSSLESS_SIDE:
-            joined.save(file, "png")
-            return file.getvalue(), "image/png"
-        joined.save(file, "jpeg", quality=_QUALITY, subsampling=0)
-        return file.getvalue(), "image/jpeg"
+        joined.save(file, "webp", lossless=True)
+        return f"data:image/webp;base64,{b64encode(file.getvalue()).decode()}"
 
 
 def _join(images: Sequence["Image"]) -> "Image":
     from PIL import Image
 
-    height = max((image.height for image in images), default=_BLANK_SIDE)
-    joined = Image.new("RGB", (sum(image.width for image in images) or height, height), "white")
+    if not images:
+        return Image.new("RGB", (64, 64), "white")
+    joined = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), "white")
     left = 0
     for image in images:
         joined.paste(image, (left, 0))
@@ -132,11 +136,3 @@ def _shuffle(text: str, rng: random.Random) -> str:
     while shuffled == words:
         rng.shuffle(shuffled)
     return " ".join(shuffled)
-
-
-def _read_records(dataset: Dataset, rows: Iterable[int]) -> dict[int, Record]:
-    """The records of these rows; ArtifactError where one is no usable row any more."""
-    found = {record.row: record for row in sorted(rows) for record in dataset.records(row, row + 1)}
-    if unusable := sorted(row for row in rows if row not in found or found[row].reason):
-        raise ArtifactError(f"row {unusable[0]} of the review can't be read from the data that was scored")
-    return found

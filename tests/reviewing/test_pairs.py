@@ -1,13 +1,13 @@
 """Pairs are matched, balanced, shuffled and repeatable, and say nothing of which side was selected."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reviewing.draw import BLOCK, draw_pairs
-from delta_attnmask.reviewing.pools import COLUMNS, choose_pools
+from delta_attnmask.reviewing.pairs import BLOCK, COLUMNS, choose_pools, draw_pairs
 from delta_attnmask.reviewing.protocol import other_side
 from delta_attnmask.selecting.note import read_note
 from tests.reviewing.conftest import FAILED, SOURCES
@@ -35,7 +35,9 @@ def of_kind(pairs, kind):
 
 
 def contents(pairs):
-    return [(pair.kind, pair.source, pair.first, pair.second, pair.target, pair.repeats) for pair in pairs]
+    """All but the tokens; a repetition by the position of what it repeats."""
+    tokens = ["", *(pair.token for pair in pairs)]
+    return [replace(pair, token="", repeats=str(tokens.index(pair.repeats))) for pair in pairs]
 
 
 def test_the_seed_decides(scores, kept):
@@ -87,14 +89,15 @@ def test_each_side_holds_the_selected_one_equally_often(scores, kept):
 
 def test_repetitions_are_swapped_and_come_late(scores, kept):
     pairs = draw(scores, kept)
+    positions = {pair.token: position for position, pair in enumerate(pairs)}
     repeats = of_kind(pairs, "repeat")
     assert len(repeats) == -(-N_PAIRS // BLOCK)
     for pair in repeats:
-        before = pairs[pair.repeats]
+        before = pairs[positions[pair.repeats]]
         assert before.kind == "compare"
         assert (pair.first, pair.second) == (before.second, before.first)
         assert pair.target == other_side(before.target)
-        assert pair.position - before.position >= 5
+        assert positions[pair.token] - positions[before.token] >= 5
 
 
 def test_shuffled_samples_stand_against_themselves(scores, kept):

@@ -1,22 +1,23 @@
-"""What the judgements say: win rates with intervals, agreement, and which raters were careless. No torch here."""
+"""What the judgements say: win rates with intervals, agreement, and which judges were careless. No torch here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, TypeVar
+from typing import Any
 
-from delta_attnmask.reviewing.checks import Checks, check_rater
-from delta_attnmask.reviewing.pairs import Pair, Review, is_judged
-from delta_attnmask.reviewing.protocol import ALL_QUESTIONS, Answer, Question
-from delta_attnmask.reviewing.store import Judgement, ReviewStore
+from delta_attnmask.reviewing.answers import Judgement, read_judgements
+from delta_attnmask.reviewing.attention_checks import Checks, check_rater
+from delta_attnmask.reviewing.protocol import ALL_QUESTIONS, SIDES, Answer, Pair, Protocol, Review, ReviewQuestion
 from delta_attnmask.statistics import krippendorff_alpha, wilson_interval
-
-Key = TypeVar("Key")
 
 _ORDER: dict[Answer, int] = {"first": 0, "equal": 1, "second": 2}  # "unknown" is no value, but a missing one
 _PAUSE_S = 300.0  # whoever takes longer was away
+_RATE_COLUMNS = ("pairs", "won", "tied", "lost", "win rate", "95 % interval")
+_RATER_COLUMNS = ("rater", "pairs", "s an answer", "checks passed", "contradicted", "counted")
+
+ResultTable = tuple[str, Sequence[str], Sequence[tuple[object, ...]]]  # title, columns, rows
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,22 @@ class WinRate:
         """better, worse or open: whether the interval leaves 0.5 out."""
         return "better" if self.low > 0.5 else "worse" if self.high < 0.5 else "open"
 
+    @property
+    def cells(self) -> tuple[object, ...]:
+        interval = "-" if self.rate is None else f"{percent(self.low)} to {percent(self.high)}"
+        return (self.n_pairs, self.n_won, self.n_tied, self.n_lost, percent(self.rate), interval)
+
 
 @dataclass(frozen=True)
 class QuestionResult:
-    """All about one question.
+    """All about one question; its name, title and text as in the protocol.
 
     n_unknown: answers "can't tell"; they count in no rate. alpha_nominal, alpha_ordinal: Krippendorff's alpha of
         the sides chosen, as they were shown; None with fewer than two raters of one pair.
     """
 
     name: str
+    title: str
     text: str
     overall: WinRate
     by_source: Mapping[str, WinRate]
@@ -60,10 +67,15 @@ class QuestionResult:
     alpha_nominal: float | None
     alpha_ordinal: float | None
 
+    @property
+    def cells(self) -> tuple[object, ...]:
+        alphas = ("-" if alpha is None else f"{alpha:.2f}" for alpha in (self.alpha_nominal, self.alpha_ordinal))
+        return (self.title, *self.overall.cells, self.n_unknown, *alphas)
+
 
 @dataclass(frozen=True)
 class RaterResult:
-    """What a rater did.
+    """What a judge did.
 
     n_pairs: pairs answered in full, checks included. first_share: share of the chosen sides that were the first one.
     seconds: median time for one answer. excluded: why the judgements don't count; empty if they do.
@@ -77,6 +89,18 @@ class RaterResult:
     checks: Checks
     is_checked: bool
     excluded: str
+
+    @property
+    def cells(self) -> tuple[object, ...]:
+        checks = self.checks
+        return (
+            self.name,
+            self.n_pairs,
+            "-" if self.seconds is None else f"{self.seconds:g}",
+            f"{checks.n_passed} of {checks.n_shuffled}",
+            f"{checks.n_contradicted} of {checks.n_repeated}",
+            f"no: {self.excluded}" if self.excluded else "yes" if self.is_checked else "yes, with too few checks",
+        )
 
 
 @dataclass(frozen=True)
@@ -92,18 +116,34 @@ class ReviewResults:
         return asdict(self)
 
     @property
+    def answered(self) -> list[QuestionResult]:
+        return [question for question in self.questions if question.overall.rate is not None]
+
+    @property
     def sentences(self) -> list[str]:
         """The results in words, one sentence a question that was answered."""
-        return [_say(question, self.review) for question in self.questions if question.overall.rate is not None]
+        return [_say(question, self.review) for question in self.answered]
+
+    @property
+    def tables(self) -> list[ResultTable]:
+        """All results as text: first of the questions, then by source and by judge, last of the judges."""
+        title = f"{self.review.selection}, against {self.review.against}"
+        columns = ("question", *_RATE_COLUMNS, "can't tell", "alpha", "ordinal alpha")
+        tables: list[ResultTable] = [(title, columns, [one.cells for one in self.questions])]
+        for question in self.answered:
+            if question.name == "overall":
+                for group, rates in (("source", question.by_source), ("rater", question.by_rater)):
+                    rows = [(name or "(none)", *rate.cells) for name, rate in rates.items()]
+                    tables.append((f"{question.title}, by {group}", (group, *_RATE_COLUMNS), rows))
+        tables.append(("Raters, and who isn't counted", _RATER_COLUMNS, [rater.cells for rater in self.raters]))
+        return tables
 
 
-def read_results(path: Path, *, with_careless: bool = False) -> ReviewResults:
-    """The results of a review file; with_careless: count all raters. Raises ArtifactError for what is no review."""
-    store = ReviewStore.open(path)
-    try:
-        return summarize(store.review, store.pairs(), store.judgements(), with_careless=with_careless)
-    finally:
-        store.close()
+def read_results(folder: Path, *, with_careless: bool = False) -> ReviewResults:
+    """The results of a review's folder; with_careless: count all judges. Raises ArtifactError for what is no review."""
+    protocol = Protocol.read(folder)
+    judgements = read_judgements(folder, protocol)
+    return summarize(protocol.review, protocol.pairs, judgements, with_careless=with_careless)
 
 
 def summarize(
@@ -113,24 +153,25 @@ def summarize(
     names = sorted({one.rater for one in judgements})
     raters = tuple(_describe_rater(name, pairs, [one for one in judgements if one.rater == name]) for name in names)
     careful = {rater.name for rater in raters if with_careless or not rater.excluded}
-    counted = [one for one in judgements if one.rater in careful and pairs[one.position].kind in ("compare", "sheet")]
+    counted = [one for one in judgements if one.rater in careful and one.pair.kind in ("compare", "sheet")]
     questions = tuple(
-        _summarize_question(question, pairs, [one for one in counted if one.question == question.name])
+        _summarize_question(question, [one for one in counted if one.question == question.name])
         for question in ALL_QUESTIONS
     )
     return ReviewResults(review, len(pairs), questions, raters)
 
 
-def _summarize_question(question: Question, pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> QuestionResult:
+def _summarize_question(question: ReviewQuestion, judgements: Sequence[Judgement]) -> QuestionResult:
     known = [one for one in judgements if one.answer != "unknown"]
-    by_pair = _group(known, lambda one: one.position)
-    units = [[_ORDER[one.answer] for one in group] for group in by_pair.values()]
+    units = [[_ORDER[one.answer] for one in group] for group in _group(known, _token).values()]
+    by_source = {} if question.name == "coverage" else _group(known, lambda one: one.pair.source)
     return QuestionResult(
         name=question.name,
+        title=question.title,
         text=question.text,
-        overall=_win_rate(pairs, known),
-        by_source={} if question.name == "coverage" else _rates(pairs, known, lambda one: pairs[one.position].source),
-        by_rater=_rates(pairs, known, lambda one: one.rater),
+        overall=_win_rate(known),
+        by_source={name: _win_rate(group) for name, group in by_source.items()},
+        by_rater={name: _win_rate(group) for name, group in _group(known, lambda one: one.rater).items()},
         n_answers=len(judgements),
         n_unknown=len(judgements) - len(known),
         alpha_nominal=krippendorff_alpha(units, len(_ORDER), "nominal"),
@@ -138,23 +179,18 @@ def _summarize_question(question: Question, pairs: Sequence[Pair], judgements: S
     )
 
 
-def _rates(
-    pairs: Sequence[Pair], judgements: Sequence[Judgement], key: Callable[[Judgement], str]
-) -> dict[str, WinRate]:
-    return {name: _win_rate(pairs, group) for name, group in sorted(_group(judgements, key).items())}
+def _token(judgement: Judgement) -> str:
+    return judgement.pair.token
 
 
-def _group(judgements: Iterable[Judgement], key: Callable[[Judgement], Key]) -> dict[Key, list[Judgement]]:
-    groups: dict[Key, list[Judgement]] = {}
-    for one in judgements:
-        groups.setdefault(key(one), []).append(one)
-    return groups
+def _group(judgements: Iterable[Judgement], key: Callable[[Judgement], str]) -> dict[str, list[Judgement]]:
+    return {name: list(group) for name, group in groupby(sorted(judgements, key=key), key)}
 
 
-def _win_rate(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> WinRate:
+def _win_rate(judgements: Sequence[Judgement]) -> WinRate:
     outcomes = [
-        mean(0.5 if one.answer == "equal" else float(one.answer == pairs[position].target) for one in group)
-        for position, group in _group(judgements, lambda one: one.position).items()
+        mean(0.5 if one.answer == "equal" else float(one.answer == one.pair.target) for one in group)
+        for group in _group(judgements, _token).values()
     ]
     n, n_won, n_lost = len(outcomes), sum(one > 0.5 for one in outcomes), sum(one < 0.5 for one in outcomes)
     low, high = wilson_interval(sum(outcomes), n)
@@ -162,15 +198,15 @@ def _win_rate(pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> WinRate
 
 
 def _describe_rater(name: str, pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> RaterResult:
-    answers = {(one.position, one.question): one.answer for one in judgements}
+    answers = {(one.pair.token, one.question): one.answer for one in judgements}
     checks = check_rater(pairs, answers)
-    sides = [answer for answer in answers.values() if answer in ("first", "second")]
+    sides = [answer for answer in answers.values() if answer in SIDES]
     times = [(after.created - before.created).total_seconds() for before, after in pairwise(judgements)]
-    times = [seconds for seconds in times if seconds < _PAUSE_S]
+    times = [seconds for seconds in times if 0 < seconds < _PAUSE_S]
     return RaterResult(
         name=name,
         n_answers=len(answers),
-        n_pairs=sum(is_judged(pair, answers) for pair in pairs),
+        n_pairs=sum(pair.is_judged(answers) for pair in pairs),
         first_share=sides.count("first") / len(sides) if sides else None,
         seconds=round(median(times), 1) if times else None,
         checks=checks,
