@@ -1,6 +1,6 @@
 """Every screenshot of the documentation, taken anew: `python -m benchmarks.pictures --demo demo-run --out docs/images`.
 
-demo-run is what `delta-attnmask demo --out demo-run` has made. Needs the extras `train` and `ui`, Playwright, and
+demo-run is what `delta-attnmask demo --out demo-run` has made. Needs the extra `train`, Playwright, and
 Debian's chromium; takes about five minutes on two CPU cores, most of them for tuning a model and measuring its
 attention. With `--all` it also takes those that no page of the documentation shows: dark ones, and more on a phone.
 """
@@ -8,7 +8,7 @@ attention. With `--all` it also takes those that no page of the documentation sh
 import argparse
 from pathlib import Path
 
-from benchmarks.pictures.pages import make_pages, pages_in, serve_review
+from benchmarks.pictures.pages import make_pages, pages_in
 from benchmarks.pictures.scenes import ATTENTION, INSPECTOR, REPORT, REVIEW
 from benchmarks.pictures.shots import open_browser, take
 
@@ -23,10 +23,15 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     pages = pages_in(options.demo) if options.as_they_are else make_pages(options.demo)
-    files = {pages.report: REPORT, pages.inspector: INSPECTOR, pages.attention: ATTENTION}
-    with open_browser() as browser, serve_review(options.demo, pages.review) as review:
-        scenes = {path.resolve().as_uri(): shots for path, shots in files.items()} | {review: REVIEW}
-        for address, shots in scenes.items():
+    files = {
+        pages.report: REPORT,
+        pages.inspector: INSPECTOR,
+        pages.attention: ATTENTION,
+        pages.review: REVIEW,
+    }
+    with open_browser() as browser:
+        for file, shots in files.items():
+            address = file.resolve().as_uri()
             for shot in shots:
                 if shot.name.startswith(options.only) and (shot.is_linked or options.all):
                     path = take(browser, address, shot, options.out)

@@ -1,10 +1,8 @@
 """The pages to photograph, made from a run of the demo by the project's own commands."""
 
-import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ _STEPS = "40"  # of the tuning: enough to move attention, half a minute on a CPU
 
 @dataclass(frozen=True)
 class Pages:
-    """Files to open in a browser. review: SQLite file to serve."""
+    """Files to open in a browser."""
 
     report: Path
     inspector: Path
@@ -31,8 +29,7 @@ def make_pages(demo: Path) -> Pages:
     out.mkdir(exist_ok=True)
     source = ["--data", data / "pool.json", "--images", data / "images"]
     kept, tuned = out / "kept.json", out / "tuned"
-    for old in out.glob("review.sqlite*"):
-        old.unlink()
+    shutil.rmtree(out / "review", ignore_errors=True)
     if not kept.exists():
         call("select", run, "--keep", "20%", "--out", kept)
     if not tuned.exists():
@@ -42,32 +39,16 @@ def make_pages(demo: Path) -> Pages:
     call("inspect", "--model", data / "model", *source, "--row", *ROWS, "-o", pages.inspector)
     models = ["--model", data / "model", "--model", tuned]
     call("attention", *models, *source, "--rows", "120", "--samples", "3", "-o", pages.attention)
-    call("review", run, "--selection", kept, "--out", pages.review, "--pairs", "20", "--sheets", "2")
+    call("review", run, "--selection", kept, "--out", pages.review.parent, "--pairs", "20", "--sheets", "2")
     return pages
 
 
 def pages_in(demo: Path) -> Pages:
     """Where the pages of a demo's folder are."""
     out = demo / "pictures"
-    return Pages(out / "report.html", out / "inspector.html", out / "attention.html", out / "review.sqlite")
+    return Pages(out / "report.html", out / "inspector.html", out / "attention.html", out / "review" / "review.html")
 
 
 def call(*arguments: object) -> None:
     """One command of delta-attnmask; CalledProcessError if it fails."""
-    subprocess.run(_command(*arguments), check=True)
-
-
-@contextmanager
-def serve_review(demo: Path, review: Path) -> Iterator[str]:
-    """The address of the review's page while it is served."""
-    command = _command("review", demo / "run", "--out", review, "--serve", "--port", "0")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield next(found[1] for line in server.stdout if (found := re.match(r"Open (\S+)", line)))
-        finally:
-            server.terminate()
-
-
-def _command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "delta_attnmask", *map(str, arguments)]
+    subprocess.run([sys.executable, "-m", "delta_attnmask", *map(str, arguments)], check=True)

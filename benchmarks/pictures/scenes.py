@@ -31,16 +31,13 @@ def to_first_pair(page: Any) -> None:
     """Begin as a rater whom the review doesn't know yet."""
     page.fill("#name", f"Rater {next(_RATERS)}")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#pair")
+    page.wait_for_selector("#pair .side")
 
 
 def answer_while(page: Any, goes_on: Callable[[], bool]) -> None:
     """Answer question after question."""
     while goes_on():
-        before = page.get_attribute("#ask", "data-status")
         page.keyboard.press("1")
-        page.wait_for_selector(f'#ask:not([data-status="{before}"])')
-    page.wait_for_load_state("networkidle")
 
 
 def to_pair(page: Any) -> None:

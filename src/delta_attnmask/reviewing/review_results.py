@@ -15,7 +15,7 @@ from delta_attnmask.statistics import krippendorff_alpha, wilson_interval
 _ORDER: dict[Answer, int] = {"first": 0, "equal": 1, "second": 2}  # "unknown" is no value, but a missing one
 _PAUSE_S = 300.0  # whoever takes longer was away
 _RATE_COLUMNS = ("pairs", "won", "tied", "lost", "win rate", "95 % interval")
-_RATER_COLUMNS = ("rater", "pairs", "s an answer", "checks passed", "contradicted", "counted")
+_RATER_COLUMNS = ("judge", "pairs", "s an answer", "checks passed", "contradicted", "counted")
 
 ResultTable = tuple[str, Sequence[str], Sequence[tuple[object, ...]]]  # title, columns, rows
 
@@ -132,10 +132,10 @@ class ReviewResults:
         tables: list[ResultTable] = [(title, columns, [one.cells for one in self.questions])]
         for question in self.answered:
             if question.name == "overall":
-                for group, rates in (("source", question.by_source), ("rater", question.by_rater)):
+                for group, rates in (("source", question.by_source), ("judge", question.by_rater)):
                     rows = [(name or "(none)", *rate.cells) for name, rate in rates.items()]
                     tables.append((f"{question.title}, by {group}", (group, *_RATE_COLUMNS), rows))
-        tables.append(("Raters, and who isn't counted", _RATER_COLUMNS, [rater.cells for rater in self.raters]))
+        tables.append(("Judges, and who isn't counted", _RATER_COLUMNS, [rater.cells for rater in self.raters]))
         return tables
 
 
