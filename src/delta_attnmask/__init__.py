@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from delta_attnmask.settings import MaskSettings
     from delta_attnmask.training.augmentation import MaskedStateAugmentation
     from delta_attnmask.training.masked_states import masked_states
-    from delta_attnmask.training.settings import AugmentationSettings
+    from delta_attnmask.training.plan import AugmentationSettings
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ArtifactError": "delta_attnmask.errors",
-    "AugmentationSettings": "delta_attnmask.training.settings",
+    "AugmentationSettings": "delta_attnmask.training.plan",
     "BatchScore": "delta_attnmask.scoring.delta",
     "DataError": "delta_attnmask.errors",
     "DeltaAttnMaskError": "delta_attnmask.errors",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from delta_attnmask.training.top_rows import key_number, top_keys
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AttentionInterface, Trainer, TrainerCallback, TrainingArguments
@@ -14,7 +15,6 @@ from delta_attnmask import MaskedStateAugmentation, MaskSettings, SettingsError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.changing import innermost
 from delta_attnmask.training.augmentation import with_keys
-from delta_attnmask.training.top_rows import key_number, top_keys
 from tests.families import FAMILIES
 from tests.selecting.tables import make_scores, write_run
 

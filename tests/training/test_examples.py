@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from delta_attnmask.training.top_rows import key_number, top_positions
 
 from delta_attnmask import ArtifactError, MaskSettings, SettingsError
 from delta_attnmask.training.examples import GroupedBatches
 from delta_attnmask.training.folder import MetricsFile, TrainingFolder
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
-from delta_attnmask.training.top_rows import key_number, top_positions
 
 KINDS = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from delta_attnmask.training.settings import AugmentationSettings
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
@@ -14,7 +15,6 @@ from transformers import AttentionInterface
 from delta_attnmask import MaskSettings, SettingsError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.training.masked_states import masked_states
-from delta_attnmask.training.settings import AugmentationSettings
 from tests import reference
 from tests.families import FAMILIES
 from tests.families.family import IMAGE, Family

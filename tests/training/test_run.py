@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
+from delta_attnmask.training.run import Outcome, train_dataset
 from torch import Tensor
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 from trl.trainer.sft_config import SFTConfig
@@ -25,8 +27,6 @@ from delta_attnmask.training import run
 from delta_attnmask.training.examples import ExampleCollator, GroupedBatches, choose_examples
 from delta_attnmask.training.folder import TrainingFolder
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
-from delta_attnmask.training.rows import ROWS_SCHEMA, read_rows
-from delta_attnmask.training.run import Outcome, train_dataset
 
 PLAN = TrainingPlan(batch_size=4, learning_rate=1e-3, warmup=0.0, log_steps=1, max_steps=2)  # an epoch has three
 MASK = MaskSettings(block=-3)

@@ -11,9 +11,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import MaskSettings
+from delta_attnmask.training.examples import key_number, top_keys
 from delta_attnmask.training.masked_states import KEYS, StateMasking, masked_states
-from delta_attnmask.training.settings import AugmentationSettings, Form, Schedule
-from delta_attnmask.training.top_rows import key_number, top_keys
+from delta_attnmask.training.plan import AugmentationSettings, Form, Schedule
 
 Collator = Callable[[list[dict[str, Any]]], Any]
 
@@ -22,14 +22,14 @@ class MaskedStateAugmentation(TrainerCallback):
     """Mask the most attended hidden states of some samples in each training forward; evaluation is untouched.
 
     mask, probability, schedule, form, seed: as in `AugmentationSettings`.
-    from_scores: a run folder of `delta-attnmask score`; only the rows in its top share are ever changed. They are told
+    from_scores: a run folder of `delta-attnmask score`; only the rows in its top share are ever changed. They are known
         by their keys, so the batches must come from `with_keys`.
     top_share: that share of the run's scored rows. by: the column that ranks them, as for `select`.
     special_ids: token ids that `exclude="special"` keeps from being masked; those of the trainer's processor if not
         given.
 
     The hooks are removed at the end of the training. The Trainer doesn't tell its callbacks of an exception: where the
-    model is used on after one, write `with augmentation: trainer.train()`.
+    model is still used after one, write `with augmentation: trainer.train()`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class MaskedStateAugmentation(TrainerCallback):
             self.masking.progress = state.global_step / max(1, state.max_steps)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Add the share of samples that were changed since the last log, for the callbacks behind this one."""
+        """Add the share of samples that were changed since the last log, for the callbacks after this one."""
         if self.masking is None or "loss" not in kwargs.get("logs", {}):
             return
         n_samples, n_masked = (

@@ -1,24 +1,127 @@
-"""What one epoch consists of: which rows, how often, which of them may be changed, and in which batches."""
+"""The rows of a training: which can be used, how often each comes, and which of them may be changed. No torch here.
 
-from collections.abc import Iterator
+Rows are identified by the key of their bytes, so that a scored run tells the top share also of a part of its data.
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
-from delta_attnmask.encoding.collate import collate
-from delta_attnmask.encoding.encoder import EncodedSample, Encoder
-from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.errors import ArtifactError, DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.training.masked_states import ALLOWED, KEYS
+from delta_attnmask.reading.faults import Faults, count_faults, describe_faults
+from delta_attnmask.records import Record
+from delta_attnmask.selecting.columns import ranking_values, stored_columns
+from delta_attnmask.selecting.rules import Values
+from delta_attnmask.selecting.top import top_set
+from delta_attnmask.storage import write_atomically, write_text_atomically
 from delta_attnmask.training.plan import TrainingPlan
-from delta_attnmask.training.rows import encode_row
-from delta_attnmask.training.top_rows import Numbers, key_number, scored_rows, top_positions
+
+if TYPE_CHECKING:
+    from delta_attnmask.encoding.encoder import EncodedSample
+
+Numbers = NDArray[np.int64]
+OnRow = Callable[[int, int, int], None]  # rows done, rows in all, rows skipped
+
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the input, from 0
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),  # SHA-256 of the row's own bytes
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # "ok" or "skipped"
+        pa.field("reason_code", pa.string(), nullable=False),  # the kind of the reason (`ReasonCode`); empty if ok
+        pa.field("reason", pa.string(), nullable=False),  # empty if ok
+        pa.field("inputs", pa.string(), nullable=False),  # names of what the model is given; a batch needs the same
+        pa.field("n_tokens", pa.int32()),
+        pa.field("n_image_tokens", pa.int32()),
+        pa.field("n_answer_tokens", pa.int32()),
+    ]
+)
+_ROWS_AT_ONCE = 64
+_HEX_DIGITS = 15  # 60 bits: fit a signed integer, and among ten million rows two alike are unlikely (1 in 23,000)
+
+
+def find_usable_rows(
+    dataset: Dataset, encode: "Callable[[Record], EncodedSample]", n_workers: int, on_row: OnRow
+) -> pa.Table:
+    """Encode every row once and say what came of it, in `ROWS_SCHEMA`. encode: raises RowError for a bad row."""
+    lines: list[dict[str, Any]] = []
+    n_skipped = 0
+    with ThreadPoolExecutor(n_workers, thread_name_prefix="encode") as pool:
+        for start in range(0, dataset.n_rows, _ROWS_AT_ONCE):
+            records = list(dataset.records(start, start + _ROWS_AT_ONCE))
+            for line in pool.map(partial(_describe, encode), records):
+                lines.append(line)
+                n_skipped += line["status"] == "skipped"
+            on_row(len(lines), dataset.n_rows, n_skipped)
+    return pa.Table.from_pylist(lines, schema=ROWS_SCHEMA)
+
+
+def _describe(encode: "Callable[[Record], EncodedSample]", record: Record) -> dict[str, Any]:
+    line = {"row": record.row, "id": record.id, "key": record.key, "source": record.source, "inputs": ""}
+    try:
+        sample = encode(record)
+    except RowError as error:
+        return line | {"status": "skipped", "reason_code": error.code, "reason": error.detail}
+    counts = {name: getattr(sample, name) for name in ("n_tokens", "n_image_tokens", "n_answer_tokens")}
+    names = " ".join(sorted(sample.inputs))
+    return line | {"status": "ok", "reason_code": "", "reason": "", "inputs": names} | counts
+
+
+def require_usable(table: pa.Table, plan: TrainingPlan, max_failed: float) -> None:
+    """Raise DataError where no row can be trained on, or more than the share `max_failed` fail.
+
+    Rows longer than the plan's `max_tokens` are left out on purpose, and count as no failure.
+    """
+    is_failed = pc.equal(table["status"], "skipped")
+    if table.num_rows == pc.sum(is_failed).as_py():
+        raise DataError(f"no row can be trained on; {describe_faults(skipped_faults(table))}")
+    if plan.max_tokens is not None:
+        is_failed = pc.and_(is_failed, pc.not_equal(table["reason_code"], ReasonCode.TOO_MANY_TOKENS))
+    failed = table.filter(is_failed)
+    if failed.num_rows > max_failed * table.num_rows:
+        raise DataError(
+            f"{failed.num_rows} of {table.num_rows} rows can't be trained on, which is more than {max_failed:.4g} of "
+            f"them (max_failed); {describe_faults(skipped_faults(failed))}"
+        )
+
+
+def skipped_faults(table: pa.Table) -> Faults:
+    """Why rows are skipped, counted by kind."""
+    skipped = table.filter(pc.equal(table["status"], "skipped"))
+    return count_faults(zip(*(skipped[name].to_pylist() for name in ("row", "reason_code", "reason")), strict=True))
+
+
+def write_rows(table: pa.Table, folder: Path) -> None:
+    """FOLDER/rows.parquet, and FOLDER/skipped.jsonl with the row, id and reason of each skipped row."""
+    skipped = table.filter(pc.equal(table["status"], "skipped")).select(["row", "id", "reason_code", "reason"])
+    lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in skipped.to_pylist()]
+    write_text_atomically(folder / "skipped.jsonl", "".join(lines))
+    with write_atomically(folder / "rows.parquet") as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def read_rows(folder: Path) -> pa.Table | None:
+    """What `write_rows` wrote; None if it hasn't yet."""
+    path = folder / "rows.parquet"
+    if not path.exists():
+        return None
+    try:
+        return pq.read_table(path, schema=ROWS_SCHEMA)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(f"{path} can't be read: {error}; remove it, and it is made anew") from error
 
 
 @dataclass(frozen=True)
@@ -53,8 +156,7 @@ def choose_examples(table: pa.Table, plan: TrainingPlan) -> Examples:
     is_chosen = _chosen(keys, plan)
     if not plan.is_twice:
         return Examples(rows, keys, is_chosen, kinds)
-    again = np.flatnonzero(is_chosen)
-    order = np.concatenate([np.arange(len(rows)), again])
+    order = np.concatenate([np.arange(len(rows)), np.flatnonzero(is_chosen)])
     is_second = np.arange(len(order)) >= len(rows)
     return Examples(rows[order], keys[order], is_second, kinds[order])
 
@@ -63,72 +165,44 @@ def _chosen(keys: Numbers, plan: TrainingPlan) -> NDArray[np.bool_]:
     """True for the rows in the top share of the plan's scores, among these rows; for all without scores."""
     if plan.from_scores is None:
         return np.ones(len(keys), dtype=bool)
-    scored, values = scored_rows(plan.from_scores, plan.by)
-    order = np.argsort(scored, kind="stable")
-    places = np.searchsorted(scored[order], keys).clip(max=len(scored) - 1)
-    is_known = scored[order][places] == keys
-    found = np.where(is_known, values[order][places], np.nan)
-    if not np.isfinite(found).any():
+    known = dict(zip(*(column.tolist() for column in scored_rows(plan.from_scores, plan.by)), strict=True))
+    values = np.array([known.get(key, np.nan) for key in keys.tolist()])
+    if not np.isfinite(values).any():
         raise SettingsError(f"from_scores={str(plan.from_scores)!r}: it has a score for none of the rows")
     is_chosen = np.zeros(len(keys), dtype=bool)
-    is_chosen[top_positions(found, plan.top_share)] = True
+    is_chosen[top_positions(values, plan.top_share)] = True
     return is_chosen
 
 
-class GroupedBatches(Sampler[list[int]]):
-    """Batches of examples of one group each, in an order that seed and epoch decide.
+def key_number(key: str) -> int:
+    """A record's key (hex SHA-256) as a whole number that a tensor can hold."""
+    return int(key[:_HEX_DIGITS], 16)
 
-    Every example comes once an epoch. The last batch of a group is smaller where its size doesn't divide.
+
+def scored_rows(run: str | Path, by: str | None = None) -> tuple[Numbers, Values]:
+    """The key numbers of a run's rows and their values in the column `by`, NaN where a row failed.
+
+    by: a column as for `select`; the form that the run was scored for if not given.
+    Raises ArtifactError for what is no complete run, SettingsError for an unknown column.
     """
-
-    def __init__(self, kinds: Numbers, batch_size: int, seed: int):
-        self._kinds, self._size, self._seed = kinds, batch_size, seed
-        self._epoch = 0
-        self._n_batches = len(self._plan(0))
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._n_batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield from self._plan(self._epoch)
-
-    def _plan(self, epoch: int) -> list[list[int]]:
-        rng = np.random.default_rng([self._seed, epoch])
-        batches: list[list[int]] = []
-        for kind in np.unique(self._kinds):
-            members = rng.permutation(np.flatnonzero(self._kinds == kind))
-            batches += [members[at : at + self._size].tolist() for at in range(0, len(members), self._size)]
-        return [batches[index] for index in rng.permutation(len(batches))]
+    folder = RunFolder.open(run)
+    column = by or folder.manifest.settings.get("form", "delta")
+    scores = folder.read_scores(["key", *sorted(stored_columns(column, folder.schema))])
+    keys = np.array([key_number(key) for key in scores["key"].to_pylist()], dtype=np.int64)
+    return keys, ranking_values(scores, column)
 
 
-class ExampleCollator:
-    """Encodes the rows of a batch; labels are those of the very tokens that scoring counts.
+def top_keys(run: str | Path, share: float, by: str | None = None) -> Numbers:
+    """The key numbers of the top `share` of a run's rows that have a value."""
+    keys, values = scored_rows(run, by)
+    return keys[top_positions(values, share)]
 
-    dtype: of pixels. marks: also give the columns by which masking tells examples apart.
-    """
 
-    def __init__(self, dataset: Dataset, encoder: Encoder, dtype: torch.dtype, *, marks: bool):
-        self._dataset, self._encoder, self._dtype, self._marks = dataset, encoder, dtype, marks
-
-    @property
-    def special_ids(self) -> set[int]:
-        return self._encoder.special_ids
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        samples = [self._encode(example["row"]) for example in examples]
-        batch = collate(samples, self._encoder.pad_token_id).to(torch.device("cpu"), self._dtype)
-        columns = {**batch.inputs, "labels": batch.labels}
-        if self._marks:
-            columns[KEYS] = torch.tensor([example["key"] for example in examples])
-            columns[ALLOWED] = torch.tensor([example["is_allowed"] for example in examples])
-        return columns
-
-    def _encode(self, row: int) -> EncodedSample:
-        (record,) = self._dataset.records(row, row + 1)
-        try:
-            return encode_row(record, self._dataset, self._encoder)
-        except RowError as error:
-            raise DataError(f"row {row} could be read before the training, and can't be now: {error}") from error
+def top_positions(values: Values, share: float) -> Numbers:
+    """The positions of the top `share` of the finite values, at least one; higher is better."""
+    if not 0 < share <= 1:
+        raise SettingsError(f"top_share={share!r}: expected a share above 0, at most 1")
+    finite = np.flatnonzero(np.isfinite(values))
+    n_top = min(len(finite), max(1, round(share * len(finite))))
+    positions: Numbers = finite[top_set(values[finite], n_top)]
+    return positions

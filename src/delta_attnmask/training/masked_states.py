@@ -31,7 +31,7 @@ from delta_attnmask.masking.choose import (
 from delta_attnmask.masking.replace import replace_states
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.changing import Change, changing_block
-from delta_attnmask.training.settings import AugmentationSettings
+from delta_attnmask.training.plan import AugmentationSettings
 
 LABELS, KEYS, ALLOWED = "masking_labels", "masking_keys", "masking_allowed"
 _BELOW = 1 << 31  # random numbers lie below it

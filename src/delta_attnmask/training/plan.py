@@ -1,18 +1,66 @@
-"""What a training is told, and what of it decides its outcome. No torch here."""
+"""What a training is asked to do: the change of hidden states, adapters, and the plan with everything else. No torch.
 
-from dataclasses import asdict, dataclass, field
+`TrainingPlan` is also the options of `train`: its fields' descriptions are the command's help.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from cyclopts import Parameter, Token
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import MaskSettings
-from delta_attnmask.training.settings import AugmentationSettings, Schedule
 
+Schedule = Literal["constant", "rising", "falling"]
+Form = Literal["mask", "dropout"]
 Augment = Literal[
     "none", "masked", "random", "dropout", "neftune", "twice", "twice-random", "twice-dropout", "twice-plain"
 ]
-
 _TWICE = "twice"
+_LEARNING_RATE, _LORA_LEARNING_RATE = 2e-5, 2e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationSettings:
+    """How hidden states are changed in training forwards.
+
+    mask: which tokens, at which block, and what replaces them, as for scoring.
+    probability: how likely a sample is changed in a forward.
+    schedule: whether that probability is constant, rises linearly from 0 to it, or falls linearly from it to 0.
+    form: "mask" replaces the states of whole tokens. "dropout" is a control of the same strength: of all eligible
+        tokens' states single values are set to 0, each with the probability `mask.fraction`, and the others are scaled
+        up by 1 / (1 - fraction).
+    seed: decides which samples are changed, and what is random in the change.
+
+    Raises SettingsError with all faults listed together.
+    """
+
+    mask: MaskSettings = field(default_factory=MaskSettings)
+    probability: float = 0.5
+    schedule: Schedule = "constant"
+    form: Form = "mask"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(allowed)))}"
+            for name, value, allowed in (("schedule", self.schedule, Schedule), ("form", self.form, Form))
+            if value not in get_args(allowed)
+        ]
+        if isinstance(self.probability, bool) or not 0 <= self.probability <= 1:
+            faults.append(f"probability={self.probability!r}: expected a number from 0 to 1")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            faults.append(f"seed={self.seed!r}: expected a whole number from 0")
+        if self.form == "dropout" and self.mask.fraction >= 1:
+            faults.append(f"fraction={self.mask.fraction!r}: dropout needs one below 1")
+        if faults:
+            raise SettingsError("; ".join(faults))
+
+    def probability_at(self, progress: float) -> float:
+        """The probability when the share `progress` of the training is over."""
+        share = {"constant": 1.0, "rising": progress, "falling": 1 - progress}[self.schedule]
+        return self.probability * min(1.0, max(0.0, share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,42 +79,88 @@ class LoraSettings:
             )
 
 
+def read_share(_type: Any, tokens: tuple[Token, ...]) -> float:
+    """Read an option such as `50%` or `0%`."""
+    text = tokens[0].value.strip()
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not text.endswith("%") or not 0 <= share <= 1:
+        raise SettingsError(f"{tokens[0].keyword}: got {text!r}, expected a share from 0% to 100%, such as 50%")
+    return share
+
+
+Share = Annotated[float, Parameter(converter=read_share)]
+"""A share, as a number in Python and in per cent on the command line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """How a model is trained on a data set.
+    """How a model is trained on a data set. Raises SettingsError with all faults listed together.
 
-    augment: what is done beside plain training.
-        none: nothing. masked: in each forward each sample's most attended states are masked with a probability.
-        random, dropout: controls of the same strength: states of random tokens, or single values of states.
-        neftune: noise on the embeddings (arXiv:2310.05914).
-        twice: the top rows come twice in each epoch, once plain and once masked (the paper's use);
-        twice-random, twice-dropout, twice-plain: its controls, the last without any change.
-    mask, probability, schedule: of the change; the last two aren't used where rows come twice, the copy always masked.
-    from_scores, top_share, by: a scored run; of the rows that are trained on, only the top share by its scores is
-        changed or comes twice. Without a run, all rows.
-    lora: None for full finetuning. only_language: leave all but the language model as it is.
-    epochs: how often each row comes. max_steps: if given, that many steps are made instead.
-    learning_rate: its highest value, after `warmup` (a share of the steps); from there it falls by a cosine to 0.
-    batch_size, accumulate: rows of a forward on each device, and forwards of a step.
-    max_tokens: longer rows are skipped; nothing is ever truncated.
-    save_steps, log_steps: steps between checkpoints, and between lines of metrics.
-
-    Raises SettingsError with all faults listed together.
+    Parameters
+    ----------
+    augment
+        none: nothing beside plain training. masked: each sample's most attended states are masked with a probability
+        in each forward. random, dropout: controls of the same strength: states of random tokens, or single values of
+        states. neftune: noise on the embeddings (arXiv:2310.05914). twice: the top rows come twice in each epoch, once
+        plain and once masked (the paper's use); twice-random, twice-dropout, twice-plain: its controls, the last
+        without any change.
+    mask
+        Which states are masked.
+    probability
+        How likely a sample is masked in a forward; not used where rows come twice, the copy always masked.
+    schedule
+        Of that probability over the training: constant, rising from 0 to it, or falling from it to 0.
+    from_scores
+        Run folder of `score`: only rows in the top share of its scores are masked or come twice.
+    top_share
+        That share, such as 50%, of the rows that are trained on.
+    by
+        Column to rank by, as for `select`.
+    lora
+        Adapters to train instead of all weights.
+    only_language
+        Leave the vision tower and the projector as they are.
+    epochs
+        How often each row comes.
+    max_steps
+        Make that many steps instead.
+    learning_rate
+        Its highest value; 2e-5, with adapters 2e-4, if not given.
+    warmup
+        Share of the steps in which it rises from 0; after that it falls by a cosine.
+    weight_decay
+        Of AdamW.
+    batch_size
+        Rows in a forward.
+    accumulate
+        Forwards in a step.
+    gradient_checkpointing
+        Compute activations again in the backward pass: less memory, about a third slower.
+    max_tokens
+        Skip longer rows; nothing is ever truncated.
+    seed
+        Decides the order of rows, the adapters' start and what is masked.
+    save_steps
+        Steps between checkpoints, of which the last two are kept until the end.
+    log_steps
+        Steps between lines of metrics.jsonl and of the loss on the terminal.
     """
 
     augment: Augment = "none"
-    mask: MaskSettings = field(default_factory=MaskSettings)
+    mask: Annotated[MaskSettings, Parameter(parse=False)] = field(default_factory=MaskSettings)
     probability: float = 0.5
     schedule: Schedule = "constant"
     from_scores: Path | None = None
-    top_share: float = 1.0
+    top_share: Share = 1.0
     by: str | None = None
-    neftune_alpha: float = 5.0
-    lora: LoraSettings | None = None
+    lora: Annotated[LoraSettings | None, Parameter(parse=False)] = None
     only_language: bool = False
     epochs: float = 1.0
     max_steps: int | None = None
-    learning_rate: float = 2e-5
+    learning_rate: Annotated[float | None, Parameter(name="lr")] = None
     warmup: float = 0.03
     weight_decay: float = 0.0
     batch_size: int = 8
@@ -78,55 +172,67 @@ class TrainingPlan:
     log_steps: int = 10
 
     def __post_init__(self) -> None:
-        at_least_one = ("batch_size", "accumulate", "save_steps", "log_steps", "max_steps", "max_tokens")
+        numbers = asdict(self) | {"learning_rate": self.highest_learning_rate}
+        whole = ("batch_size", "accumulate", "save_steps", "log_steps", "max_steps", "max_tokens")
         faults = [
-            f"{name}={value!r}: expected at least 1"
-            for name in at_least_one
-            if (value := getattr(self, name)) is not None and value < 1
+            f"{name}={numbers[name]}: expected at least 1"
+            for name in whole
+            if numbers[name] is not None and numbers[name] < 1
+        ]
+        faults += [
+            f"{name}={numbers[name]}: expected a number above 0"
+            for name in ("epochs", "learning_rate")
+            if not numbers[name] > 0
         ]
         if self.augment not in get_args(Augment):
             faults.append(f"augment={self.augment!r}: expected one of {', '.join(get_args(Augment))}")
-        faults += [
-            f"{name}={value!r}: expected a number above 0"
-            for name in ("epochs", "learning_rate", "neftune_alpha")
-            if not (value := getattr(self, name)) > 0
-        ]
         if not self.weight_decay >= 0:
             faults.append(f"weight_decay={self.weight_decay!r}: expected 0 or more")
-        if self.seed < 0:
-            faults.append(f"seed={self.seed!r}: expected a whole number from 0")
-        if not 0 <= self.probability <= 1:
-            faults.append(f"probability={self.probability!r}: expected a number from 0 to 1")
         if not 0 <= self.warmup < 1:
             faults.append(f"warmup={self.warmup!r}: expected a share of the steps from 0 to below 1")
         if not 0 < self.top_share <= 1:
             faults.append(f"top_share={self.top_share!r}: expected a share above 0, at most 1")
         if self.top_share < 1 and self.from_scores is None:
             faults.append(f"top_share={self.top_share!r}: needs the run that scored the rows (from_scores)")
+        try:
+            self._changed_states()
+        except SettingsError as error:
+            faults.append(str(error))
         if faults:
             raise SettingsError("; ".join(faults))
-        _ = self.augmentation  # raises what only it knows to be wrong
 
     @property
     def is_twice(self) -> bool:
         return self.augment.startswith(_TWICE)
 
     @property
+    def highest_learning_rate(self) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return _LEARNING_RATE if self.lora is None else _LORA_LEARNING_RATE
+
+    @property
     def augmentation(self) -> AugmentationSettings | None:
         """How states are changed; None where none are."""
-        kind = self.augment.removeprefix(_TWICE).removeprefix("-") or "masked"
-        if kind not in ("masked", "random", "dropout"):
-            return None
-        mask = MaskSettings.from_dict(self.mask.to_dict() | {"order": "random"}) if kind == "random" else self.mask
+        return self._changed_states() if self._kind in ("masked", "random", "dropout") else None
+
+    @property
+    def _kind(self) -> str:
+        return self.augment.removeprefix(_TWICE).removeprefix("-") or "masked"
+
+    def _changed_states(self) -> AugmentationSettings:
         return AugmentationSettings(
-            mask=mask,
+            mask=replace(self.mask, order="random") if self._kind == "random" else self.mask,
             probability=1.0 if self.is_twice else self.probability,
             schedule="constant" if self.is_twice else self.schedule,
-            form="dropout" if kind == "dropout" else "mask",
+            form="dropout" if self._kind == "dropout" else "mask",
             seed=self.seed,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all that decides the outcome: not how often it is saved and told."""
-        told = asdict(self) | {"from_scores": None if self.from_scores is None else str(self.from_scores)}
-        return {name: value for name, value in told.items() if name not in ("save_steps", "log_steps")}
+        """Plain JSON values of all that decides the outcome: not how often it is saved and reported."""
+        values = asdict(self) | {"learning_rate": self.highest_learning_rate}
+        scores = None if self.from_scores is None else str(self.from_scores)
+        return {name: value for name, value in values.items() if name not in ("save_steps", "log_steps")} | {
+            "from_scores": scores
+        }

@@ -1,15 +1,18 @@
-"""TRL's `SFTTrainer` on our own batches, and the callbacks that write metrics and tell progress."""
+"""TRL's `SFTTrainer` on our own batches, and the callback that writes metrics and reports progress."""
 
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -22,11 +25,127 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.training.examples import ExampleCollator, Examples, GroupedBatches
+from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder
+from delta_attnmask.errors import DataError, DeltaAttnMaskError, RowError
+from delta_attnmask.modeling.devices import is_recent_gpu
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.records import Record
+from delta_attnmask.training.examples import Examples, Numbers
 from delta_attnmask.training.folder import MetricsFile
+from delta_attnmask.training.masked_states import ALLOWED, KEYS
+from delta_attnmask.training.plan import TrainingPlan
 
+_NEFTUNE_ALPHA = 5.0  # arXiv:2310.05914
 OnStep = Callable[[int, int], None]  # rows done, rows in all; a row counts as often as it comes
+OnLoss = Callable[[int, int, float], None]  # step, steps in all, loss since the line before
+
+
+def encode_row(dataset: Dataset, encoder: Encoder, record: Record) -> EncodedSample:
+    """Load a record's images and encode it; RowError with the reason where that isn't possible."""
+    if record.error is not None:
+        raise record.error
+    return encoder.encode(record, dataset.load_images(record.images))
+
+
+class GroupedBatches(Sampler[list[int]]):
+    """Batches of examples of one group each, in an order that seed and epoch decide.
+
+    Every example comes once an epoch. The last batch of a group is smaller where its size doesn't divide.
+    """
+
+    def __init__(self, kinds: Numbers, batch_size: int, seed: int):
+        self._kinds, self._size, self._seed = kinds, batch_size, seed
+        self._epoch = 0
+        self._n_batches = len(self._plan(0))
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        yield from self._plan(self._epoch)
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        rng = np.random.default_rng([self._seed, epoch])
+        batches: list[list[int]] = []
+        for kind in np.unique(self._kinds):
+            members = rng.permutation(np.flatnonzero(self._kinds == kind))
+            batches += [members[at : at + self._size].tolist() for at in range(0, len(members), self._size)]
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+
+class ExampleCollator:
+    """Encodes the rows of a batch; labels are those of the very tokens that scoring counts.
+
+    dtype: of pixels. marks: also give the columns by which masking tells examples apart.
+    """
+
+    def __init__(self, dataset: Dataset, encoder: Encoder, dtype: torch.dtype, *, marks: bool):
+        self._dataset, self._encoder, self._dtype, self._marks = dataset, encoder, dtype, marks
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        samples = [self._encode(example["row"]) for example in examples]
+        batch = collate(samples, self._encoder.pad_token_id).to(torch.device("cpu"), self._dtype)
+        columns = {**batch.inputs, "labels": batch.labels}
+        if self._marks:
+            columns[KEYS] = torch.tensor([example["key"] for example in examples])
+            columns[ALLOWED] = torch.tensor([example["is_allowed"] for example in examples])
+        return columns
+
+    def _encode(self, row: int) -> EncodedSample:
+        (record,) = self._dataset.records(row, row + 1)
+        try:
+            return encode_row(self._dataset, self._encoder, record)
+        except RowError as error:
+            raise DataError(f"row {row} could be read before the training, and can't be now: {error}") from error
+
+
+def training_arguments(
+    plan: TrainingPlan, checkpoints: Path, device: torch.device, n_workers: int | None = None
+) -> SFTConfig:
+    """The plan in the Trainer's own words; it runs on one device, whatever else is visible."""
+    is_gpu = device.type == "cuda"
+    workers = n_workers if n_workers is not None else (min(4, os.cpu_count() or 1) if is_gpu else 0)
+    config = SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=plan.epochs,
+        max_steps=plan.max_steps or -1,
+        learning_rate=plan.highest_learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=plan.warmup,
+        weight_decay=plan.weight_decay,
+        per_device_train_batch_size=plan.batch_size,
+        gradient_accumulation_steps=plan.accumulate,
+        **_checkpointing(plan.gradient_checkpointing),
+        neftune_noise_alpha=_NEFTUNE_ALPHA if plan.augment == "neftune" else None,
+        seed=plan.seed,
+        data_seed=plan.seed,
+        bf16=is_gpu and is_recent_gpu(device),
+        use_cpu=device.type == "cpu",
+        logging_steps=plan.log_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=plan.save_steps,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_num_workers=workers,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        remove_unused_columns=False,
+    )
+    config._n_gpu = min(1, config.n_gpu)  # all visible ones otherwise, each with a copy that no hook knows
+    return config
+
+
+def _checkpointing(is_wanted: bool) -> dict[str, Any]:
+    """Of activations, under the name that this version of transformers has for it."""
+    names = {field.name for field in fields(SFTConfig)}
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: is_wanted, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 class ExampleTrainer(SFTTrainer):
@@ -79,15 +198,27 @@ class ExampleTrainer(SFTTrainer):
         """TRL would tell Hugging Face about this training; nothing is sent."""
 
 
-class MetricsWriter(TrainerCallback):
-    """Writes what the Trainer logs as lines of JSON, with the seconds of training so far."""
+class Journal(TrainerCallback):
+    """Writes what the Trainer logs as lines of JSON, with the seconds of training so far, and reports progress.
 
-    def __init__(self, file: MetricsFile) -> None:
+    n_rows: rows in all, each as often as it comes.
+    """
+
+    def __init__(self, file: MetricsFile, n_rows: int, on_step: OnStep, on_loss: OnLoss) -> None:
         self._file, self._began = file, time.monotonic()
+        self._n_rows, self._on_step, self._on_loss = n_rows, on_step, on_loss
 
     @property
     def seconds(self) -> float:
         return self._file.seconds + time.monotonic() - self._began
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.on_step_end(args, state, control)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._on_step(self._n_rows * state.global_step // max(1, state.max_steps), self._n_rows)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         numbers = {name: value for name, value in kwargs.get("logs", {}).items() if isinstance(value, int | float)}
@@ -98,24 +229,11 @@ class MetricsWriter(TrainerCallback):
                 f"the loss is not finite at step {state.global_step}; a lower learning rate or another precision "
                 "may help"
             )
+        if "loss" in numbers:
+            self._on_loss(state.global_step, state.max_steps, numbers["loss"])
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._add(state, {"event": "checkpoint"})
 
     def _add(self, state: TrainerState, values: dict[str, Any]) -> None:
         self._file.add({"step": state.global_step, "seconds": round(self.seconds, 3), **values})
-
-
-class StepReporter(TrainerCallback):
-    """Tells after each step how far the training has come."""
-
-    def __init__(self, on_step: OnStep, n_rows: int) -> None:
-        self._on_step, self._n_rows = on_step, n_rows
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.on_step_end(args, state, control)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._on_step(self._n_rows * state.global_step // max(1, state.max_steps), self._n_rows)
