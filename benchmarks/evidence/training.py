@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from delta_attnmask.training.settings import AugmentationSettings
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from benchmarks.suite.cached import (
 )
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.masked_states import StateMasking, masked_states
+from delta_attnmask.training.plan import AugmentationSettings
 
 AUGMENTATIONS = (
     "none", "twice", "twice-random", "twice-dropout", "masked", "random-tokens", "dropout", "neftune",

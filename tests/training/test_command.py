@@ -1,5 +1,6 @@
 """`delta-attnmask train` as it is called."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +19,40 @@ def call(*arguments: object) -> int:
 
 
 def test_it_trains_and_says_so(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
-    options += ["--out", tmp_path / "out", "--limit", 4, "--batch-size", 2, "--max-steps", 1, "--device", "cpu"]
+    options = ["--model", embedded / "model", "--data", embedded / "pool.json", "--out", tmp_path / "out"]
+    options += ["--limit", 4, "--batch-size", 2, "--max-steps", 1, "--log-steps", 1, "--device", "cpu"]
     options += ["--augment", "masked", "--block", "-3", "--gradient-checkpointing"]
+    options += ["--images", embedded / "images"]
     assert call("train", *options) == 0
-    assert "4 rows, 1 steps" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "4 rows, 1 steps" in printed.out
+    assert "step 1 of 1: loss " in printed.err
     assert call("train", *options) == 0
     assert "trained already" in capsys.readouterr().out
     assert call("train", *options, "--seed", 1) == 2
     assert "plan.seed: 0 there, 1 now" in capsys.readouterr().err
 
 
-def test_faults_are_told_before_anything_large_is_imported(tmp_path: Path) -> None:
+def test_without_the_images_nothing_is_trained_until_it_is_asked_for(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((embedded / "pool.json").read_text(encoding="utf-8"))
+    without = [row for row in rows if "image" not in row][:2]
+    (tmp_path / "data.json").write_text(json.dumps([*rows[:3], *without]), encoding="utf-8")
+    options = ["--model", embedded / "model", "--data", tmp_path / "data.json", "--out", tmp_path / "out"]
+    options += ["--max-steps", 1, "--device", "cpu"]
+    assert call("train", *options) == 2
+    message = capsys.readouterr().err
+    assert "3 of 5 rows can't be trained on" in message
+    assert "--images" in message
+    assert not (tmp_path / "out/rows.parquet").exists()
+    assert call("train", *options, "--max-failed", "60") == 2
+    assert "expected a share" in capsys.readouterr().err
+    assert call("train", *options, "--max-failed", "60%") == 0
+    assert "3 rows were skipped" in capsys.readouterr().err
+
+
+def test_faults_are_reported_before_anything_large_is_imported(tmp_path: Path) -> None:
     for options in (["--data", "no.json"], ["--data", __file__, "--epochs", "0"], ["--data", __file__, "--merge"]):
         command = [sys.executable, "-X", "importtime", "-m", "delta_attnmask", "train", "--model", "a/b"]
         done = subprocess.run([*command, "--out", tmp_path, *options], capture_output=True, text=True, check=False)

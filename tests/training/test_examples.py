@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from delta_attnmask.training.top_rows import key_number, top_positions
 
 from delta_attnmask import ArtifactError, MaskSettings, SettingsError
-from delta_attnmask.training.examples import GroupedBatches
+from delta_attnmask.training.examples import key_number, top_positions
 from delta_attnmask.training.folder import MetricsFile, TrainingFolder
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
+from delta_attnmask.training.trainer import GroupedBatches
 
 KINDS = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 0, 0])
 
@@ -99,7 +99,7 @@ def test_augmentations_that_change_no_states(augment: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"augment": "mask"}, {"batch_size": 0}, {"warmup": 1.0}, {"max_steps": 0}, {"neftune_alpha": 0}],
+    [{"augment": "mask"}, {"batch_size": 0}, {"warmup": 1.0}, {"max_steps": 0}, {"learning_rate": 0}],
     ids=str,
 )
 def test_plans_are_checked(wrong: dict[str, Any]) -> None:

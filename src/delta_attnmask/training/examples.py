@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +28,8 @@ from delta_attnmask.selecting.top import top_set
 from delta_attnmask.storage import write_atomically, write_text_atomically
 from delta_attnmask.training.plan import TrainingPlan
 
-if TYPE_CHECKING:
-    from delta_attnmask.encoding.encoder import EncodedSample
-
 Numbers = NDArray[np.int64]
+Encode = Callable[[Record], Any]  # gives an `EncodedSample`, or raises RowError
 OnRow = Callable[[int, int, int], None]  # rows done, rows in all, rows skipped
 
 ROWS_SCHEMA = pa.schema(
@@ -53,10 +51,8 @@ _ROWS_AT_ONCE = 64
 _HEX_DIGITS = 15  # 60 bits: fit a signed integer, and among ten million rows two alike are unlikely (1 in 23,000)
 
 
-def find_usable_rows(
-    dataset: Dataset, encode: "Callable[[Record], EncodedSample]", n_workers: int, on_row: OnRow
-) -> pa.Table:
-    """Encode every row once and say what came of it, in `ROWS_SCHEMA`. encode: raises RowError for a bad row."""
+def find_usable_rows(dataset: Dataset, encode: Encode, n_workers: int, on_row: OnRow) -> pa.Table:
+    """Encode every row once and say what came of it, in `ROWS_SCHEMA`."""
     lines: list[dict[str, Any]] = []
     n_skipped = 0
     with ThreadPoolExecutor(n_workers, thread_name_prefix="encode") as pool:
@@ -69,7 +65,7 @@ def find_usable_rows(
     return pa.Table.from_pylist(lines, schema=ROWS_SCHEMA)
 
 
-def _describe(encode: "Callable[[Record], EncodedSample]", record: Record) -> dict[str, Any]:
+def _describe(encode: Encode, record: Record) -> dict[str, Any]:
     line = {"row": record.row, "id": record.id, "key": record.key, "source": record.source, "inputs": ""}
     try:
         sample = encode(record)

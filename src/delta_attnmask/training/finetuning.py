@@ -231,7 +231,7 @@ def _require_one_process() -> None:
 
 
 def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
-    """Raise now what would otherwise show after hours of reading, when the folder belongs to the faulty plan already."""
+    """Raise now what would otherwise show only after hours of reading."""
     if plan.augmentation is not None:
         with masked_states(loaded.model, plan.augmentation):
             pass

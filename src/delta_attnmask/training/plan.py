@@ -174,11 +174,8 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         numbers = asdict(self) | {"learning_rate": self.highest_learning_rate}
         whole = ("batch_size", "accumulate", "save_steps", "log_steps", "max_steps", "max_tokens")
-        faults = [
-            f"{name}={numbers[name]}: expected at least 1"
-            for name in whole
-            if numbers[name] is not None and numbers[name] < 1
-        ]
+        given = [name for name in whole if numbers[name] is not None]
+        faults = [f"{name}={numbers[name]}: expected at least 1" for name in given if numbers[name] < 1]
         faults += [
             f"{name}={numbers[name]}: expected a number above 0"
             for name in ("epochs", "learning_rate")
