@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions
+from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions, mask_of
 from delta_attnmask.cli.progress import Advance, show_progress
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
@@ -118,9 +118,7 @@ def choose_mask(settings: str | None, from_scores: Path | None, overrides: dict[
     if settings is None and from_scores is not None:
         from delta_attnmask.artifacts import RunFolder
 
-        known = MaskSettings().to_dict()
-        run = RunFolder.open(from_scores).manifest.settings
-        mask = MaskSettings.from_dict({name: value for name, value in run.items() if name in known})
+        mask = mask_of(RunFolder.open(from_scores).manifest.settings)
     elif settings is None or settings in PRESETS:
         mask = PRESETS[settings or "relative"].mask
     elif Path(settings).exists():
