@@ -72,10 +72,10 @@ def write_run(folder: Path, data: Path, deltas: Sequence[float | None], *, reaso
 
 
 def write_calibration(folder: Path) -> None:
-    """RUN/calibration.json as `calibrate` writes it: one kind that is seen, one that nothing sees."""
-    settings = {"queries": "answer", "tokens": "all", "fraction": 0.2, "block": -4, "order": "most"}
+    """RUN/calibration.json as `calibrate` writes it, of the scores of `write_run`: one kind is seen, one by nothing."""
+    settings = {"queries": "all", "tokens": "all", "fraction": 0.2, "block": -2}
     chosen = {
-        "form": "relative_delta",
+        "form": "delta",
         "settings": settings,
         "is_control": False,
         "value": 0.7,
@@ -89,7 +89,7 @@ def write_calibration(folder: Path) -> None:
     report = {
         "schema": 2,
         "settings": settings,
-        "form": "relative_delta",
+        "form": "delta",
         "rule": "the best",
         "n_originals": 60,
         "n_planted": 120,
@@ -103,7 +103,7 @@ def write_calibration(folder: Path) -> None:
             }
         },
         "low_loss": {"spearman": 0.95, "value": {"chosen": 0.7, "low_loss": 0.71}, "mean_auroc": {}},
-        "warnings": ["no score tells these defects from good rows: image_swapped"],
+        "warnings": ["no score sees these defects: image_swapped"],
         "candidates": [plain, chosen, control],
         "seconds": 3.0,
     }

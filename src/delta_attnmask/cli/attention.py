@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.errors import SettingsError
@@ -75,6 +74,7 @@ def attention(
     from delta_attnmask.inspecting.inspector import Inspector
     from delta_attnmask.inspecting.measuring import spread_rows
     from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.reporting.page import write_page
 
     wanted = spread_rows(dataset.n_rows, rows)
     loaded = load_model(model[0], dtype=dtype, device=device)
@@ -90,7 +90,7 @@ def attention(
     comparison = compare(base, tuned, preset.form)
     pairs = [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)]
     html = render_comparison(comparison, pairs, settings=preset.mask, data=str(data))
-    write_text_atomically(out, html)
+    write_page(out, html)
     print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if json_ else "\n".join(_lines(comparison)))
     print(f"Wrote {out}", file=sys.stderr)
     return 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder, write_text_atomically
+from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
 from delta_attnmask.cli.recorded import recorded_option
@@ -81,6 +81,7 @@ def inspect(
     from delta_attnmask.inspecting.inspection_page import render_inspections
     from delta_attnmask.inspecting.inspector import Inspector
     from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.reporting.page import write_page
 
     loaded = load_model(source.model, dtype=dtype, device=device, revision=revision or source.revision)
     if settings is None and source.settings is not None:
@@ -88,7 +89,7 @@ def inspect(
     else:
         chosen = choose_settings(settings or "relative", mask.given, loaded, dataset, None, batch_tokens=8192).mask
     inspections = Inspector(loaded, dataset, chosen).inspect_rows(rows)
-    write_text_atomically(out, render_inspections(inspections, model=source.model, data=str(source.data)))
+    write_page(out, render_inspections(inspections, model=source.model, data=str(source.data)))
     for inspection in inspections:
         print(_line(inspection))
     print(f"Wrote {out}")

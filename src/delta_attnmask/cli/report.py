@@ -34,7 +34,6 @@ def report(
     keep: str = "20%",
     by: str | None = None,
     calibration: Path | None = None,
-    evidence: Path | None = None,
     review: Path | None = None,
     data: Path | None = None,
     images: Path | None = None,
@@ -64,8 +63,6 @@ def report(
         Column to rank by, where no selection is given.
     calibration
         Folder that `calibrate` has made, if it is not the run's own.
-    evidence
-        CSV with a column method and one of exact_match, accuracy or em_mean: one line for each model trained.
     review
         Folder of a review of the run, as `delta-attnmask review --out` has made it.
     data
@@ -90,7 +87,6 @@ def report(
     require_rate(train_rate)
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
-    from delta_attnmask.reporting.evidence import read_evidence
     from delta_attnmask.reporting.report import Request, make_report, write_report
     from delta_attnmask.reviewing.review_results import read_results
     from delta_attnmask.reviewing.review_section import review_section
@@ -101,7 +97,6 @@ def report(
         selection=_read_or_plan(folder, selection, keep, by),
         is_written=selection is not None,
         calibration=calibration,
-        evidence=None if evidence is None else read_evidence(evidence),
         data=data,
         images=images,
         limits=ImageLimits(allow_outside=allow_outside),

@@ -5,7 +5,6 @@ the style sheet's variable of the same meaning, so that a dark page has light in
 """
 
 import re
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +17,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from delta_attnmask.storage import write_atomically
 
@@ -72,8 +69,7 @@ class Chart:
     """One figure with what it says.
 
     name: of its files. caption: how to read it. alt: what it shows, for those who don't see it.
-    columns, rows: the numbers behind it, as a table.
-    is_wide: needs the page's whole width. is_tall: stands beside two others.
+    columns, rows: its numbers, as a table.
     """
 
     name: str
@@ -83,8 +79,6 @@ class Chart:
     figure: Figure
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
-    is_wide: bool = False
-    is_tall: bool = False
 
     def to_html(self) -> Markup:
         """The figure as an inline SVG in the page's colours, without `style` attributes, which its policy refuses."""
@@ -132,18 +126,6 @@ def label(text: str, longest: int = _MAX_LABEL) -> str:
         return shown
     tail = (longest - 1) // 3  # where names of one family differ
     return f"{shown[: longest - 1 - tail]}…{shown[len(shown) - tail :]}"
-
-
-def fold(text: str, width: int, longest: int = 80) -> str:
-    """A long name as a label on several lines."""
-    return "\n".join(textwrap.wrap(label(text, longest), width))
-
-
-def number_logarithmically(axis: Axis) -> None:
-    """Ticks at 1, 2 and 5 of each power of ten, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
 
 
 def rule_out(axes: Axes, *sides: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.reporting.calibration import Findings
+from delta_attnmask.reporting.findings import Findings
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import (
     COLUMNS,
@@ -22,12 +22,11 @@ from delta_attnmask.reporting.words import (
 from delta_attnmask.selection import Selection
 
 _KIN = 0.9  # rank correlation with low loss from which a reader must hear of it
-_BLIND = 0.6  # AUROC below which a kind counts as hardly seen
 _MUCH_DISTORTION = 0.1  # above chance
 
 
 @dataclass(frozen=True)
-class Tile:
+class KeyFigure:
     """One number: what it counts, and what it means."""
 
     name: str
@@ -37,11 +36,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Headline:
-    """question, answers: sentences. tiles: four. warnings: what the reader must know before trusting the rest."""
+    """question, answers: sentences. figures: four. warnings: what the reader must know before trusting the rest."""
 
     question: str
     answers: tuple[str, ...]
-    tiles: tuple[Tile, ...]
+    figures: tuple[KeyFigure, ...]
     warnings: tuple[str, ...]
 
 
@@ -54,29 +53,36 @@ def write_headline(
     *,
     is_written: bool,
 ) -> Headline:
-    """What was scored, what is kept, what the score can and can't see, and what that saves.
+    """What was scored, what is kept, what the score can and can't see, and what that costs.
 
-    standing, audit: None if no row can be kept. is_written: whether a selection was written, or is only supposed.
+    standing, audit: None if no row can be kept. findings: of the very score that ranks the rows; None without any.
+    is_written: whether a selection was written, or is only what `select` would keep.
     """
     name, n_rows = Path(run.manifest.data).name, run.manifest.n_rows
     model = "/".join(Path(run.manifest.model).parts[-2:])
-    scored = _scored_tile(n_rows, n_failed)
+    failed = f"{n_failed:,} failed" if n_failed else "none failed"
+    scored = KeyFigure("Scored", f"{n_rows - n_failed:,}", f"of {count(n_rows, 'row')}; {failed}")
     if standing is None or audit is None:
         question = f"Why could nothing of {name} be scored?"
         answer = f"None of its {count(n_rows, 'row')} has a score: see the reasons below."
         return Headline(question, (answer,), (scored,), ())
-    share = len(standing.selection) / max(1, len(standing))
-    n_kept, verb = count(len(standing.selection), "row"), "are kept" if is_written else "would be kept"
-    kept = f"Of these {n_kept} {verb}: {describe_rule(standing.selection)}."
+    n_kept, share = len(standing.selection), len(standing.selection) / max(1, len(standing))
+    by = f"{write_share(share)} of the scored rows, by {name_form(standing.selection.column)}"
+    steps = "of those that all rows take; any choice of as many rows saves the same"
+    kept = f"{count(n_kept, 'row')} {'are kept' if is_written else 'would be kept'}"
+    answer = (
+        f"The model {model} read {count(n_rows - n_failed, 'conversation')}. Of these {kept}: "
+        f"{describe_rule(standing.selection)}."
+    )
     return Headline(
         _ask(standing.selection, name),
+        (answer, _say_sight(findings), *_say_defects(audit), *_say_costs(audit, share)),
         (
-            f"The model {model} read {count(n_rows - n_failed, 'conversation')}. {kept}",
-            _say_sight(findings),
-            *_say_defects(audit),
-            *_say_costs(audit, share),
+            scored,
+            KeyFigure("Kept" if is_written else "Would be kept", f"{n_kept:,}", by),
+            _sight_figure(findings),
+            KeyFigure("Training steps", write_percent(share), steps),
         ),
-        (scored, _kept_tile(standing, share, is_written), _sight_tile(findings), _saving_tile(audit, share)),
         tuple(_warn(findings, audit, n_failed / n_rows)),
     )
 
@@ -98,53 +104,30 @@ def describe_rule(selection: Selection) -> str:
     return f"those with the highest score ({score}){of_each}{skipped}"
 
 
-def _scored_tile(n_rows: int, n_failed: int) -> Tile:
-    failed = f"{n_failed:,} failed" if n_failed else "none failed"
-    return Tile("Scored", f"{n_rows - n_failed:,}", f"of {count(n_rows, 'row')}; {failed}")
-
-
-def _kept_tile(standing: Standing, share: float, is_written: bool) -> Tile:
-    text = f"{write_share(share)} of the scored rows, by {name_form(standing.selection.column)}"
-    return Tile("Kept" if is_written else "Would be kept", f"{len(standing.selection):,}", text)
-
-
-def _sight_tile(findings: Findings | None) -> Tile:
+def _sight_figure(findings: Findings | None) -> KeyFigure:
     if findings is None:
-        return Tile("Sees", "?", "not calibrated: nobody knows which defects this score finds on this data")
-    text = "kinds of planted defects are told from good rows"
-    return Tile("Sees", f"{len(_seen_kinds(findings))} of {len(findings.kinds)}", text)
-
-
-def _saving_tile(audit: Mapping[str, Any], share: float) -> Tile:
-    costs = audit["costs"]
-    below = _pays_below(costs, share, audit["n_rows"])
-    text = "of the training steps" + (f"; pays if training is slower than {write_rate(below)} rows/s" if below else "")
-    return Tile("Saves", write_percent(1 - share), text)
+        return KeyFigure("Sees", "?", "not calibrated: nobody knows which defects this score finds on this data")
+    text = "kinds of planted defects; rows with the others are kept like any"
+    return KeyFigure("Sees", f"{len(findings.seen)} of {len(findings.kinds)}", text)
 
 
 def _say_sight(findings: Findings | None) -> str:
     if findings is None:
         return (
-            "The score was not calibrated on this data, so it is open whether it prefers good rows: run "
+            "This score was not calibrated on this data, so nobody knows whether it prefers good rows: run "
             "`delta-attnmask calibrate`, and look at the samples below before trusting it."
         )
     known = {kind: auroc for kind in findings.visible if (auroc := findings.chosen.aurocs[kind]) is not None}
     if not known:
         return "On planted defects neither this score nor any other beats a coin: don't select by it."
     best, worst = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
-    seen = _seen_kinds(findings)
-    unseen = [f"“{name_kind(kind)}”" for kind in findings.kinds if kind not in seen]
+    unseen = [f"“{name_kind(kind)}”" for kind in findings.kinds if kind not in findings.seen]
+    blind_to = f" It doesn't see {join_names(unseen)}." if unseen else ""
     return (
         f"Calibration planted {count(len(findings.kinds), 'kind')} of defects in copies of {findings.n_originals:,} "
         f"rows. The score finds “{name_kind(best)}” best (AUROC {known[best]:.2f}; 1 is always, 0.5 a coin toss) and "
-        f"“{name_kind(worst)}” worst ({known[worst]:.2f})"
-        + (f". It hardly sees, or not at all: {join_names(unseen)}." if unseen else ".")
+        f"“{name_kind(worst)}” worst ({known[worst]:.2f}).{blind_to}"
     )
-
-
-def _seen_kinds(findings: Findings) -> list[str]:
-    """The kinds that some score tells from good rows, and the chosen one too."""
-    return [kind for kind in findings.visible if (findings.chosen.aurocs[kind] or 0.0) >= _BLIND]
 
 
 def _say_defects(audit: Mapping[str, Any]) -> list[str]:
@@ -152,7 +135,8 @@ def _say_defects(audit: Mapping[str, Any]) -> list[str]:
     expected = audit["defects"]["expected"] if audit["defects"] else {}
     return [
         "If the data's own defects are like the planted ones, and if, say, a fifth of all rows had one, then about "
-        f"{round(after * audit['n_kept']):,} of the {count(audit['n_kept'], 'kept row')} would ({write_share(after)})."
+        f"{round(after * audit['n_kept']):,} of the {count(audit['n_kept'], 'kept row')} would; of as many random rows "
+        f"about {round(0.2 * audit['n_kept']):,}."
         for before, after in expected.items()
         if before == "20%"
     ]
@@ -168,19 +152,10 @@ def _say_costs(audit: Mapping[str, Any], share: float) -> list[str]:
         saved = audit["n_rows"] * costs["epochs"] / rate * (1 - share) - spent
         outcome = f"{'saves' if saved >= 0 else 'loses'} {write_seconds(abs(saved))}"
         return [f"{text}; where training gets through {write_rate(rate)} rows a second, that {outcome} in all."]
-    below = _pays_below(costs, share, audit["n_rows"])
-    condition = (
-        f", which pays where training gets through fewer than {write_rate(below)} rows a second" if below else ""
-    )
-    return [f"{text}{condition}."]
-
-
-def _pays_below(costs: Mapping[str, Any] | None, share: float, n_rows: int) -> float | None:
-    """Rows a second of training below which scoring pays; None where it isn't known."""
-    if costs is None:
-        return None
-    spent = costs["scoring_s"] + costs["calibration_s"]
-    return n_rows * (1 - share) * costs["epochs"] / spent if spent and share < 1 else None
+    if not spent or share == 1:
+        return [f"{text}."]
+    below = audit["n_rows"] * (1 - share) * costs["epochs"] / spent
+    return [f"{text}, which pays where training gets through fewer than {write_rate(below)} rows a second."]
 
 
 def _warn(findings: Findings | None, audit: Mapping[str, Any], failed: float) -> list[str]:
@@ -199,7 +174,7 @@ def _warn_of_distortion(mix: Mapping[str, Any], n_kept: int) -> list[str]:
     n_others, n_by_chance = (round(mix[name] * n_kept) for name in ("distortion", "distortion_by_chance"))
     text = (
         f"The selection changes the mix of sources and answer types: about {n_others:,} of the "
-        f"{count(n_kept, 'kept row')} would have to give way to others for the kept rows to be mixed as all rows are. "
+        f"{count(n_kept, 'kept row')} would have to be exchanged for the kept rows to have the mix of all rows. "
         f"Of rows drawn at random it would be about {n_by_chance:,}."
     )
     return [text]

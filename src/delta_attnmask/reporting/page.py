@@ -15,14 +15,19 @@ from hashlib import sha256
 from importlib import resources
 from importlib.metadata import version
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.storage import write_text_atomically
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_BEGINNING = b"<!doctype html>"
 HERE = "delta_attnmask.reporting"
 _QUALITIES = (80, 60, 40)
 _MIN_SIDE = 48  # px; below this nothing can be recognised
@@ -71,6 +76,15 @@ def render_page(
         )
     )
     return html.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON may hold, becomes "?"
+
+
+def write_page(out: Path, html: str) -> None:
+    """Write a page, or write it anew; SettingsError where `out` is something else, such as the data."""
+    if out.exists():
+        with out.open("rb") as file:
+            if not file.read(len(_BEGINNING)).lower().startswith(_BEGINNING):
+                raise SettingsError(f"{out} exists and is no HTML page; name another file with --out")
+    write_text_atomically(out, html)
 
 
 @cache

@@ -12,20 +12,21 @@ from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.audit import audit_run, candidates_of
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.reporting.calibration import Findings, read_findings
-from delta_attnmask.reporting.calibration_charts import heat_map, kinds_chart, sources_table
-from delta_attnmask.reporting.costs_chart import costs
-from delta_attnmask.reporting.data_charts import failures, list_settings, mix, overlaps
 from delta_attnmask.reporting.drawing import Chart
-from delta_attnmask.reporting.evidence import Evidence, evidence_chart
+from delta_attnmask.reporting.findings import Findings, read_findings
 from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, Reader, make_cards, open_reader
 from delta_attnmask.reporting.headline import write_headline
-from delta_attnmask.reporting.page import render_page
-from delta_attnmask.reporting.score_charts import against_length, against_loss, distribution
+from delta_attnmask.reporting.page import render_page, write_page
+from delta_attnmask.reporting.sections import (
+    Section,
+    calibration_section,
+    cost_section,
+    failure_section,
+    selection_sections,
+)
 from delta_attnmask.reporting.standing import Standing, find_standing
-from delta_attnmask.reporting.words import to_prose, write_number
+from delta_attnmask.reporting.words import name_settings, to_prose, write_number
 from delta_attnmask.selection import Selection
-from delta_attnmask.storage import write_text_atomically
 
 _Facts = tuple[str, Sequence[tuple[str, object]]]  # a title, then names and values
 
@@ -47,28 +48,16 @@ class Request:
     selection: Selection | None
     is_written: bool = False
     calibration: Path | None = None
-    evidence: Evidence | None = None
     data: Path | None = None
     images: Path | None = None
     limits: ImageLimits = ImageLimits()
     train_rate: float | None = None
     epochs: float = 1.0
-    sections: tuple["Section", ...] = ()
+    sections: tuple[Section, ...] = ()
     n_cards: int = 120
     inspect: Inspect | None = None
     n_inspected: int = 20
     styles: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page. tables: title, columns and rows."""
-
-    anchor: str
-    title: str
-    lead: str
-    charts: Sequence[Chart]
-    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = ()
 
 
 @dataclass(frozen=True)
@@ -92,11 +81,16 @@ def make_report(request: Request) -> Report:
     audit = (
         None if selection is None else audit_run(run, selection, train_rate=request.train_rate, epochs=request.epochs)
     )
+    is_covered = (
+        selection is not None and findings is not None and findings.covers(selection.column, run.manifest.settings)
+    )
     n_failed = pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0
-    headline = write_headline(run, standing, findings, audit, n_failed, is_written=request.is_written)
+    headline = write_headline(
+        run, standing, findings if is_covered else None, audit, n_failed, is_written=request.is_written
+    )
     reader = open_data(request)
     cards = make_cards(scores, standing, reader, request.n_cards, request.inspect, request.n_inspected)
-    sections = list(_sections(request, scores, standing, audit, findings))
+    sections = list(_sections(request, scores, standing, audit, findings, is_covered=is_covered))
     html = render_page(
         "report.html",
         title=headline.question,
@@ -119,7 +113,7 @@ def make_report(request: Request) -> Report:
 
 def write_report(report: Report, out: Path, figures: Path | None = None) -> list[str]:
     """Write the page, and the figures into a folder of their own; what was written, in words."""
-    write_text_atomically(out, report.html)
+    write_page(out, report.html)
     lines = [f"Wrote {out} ({len(report.html.encode()) / 1e6:.1f} MB)"]
     if figures is not None:
         for chart in report.charts:
@@ -144,85 +138,17 @@ def _sections(
     standing: Standing | None,
     audit: Mapping[str, Any] | None,
     findings: Findings | None,
+    *,
+    is_covered: bool,
 ) -> Iterator[Section]:
     if standing is not None and audit is not None:
-        traits = audit["correlations"]
-        yield Section(
-            "score",
-            "Where the cut falls",
-            "What is kept is decided by the score and by the quotas. If the score goes along with something that has "
-            "nothing to do with quality, such as length, the selection does too.",
-            [
-                distribution(standing),
-                against_loss(standing, traits["loss"]),
-                against_length(standing, traits["answer length"]),
-            ],
-        )
-        yield _mix_section(standing, audit)
-    if findings is not None:
-        yield _calibration_section(findings)
-    if audit is not None and standing is not None:
-        yield from _overlap_section(audit)
-    if request.evidence is not None:
-        yield Section(
-            "evidence",
-            "What training says",
-            "A score is worth what a model trained on its picks is worth. These are the figures that were measured.",
-            [evidence_chart(request.evidence)],
-            [("All figures", request.evidence.columns, request.evidence.rows)],
-        )
+        yield from selection_sections(standing, audit, findings, is_covered=is_covered)
+    elif findings is not None:
+        yield calibration_section(findings, is_covered=is_covered)
     yield from request.sections
-    yield from _failure_section(scores)
+    yield from failure_section(scores)
     if audit is not None and audit["costs"] is not None:
-        yield Section("costs", "What it costs, and when it pays", "", [costs(audit["costs"], audit["n_rows"])])
-
-
-def _mix_section(standing: Standing, audit: Mapping[str, Any]) -> Section:
-    columns = ("mix", "values", "values lost", "distortion", "by chance")
-    rows = [
-        (name, one["n_strata"], one["n_strata_lost"], one["distortion"], one["distortion_by_chance"])
-        for name, one in audit["mix"].items()
-    ]
-    return Section(
-        "mix",
-        "What happens to the mix",
-        "A plain top by any score favours some sources and kinds of answers. A quota keeps their shares.",
-        [mix(standing, "source"), mix(standing, "answer_type")],
-        [("Distortion: the share of kept rows that would have to change places", columns, rows)],
-    )
-
-
-def _calibration_section(findings: Findings) -> Section:
-    low = findings.low_loss
-    names = (("chosen", "the chosen score"), ("low_loss", "low loss alone"), ("together", "the mean of both ranks"))
-    rows = [(title, low.get("value", {}).get(name), low.get("mean_auroc", {}).get(name)) for name, title in names]
-    return Section(
-        "calibration",
-        "What the score can and can't see",
-        "Defects were planted in copies of your own rows, and every score was asked which is the copy. The setting was "
-        "chosen on one half of the rows; the numbers come from the other half.",
-        [kinds_chart(findings), heat_map(findings)],
-        [
-            ("Against low loss", ("score", "value", "mean AUROC"), rows),
-            ("The chosen score in each source (AUROC)", *sources_table(findings)),
-        ],
-    )
-
-
-def _overlap_section(audit: Mapping[str, Any]) -> Iterator[Section]:
-    chart = overlaps(audit["overlap"], audit["column"])
-    if chart is not None:
-        yield Section(
-            "overlap",
-            "Would another score or setting keep the same?",
-            "Where two scores agree, the choice between them doesn't matter. Where they don't, calibration decides.",
-            [chart],
-        )
-
-
-def _failure_section(scores: pa.Table) -> Iterator[Section]:
-    if (chart := failures(scores)) is not None:
-        yield Section("failed", "Failed rows", "", [chart])
+        yield cost_section(audit["costs"], audit["n_rows"])
 
 
 def _count_groups(cards: Sequence[Card]) -> list[tuple[str, str, int]]:
@@ -247,13 +173,20 @@ def _facts(request: Request) -> list[_Facts]:
     ]
     groups: list[tuple[str, Sequence[tuple[str, object]]]] = [
         ("The run", about),
-        ("Settings", list_settings(manifest.settings)),
+        ("Settings", _list_settings(manifest.settings)),
     ]
     if selection is not None:
         chosen = [("rule", selection.rule), ("ranked by", selection.column), ("budget", str(selection.budget))]
         options = [(name, _plain(value)) for name, value in selection.options.items()]
         groups.append(("The selection", [*chosen, *options]))
     return [*groups, ("Versions", list(manifest.versions.items()))]
+
+
+def _list_settings(settings: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """A run's settings as names and values, its sweep in few words."""
+    sweep = settings.get("sweep") or []
+    lines: list[tuple[str, object]] = [(name, value) for name, value in settings.items() if name != "sweep"]
+    return [*lines, ("sweep", "; ".join(name_settings(one) for one in sweep) or "none")]
 
 
 def _plain(value: object) -> object:
