@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.pictures.shots import Prepare, Shot
 
-_RATERS = count(1)
+_JUDGES = count(1)
 _PHONE: dict[str, Any] = {"width": 390, "height": 844, "scale": 2}
 _INSPECTOR: dict[str, Any] = {"width": 1040, "height": 1500, "below": ".inspection > details"}
 
@@ -28,8 +28,8 @@ def open_card(page: Any) -> None:
 
 
 def to_first_pair(page: Any) -> None:
-    """Begin as a rater whom the review doesn't know yet."""
-    page.fill("#name", f"Rater {next(_RATERS)}")
+    """Begin as a judge whom the review doesn't know yet."""
+    page.fill("#name", f"Judge {next(_JUDGES)}")
     page.keyboard.press("Enter")
     page.wait_for_selector("#pair .side")
 

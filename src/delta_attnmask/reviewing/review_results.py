@@ -24,9 +24,9 @@ ResultTable = tuple[str, Sequence[str], Sequence[tuple[object, ...]]]  # title, 
 class WinRate:
     """How often the selected side won.
 
-    n_pairs: pairs with at least one judgement. n_won, n_tied, n_lost: pairs by what most raters preferred.
-    rate: mean over pairs of the raters' mean, a tie counting half; 0.5 says no difference. None without pairs.
-    low, high: 95 % Wilson interval of the rate. The pair is the unit: several raters of one pair are no further pairs.
+    n_pairs: pairs with at least one judgement. n_won, n_tied, n_lost: pairs by what most judges preferred.
+    rate: mean over pairs of the judges' mean, a tie counting half; 0.5 says no difference. None without pairs.
+    low, high: 95 % Wilson interval of the rate. The pair is the unit: several judges of one pair are no further pairs.
     """
 
     n_pairs: int
@@ -53,7 +53,7 @@ class QuestionResult:
     """All about one question; its name, title and text as in the protocol.
 
     n_unknown: answers "can't tell"; they count in no rate. alpha_nominal, alpha_ordinal: Krippendorff's alpha of
-        the sides chosen, as they were shown; None with fewer than two raters of one pair.
+        the sides chosen, as they were shown; None with fewer than two judges of one pair.
     """
 
     name: str
