@@ -23,6 +23,8 @@ from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.encoding.enlarging import Enlargement
 from delta_attnmask.encoding.processing import Inputs, Processing, Prompt, or_reason
 from delta_attnmask.errors import ReasonCode, RowError, UnsupportedModelError
+from delta_attnmask.modeling.anatomy import examine, text_config
+from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.records import Record, Turn
 
 _PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
@@ -228,6 +230,13 @@ class Encoder:
             if text[first:last].strip():
                 break
         return run
+
+
+def make_encoder(loaded: LoadedModel, max_tokens: int | None = None) -> Encoder:
+    """The encoder that fits a loaded model. max_tokens: longer rows are refused, as those longer than the model are."""
+    limits = [getattr(text_config(loaded.model), "max_position_embeddings", None), max_tokens]
+    longest = min((limit for limit in limits if limit), default=None)
+    return Encoder(loaded.processor, examine(loaded.model).image_token_id, longest)
 
 
 def _as_written(answer: str, following: str, prompt: str, at: int) -> str:

@@ -1,14 +1,13 @@
-"""One unit of rows: encode, run the references once, generate what differs, and give every row its lines."""
+"""Answer units of rows with one model: run the references once, generate what differs, give every row its lines."""
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from delta_attnmask.encoding.collate import collate, plan_batches
+from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.encoding.traits import form_of
 from delta_attnmask.errors import ReasonCode, RowError
@@ -17,29 +16,27 @@ from delta_attnmask.evaluating.drafting import AskedAnswer, TokenGuesses, draft_
 from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
 from delta_attnmask.evaluating.measures import normalise
 from delta_attnmask.evaluating.predictions import Prediction
-from delta_attnmask.executing.filling import fill
-from delta_attnmask.executing.halving import FATAL, run_halving
-from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.selfcheck import tolerance
-from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.units import MAX_BYTES
+from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, run_halving
 
-_ROWS_AT_ONCE = 16  # encoded before their bytes are counted
+_CHUNK_BYTES = 64 << 20  # of encoded rows that are given back at a time
+
 Place = tuple[int, int | None, int]  # row, row whose images are shown instead, turn
+AskedRow = dict[int | None, list[AskedAnswer] | RowError]  # by the row whose images are shown instead of its own
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
     """What is asked, and how it is answered.
 
-    turns: every answer of a conversation (behind the data's own earlier ones), or the last one alone.
+    turns: every answer of a conversation (after the data's own earlier ones), or the last one alone.
     image_swap: ask everything again with the images of another row of the source.
     max_new_tokens: of an answer; None takes it from the data's longest.
     draft: take over what one forward over the references settles; the answers are the same (`drafting`).
+    workers: processes that encode; None chooses by the device.
     """
 
     turns: Turns = "all"
@@ -48,29 +45,54 @@ class EvaluationPlan:
     seed: int = 0
     batch_tokens: int = 8192
     draft: bool = True
-
-
-@dataclass(frozen=True)
-class PreparedUnit:
-    """A unit's rows as questions; what couldn't be encoded is in `failures`, by row and lender.
-
-    rest: the unit's rows behind `records`, not encoded yet.
-    """
-
-    index: int
-    records: tuple[Record, ...]
-    questions: tuple[AskedAnswer, ...]
-    failures: Mapping[tuple[int, int | None], RowError]
-    rest: tuple[Record, ...] = ()
+    workers: int | None = None
 
 
 @dataclass
 class _Found:
-    """What the batches of a unit have given so far. guesses: by `id` of the sample."""
+    """What the batches of a window have given so far. guesses: by `id` of the sample."""
 
     guesses: dict[int, TokenGuesses] = field(default_factory=dict)
     answers: dict[Place, tuple[int, ...]] = field(default_factory=dict)
     failures: dict[Place, RowError] = field(default_factory=dict)
+
+
+@dataclass
+class AnsweredUnit:
+    """A unit's lines in input order, and the seconds that they took."""
+
+    index: int
+    lines: list[Prediction] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class AnswerEncoder:
+    """Encodes rows as questions, a row's own and those with the images that `lenders` lends it."""
+
+    def __init__(self, encoder: Encoder, dataset: Dataset, turns: Turns, lenders: Mapping[int, Lender]) -> None:
+        self._encoder, self._dataset, self._turns, self._lenders = encoder, dataset, turns, lenders
+
+    def __call__(self, records: Sequence[Record]) -> list[AskedRow]:
+        """The questions of each record; fewer than were given where they take much memory."""
+        encoded: list[AskedRow] = []
+        n_held = 0
+        for record in records:
+            shown = [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
+            encoded.append({lender.row if lender else None: self._ask(record, lender) for lender in shown})
+            n_held += _n_bytes(encoded[-1])
+            if n_held >= _CHUNK_BYTES:
+                break
+        return encoded
+
+    def _ask(self, record: Record, lender: Lender | None) -> list[AskedAnswer] | RowError:
+        if record.error is not None:
+            return record.error
+        try:
+            shown = record if lender is None else replace(record, images=lender.images)
+            images = self._dataset.load_images(shown.images)
+            return encode_answers(self._encoder, shown, images, self._turns, lender.row if lender else None)
+        except RowError as error:
+            return error
 
 
 class UnitAnswerer:
@@ -84,92 +106,65 @@ class UnitAnswerer:
         plan: EvaluationPlan,
         limit: int,
         lenders: Mapping[int, Lender],
-        n_workers: int = 2,
+        on_check: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.loaded, self.encoder, self.plan, self.limit = loaded, encoder, plan, limit
-        self.batch_tokens = plan.batch_tokens
-        self.max_bytes = MAX_BYTES
-        self._dataset, self._lenders = dataset, lenders
+        self.batches = Batches(loaded, encoder.pad_token_id, plan.batch_tokens)
+        encode = AnswerEncoder(encoder, dataset, plan.turns, lenders)
+        self.encoded: EncodedRows[AskedRow] = EncodedRows(encode, _n_bytes, loaded.device, plan.workers)
+        self._on_check = on_check
         self._is_checked = False
-        self._image_cost = image_cost(examine(loaded.model))
-        self._workers = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
 
-    def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
-        """Read images and encode; no row is lost, a bad one is kept with its reason.
+    def answer(self, units: Iterable[Unit]) -> Iterator[AnsweredUnit]:
+        """Answer the units in order; no row is lost, a bad one is kept with its reason."""
+        answered = AnsweredUnit(-1)
+        for window in self.encoded.windows(units):
+            started = time.monotonic()
+            answered.index = window.unit
+            answered.lines += self._answer(window)
+            answered.seconds += time.monotonic() - started
+            if window.is_last:
+                yield answered
+                answered = AnsweredUnit(-1)
 
-        Large images fill the memory before all rows are encoded; `compute` then encodes the others bit by bit.
-        """
-        rows = tuple(records)
-        questions: list[AskedAnswer] = []
-        failures: dict[tuple[int, int | None], RowError] = {}
-        encoded = fill(rows, partial(self._workers.map, self._encode), _n_bytes, self.max_bytes, _ROWS_AT_ONCE)
-        n_rows = len(encoded)
-        for record, outcomes in zip(rows[:n_rows], encoded, strict=True):
-            for lender_row, outcome in outcomes.items():
-                if isinstance(outcome, RowError):
-                    failures[record.row, lender_row] = outcome
-                else:
-                    questions += outcome
-        return PreparedUnit(index, rows[:n_rows], tuple(questions), failures, rows[n_rows:])
-
-    def _shown(self, record: Record) -> list[Lender | None]:
-        return [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
-
-    def _encode(self, record: Record) -> dict[int | None, list[AskedAnswer] | RowError]:
-        """The row's questions by the row whose images are shown instead of its own, or why it can't be encoded."""
-        return {lender.row if lender else None: self._ask(record, lender) for lender in self._shown(record)}
-
-    def _ask(self, record: Record, lender: Lender | None) -> list[AskedAnswer] | RowError:
-        if record.error:
-            return record.error
-        try:
-            shown = record if lender is None else replace(record, images=lender.images)
-            images = self._dataset.load_images(shown.images)
-            return encode_answers(self.encoder, shown, images, self.plan.turns, lender.row if lender else None)
-        except RowError as error:
-            return error
-
-    def check_batching(self, unit: PreparedUnit) -> str | None:
-        """Once: go on with batches of one where two samples together have other losses than alone; tells so then."""
-        samples = _samples(unit.questions)
+    def _check_batching(self, samples: Sequence[EncodedSample]) -> None:
+        """Once: continue with batches of one where two samples together have other losses than alone."""
         alike = [sample for sample in samples if sample.inputs.keys() == samples[0].inputs.keys()][:2]
         if self._is_checked or len(alike) < 2:
-            return None
+            return
         self._is_checked = True
         try:
-            together = self._guesses(alike)
-            alone = [self._guesses([sample])[0] for sample in alike]
+            together = self._guesses(self.batches.collate(alike))
+            alone = [self._guesses(self.batches.collate([sample]))[0] for sample in alike]
         except FATAL:
             raise
-        except Exception:  # noqa: BLE001 - a model's code may raise anything; the row's own run tells it
-            return None
+        except Exception:  # noqa: BLE001 - a model's code may raise anything; the row's own run reports it
+            return
         pairs = zip(together, alone, strict=True)
         difference = max(float((one.loss.nanmean() - other.loss.nanmean()).abs()) for one, other in pairs)
-        if difference <= tolerance(self.loaded.dtype):
-            return None
-        self.batch_tokens = 1
-        return "samples change each other in a batch, so they run one by one"
+        if difference > tolerance(self.loaded.dtype):
+            self.batches.batch_tokens = 1
+            self._on_check("samples change each other in a batch, so they run one by one")
 
-    def compute(self, unit: PreparedUnit) -> tuple[list[Prediction], float]:
-        """The unit's lines in input order, and the seconds that they took."""
-        started = time.monotonic()
-        lines = [line for part in self._parts(unit) for line in self._answer(part)]
-        return lines, time.monotonic() - started
-
-    def _parts(self, unit: PreparedUnit) -> Iterator[PreparedUnit]:
-        """What is encoded of the unit, then its rest, as much at a time as memory is given."""
-        yield unit
-        while unit.rest:
-            unit = self.prepare(unit.index, unit.rest)
-            yield unit
-
-    def _answer(self, unit: PreparedUnit) -> list[Prediction]:
-        """The lines of what is encoded."""
+    def _answer(self, window: Window[AskedRow]) -> list[Prediction]:
+        """The lines of the rows of a window."""
+        asked = [
+            question
+            for _, questions in window.rows
+            for group in questions.values()
+            if not isinstance(group, RowError)
+            for question in group
+        ]
+        self._check_batching(_samples(asked))
         found = _Found()
-        self._guess(unit.questions, found)
-        stops = stop_tokens(self.loaded, self.encoder.special_ids, unit.questions)
-        self._generate(unit, stops, found)
-        return [*self._failed_rows(unit), *(self._line(unit, question, stops, found) for question in unit.questions)]
+        self._guess(asked, found)
+        stops = stop_tokens(self.loaded, self.encoder.special_ids, asked)
+        self._generate(asked, stops, found)
+        records = {record.row: record for record, _ in window.rows}
+        return [
+            *_failed_rows(window),
+            *(self._line(records[question.row], question, stops, found) for question in asked),
+        ]
 
     def _guess(self, questions: Sequence[AskedAnswer], found: _Found) -> None:
         """Run the references, which gives their loss and the beginnings of the answers."""
@@ -177,26 +172,31 @@ class UnitAnswerer:
         for question in questions:
             askers.setdefault(id(question.sample), []).append(question)
         samples = [asking[0].sample for asking in askers.values()]
+        for batch in self.batches.plan(samples):
+            self._run_references(batch, askers, found)
 
-        def run(batch: list[EncodedSample]) -> None:
-            found.guesses.update(zip(map(id, batch), self._guesses(batch), strict=True))
+    def _run_references(
+        self, batch: list[EncodedSample], askers: Mapping[int, Sequence[AskedAnswer]], found: _Found
+    ) -> None:
+        def run(some: list[EncodedSample]) -> None:
+            guesses = self._guesses(self.batches.collate(some))
+            found.guesses.update(zip(map(id, some), guesses, strict=True))
 
         def on_failure(sample: EncodedSample, error: RowError) -> None:
             found.failures.update({_place(question): error for question in askers[id(sample)]})
 
-        for batch in plan_batches(samples, self.batch_tokens, self._image_cost):
-            run_halving(batch, run, on_failure, partial(self._shrink, max(sample.n_tokens for sample in batch)))
+        run_halving(batch, run, on_failure, partial(self._shrink, max(sample.n_tokens for sample in batch)))
 
-    def _guesses(self, batch: list[EncodedSample]) -> list[TokenGuesses]:
-        collated = collate(batch, self.encoder.pad_token_id)
-        collated = replace(collated, inputs=with_positions(self.loaded.model, collated.inputs))
-        collated = collated.to(self.loaded.device, self.loaded.dtype)
-        return guess_tokens(self.loaded.model, collated.inputs, collated.labels)
+    def _guesses(self, batch: EncodedBatch) -> list[TokenGuesses]:
+        return guess_tokens(self.loaded.model, batch.inputs, batch.labels)
 
-    def _generate(self, unit: PreparedUnit, stops: frozenset[int], found: _Found) -> None:
+    def _shrink(self, longest: int, batch: Sequence[object]) -> None:
+        self.batches.shrink(len(batch), longest)
+
+    def _generate(self, questions: Sequence[AskedAnswer], stops: frozenset[int], found: _Found) -> None:
         generator = Generator(self.loaded, self.encoder.pad_token_id, stops, self.limit)
         openings = []
-        for question in unit.questions:
+        for question in questions:
             if _place(question) in found.failures:
                 continue
             if not self.plan.draft:
@@ -216,23 +216,11 @@ class UnitAnswerer:
         def on_failure(opening: Opening, error: RowError) -> None:
             found.failures[_place(opening.answer)] = error
 
-        for batch in plan_generation(openings, self.batch_tokens, self.limit):
+        for batch in plan_generation(openings, self.batches.batch_tokens, self.limit):
             longest = max(opening.n_prompt for opening in batch) + self.limit
             run_halving(batch, run, on_failure, partial(self._shrink, longest))
 
-    def _shrink(self, longest: int, batch: Sequence[object]) -> None:
-        """Make batches smaller after this one, no sample of more than `longest` tokens, was too much."""
-        self.batch_tokens = min(self.batch_tokens, len(batch) * longest // 2)
-
-    def _failed_rows(self, unit: PreparedUnit) -> list[Prediction]:
-        records = {record.row: record for record in unit.records}
-        return [
-            _failed(Prediction(**_names(records[row]), swapped_row=lender), error)
-            for (row, lender), error in unit.failures.items()
-        ]
-
-    def _line(self, unit: PreparedUnit, question: AskedAnswer, stops: frozenset[int], found: _Found) -> Prediction:
-        record = unit.records[question.row - unit.records[0].row]
+    def _line(self, record: Record, question: AskedAnswer, stops: frozenset[int], found: _Found) -> Prediction:
         asked = question.asked
         line = Prediction(
             **_names(record),
@@ -261,9 +249,19 @@ class UnitAnswerer:
         )
 
 
-def _n_bytes(outcomes: Mapping[int | None, list[AskedAnswer] | RowError]) -> int:
+def _n_bytes(outcomes: AskedRow) -> int:
     asked = (questions for questions in outcomes.values() if not isinstance(questions, RowError))
     return sum(sample.n_bytes for questions in asked for sample in _samples(questions))
+
+
+def _failed_rows(window: Window[AskedRow]) -> list[Prediction]:
+    """A line for each row, as it is and with swapped images, that couldn't be encoded."""
+    return [
+        _failed(Prediction(**_names(record), swapped_row=lender), error)
+        for record, questions in window.rows
+        for lender, error in questions.items()
+        if isinstance(error, RowError)
+    ]
 
 
 def _failed(line: Prediction, error: RowError) -> Prediction:

@@ -1,81 +1,118 @@
-"""Score a few rows of a data set and write nothing: how fast this model is on this machine, and in what memory."""
+"""Score a few rows of a data set and write nothing: whether that works, how fast it is, and in what memory."""
 
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
 
+from delta_attnmask.errors import REFUSED_BY_MODEL, DataError, ReasonCode, UnsupportedModelError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.faults import commonest, count_faults, describe_faults
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.setup import make_scorer
+from delta_attnmask.scores import SampleScore
+from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 
 _WINDOWS = 10  # places in the file that the rows come from
 _WARM_UP = 4  # rows that are scored before the clock starts
+_N_DRY = 8  # rows that a dry run tries
+_N_OTHERS = 256  # rows that are tried before a run is given up
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How a few rows went.
-
-    prepare_s, compute_s: for all of them; a run does both side by side. peak_bytes: of the process, or of all GPUs.
-    """
+    """How a few rows went. peak_bytes: of the process, or of all GPUs."""
 
     n_rows: int
     n_failed: int
-    prepare_s: float
-    compute_s: float
+    seconds: float
     peak_bytes: int
     device: str
 
     @property
     def seconds_per_row(self) -> float:
-        """A GPU computes while the CPU prepares the next unit; on a CPU they share the cores."""
-        both = (self.prepare_s, self.compute_s)
-        return (sum(both) if self.device == "cpu" else max(both)) / self.n_rows
+        return self.seconds / self.n_rows
 
 
-def try_rows(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan, n_rows: int) -> Trial:
-    """Time `n_rows` rows from evenly spaced places of the file, after a warm-up that the clock doesn't see."""
-    scorer = make_scorer(loaded, dataset, plan)
-    records = spaced_records(dataset, n_rows)
-    warm_up = scorer.prepare(0, records[:_WARM_UP])
-    scorer.self_check(warm_up)
-    scorer.compute(warm_up)
+def try_rows(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan, n_rows: int) -> Trial:
+    """Time `n_rows` rows from evenly spaced places of the data, after a warm-up that the clock doesn't see."""
+    scorer = UnitScorer(loaded, rows, plan)
+    records = spaced_records(rows, n_rows)
+    scorer.score_records(records[:_WARM_UP])
     if loaded.device.type == "cuda":
         for idx in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(idx)
     started = time.perf_counter()
-    unit = scorer.prepare(0, records)
-    prepared = time.perf_counter()
-    scored = scorer.compute(unit)
-    computed = time.perf_counter()
-    return Trial(
-        n_rows=len(records),
-        n_failed=sum(score.status == "failed" for score in scored.scores),
-        prepare_s=prepared - started,
-        compute_s=computed - prepared,
-        peak_bytes=_peak_bytes(scorer),
-        device=loaded.device.type,
+    scores = scorer.score_records(records)
+    seconds = time.perf_counter() - started
+    scorer.encoded.close()
+    n_failed = sum(score.status == "failed" for score in scores)
+    return Trial(len(records), n_failed, seconds, _peak_bytes(loaded.device), loaded.device.type)
+
+
+def dry_run_line(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan) -> str:
+    """Check model, settings and the first rows, write nothing, and say what a run would do.
+
+    Raises DataError or UnsupportedModelError, with the reasons, where no row can be scored.
+    """
+    scorer = UnitScorer(loaded, rows, plan)
+    records = list(rows.records(0, min(_N_DRY, rows.n_rows)))
+    (unit,) = scorer.score([Unit(0, len(records), records)])
+    refuse_hopeless(f"the first {len(records)}", unit.scores, scorer, rows)
+    scorer.encoded.close()
+    faults = count_faults((one.row, one.reason_code, one.reason) for one in unit.scores if one.status == "failed")
+    n_ok = sum(score.status == "ok" for score in unit.scores)
+    return (
+        f"{rows.n_rows} rows of {rows.path} ({rows.format_name}); {n_ok} of the first {len(records)} can "
+        f"be scored on {loaded.device} in {loaded.dtype}{f' ({describe_faults(faults)})' if faults else ''}; "
+        f"model: {unit.check or 'not checked, none of these rows could be encoded'}"
     )
 
 
-def spaced_records(dataset: Dataset, n_rows: int, max_windows: int = _WINDOWS) -> list[Record]:
+def spaced_records(rows: Dataset, n_rows: int, max_windows: int = _WINDOWS) -> list[Record]:
     """Up to `n_rows` records from evenly spaced places of the data, in their order; all if there are no more."""
-    n_rows = min(n_rows, dataset.n_rows)
+    n_rows = min(n_rows, rows.n_rows)
     width = -(-n_rows // max_windows)
     n_windows = -(-n_rows // width)
-    starts = [idx * (dataset.n_rows - width) // max(1, n_windows - 1) for idx in range(n_windows)]
-    windows = (dataset.records(start, start + width) for start in starts)
+    starts = [idx * (rows.n_rows - width) // max(1, n_windows - 1) for idx in range(n_windows)]
+    windows = (rows.records(start, start + width) for start in starts)
     return list({record.row: record for record in chain.from_iterable(windows)}.values())[:n_rows]
 
 
-def _peak_bytes(scorer: UnitScorer) -> int:
-    device = scorer.loaded.device
+def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer, rows: Dataset) -> None:
+    """Raise where none of these rows has a score and none from all over the data can get one; name the reasons.
+
+    what: which rows they are, in words. Rows from all over the data are tried, since a resumed run may begin at a few
+    bad ones. Raises UnsupportedModelError where the model refuses most of the first rows, else DataError; that also
+    where most of them lack an image folder, which is a choice forgotten, so that no others are tried.
+    """
+    faults = count_faults((score.row, score.reason_code, score.reason) for score in scores if score.status == "failed")
+    n_lost = sum(fault.n_rows for fault in faults.values() if fault.code == ReasonCode.NO_IMAGE_FOLDER)
+    is_forgotten = 2 * n_lost > len(scores)
+    if not is_forgotten and any(score.status == "ok" for score in scores):
+        return
+    others = [] if is_forgotten or len(scores) >= rows.n_rows else spaced_records(rows, _N_OTHERS, _N_OTHERS)
+    if _has_usable(others, scorer):
+        return
+    whose = f"most rows of {what} can't" if is_forgotten else f"no row of {what} could"
+    nor = f", nor any of {len(others)} from all over the data" if others else ""
+    kind = UnsupportedModelError if commonest(faults)[0].code in REFUSED_BY_MODEL else DataError
+    raise kind(f"{whose} be scored{nor}; {describe_faults(faults)}")
+
+
+def _has_usable(records: Sequence[Record], scorer: UnitScorer) -> bool:
+    """Whether any of the rows gets a score; tried bit by bit."""
+    some = (records[start : start + _AT_ONCE] for start in range(0, len(records), _AT_ONCE))
+    return any(score.status == "ok" for part in some for score in scorer.score_records(part))
+
+
+def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     unit = 1 if sys.platform == "darwin" else 1024

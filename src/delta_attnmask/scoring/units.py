@@ -1,55 +1,34 @@
-"""Score one unit of rows: encode, batch, score, and give every row exactly one result."""
+"""Score units of rows with one model: every row gets exactly one result."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
-from delta_attnmask.encoding.collate import collate, plan_batches
-from delta_attnmask.encoding.encoder import EncodedSample, Encoder
-from delta_attnmask.errors import ReasonCode, RowError
-from delta_attnmask.executing.filling import fill
-from delta_attnmask.executing.halving import FATAL, run_halving
-from delta_attnmask.executing.local import ahead
-from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
+from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
+from delta_attnmask.encoding.traits import answer_type, question
+from delta_attnmask.errors import ReasonCode, RowError, SettingsError
+from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
-from delta_attnmask.modeling.sharing import image_cost
+from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
-from delta_attnmask.scoring.results import row_score
+from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, in_step
 from delta_attnmask.scoring.rivals import Rival, VariantRival
-from delta_attnmask.scoring.rows import Encoded, ImageLoader, RowEncoder, n_bytes
 from delta_attnmask.settings import MaskSettings, require_positive
 
 _CHECK_ATTEMPTS = 8
-_N_ENCODERS = 2  # threads, beside a device with cores of its own
-_ROWS_AT_ONCE = 32  # encoded before their bytes are counted
-_ROWS_A_TASK = 8  # of such a thread
-MAX_BYTES = 256 << 20  # of encoded rows; at most four times as much is held, and those counted too late
 
-
-@dataclass
-class _Found:
-    """What the batches of a unit have given so far, by row."""
-
-    numbers: dict[int, dict[str, float]] = field(default_factory=dict)
-    failures: dict[int, RowError] = field(default_factory=dict)
-    sweep: dict[int, list[float]] = field(default_factory=dict)
-    embeddings: dict[int, NDArray[np.float16]] = field(default_factory=dict)
-
-
-BatchFunction = Callable[[EncodedBatch, _Found], None]
+EncodedWindow = Window[EncodedRow | RowError]
 
 
 @dataclass(frozen=True)
@@ -62,6 +41,7 @@ class ScoringPlan:
     rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
     embed: keep an embedding of each row. attention: which code sums the attention.
+    workers: processes that encode; None chooses by the device.
     """
 
     settings: MaskSettings
@@ -72,197 +52,120 @@ class ScoringPlan:
     embed: bool = False
     attention: AttentionBackend = "auto"
     calibration: str = ""
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         require_positive(batch_tokens=self.batch_tokens)
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError(f"workers={self.workers}: expected 0 or more")
 
     @property
     def variants(self) -> dict[str, VariantRival]:
         return {name: rival for name, rival in self.rivals.items() if isinstance(rival, VariantRival)}
 
 
-@dataclass(frozen=True)
-class PreparedUnit:
-    """A unit whose rows are encoded, or failed with a reason.
-
-    variants: changed rows by the score that reads them. rest: the unit's rows behind `records`, not encoded yet.
-    """
-
-    index: int
-    records: tuple[Record, ...]
-    samples: tuple[EncodedSample, ...]
-    failures: dict[int, RowError]
-    variants: dict[str, list[EncodedSample]]
-    rest: tuple[Record, ...] = ()
-
-
-@dataclass(frozen=True)
+@dataclass
 class ScoredUnit:
     """One score for each row of the unit, in input order, and the masked losses of the sweep.
 
     sweep: row to the masked loss in nats under each setting of the plan's sweep, for the rows that were scored.
     embeddings: row to its embedding `[hidden]`, for the same rows, if the plan asks for it.
+    check: what the self-check found in the model, if this unit was the first that it could be made with.
     """
 
     index: int
-    scores: list[SampleScore]
-    sweep: dict[int, list[float]]
+    scores: list[SampleScore] = field(default_factory=list)
+    sweep: dict[int, list[float]] = field(default_factory=dict)
     embeddings: dict[int, NDArray[np.float16]] = field(default_factory=dict)
+    check: str = ""
+
+
+class _Job(NamedTuple):
+    """A batch of a window: rows themselves (variant ""), or a variant of them."""
+
+    window: EncodedWindow
+    variant: str
+    samples: list[EncodedSample]
+    collated: EncodedBatch | None
+
+
+@dataclass
+class _Found:
+    """What the batches of a window have given so far, by row."""
+
+    numbers: dict[int, dict[str, float]] = field(default_factory=dict)
+    failures: dict[int, RowError] = field(default_factory=dict)
 
 
 class UnitScorer:
-    """Scores units of records with one model.
+    """Scores units of rows with one model, under the part of a plan's sweep that the model can have.
 
-    load_image: gives the PIL image for a reference as written in the data; raises RowError.
+    rows: where the records come from; loads their images.
     on_rows: is called after each batch with how many rows it scored.
+    Raises SettingsError where the settings themselves don't fit the model.
     """
 
-    def __init__(self, loaded: LoadedModel, encoder: Encoder, load_image: ImageLoader, plan: ScoringPlan):
-        self.loaded = loaded
-        self.encoder = encoder
-        self.plan = plan
-        self.batch_tokens = plan.batch_tokens
-        self.max_bytes = MAX_BYTES
+    def __init__(self, loaded: LoadedModel, rows: Dataset, plan: ScoringPlan) -> None:
+        anatomy, self.encoder = examine(loaded.model), make_encoder(loaded)
+        anatomy.resolve_block(plan.settings.block)
+        if plan.settings.tokens == "image" and not self.encoder.takes_images:
+            raise SettingsError("tokens='image': this model takes no images; use tokens='all' or 'prompt'")
+        self.loaded, self.plan = loaded, replace(plan, sweep=fit_grid(plan.sweep, anatomy))
+        self.batches = Batches(loaded, self.encoder.pad_token_id, plan.batch_tokens)
+        variants = {name: rival.change for name, rival in plan.variants.items()}
+        self.encode = RowEncoder(self.encoder, rows.load_image, variants)
+        self.encoded: EncodedRows[EncodedRow | RowError] = EncodedRows(
+            self.encode, n_bytes, loaded.device, plan.workers
+        )
         self.on_rows: Callable[[int], None] = lambda n_rows: None
+        self._check = ""
         self._is_checked = False
-        self._image_cost = image_cost(examine(loaded.model))
-        self._rows = RowEncoder(encoder, load_image, plan.variants)
-        self._has_own_cores = has_own_cores(loaded.device)
 
-    def prepare(self, index: int, records: Iterable[Record]) -> PreparedUnit:
-        """Read images and encode; no row is lost, a bad one is kept with its reason.
+    def score(self, units: Iterable[Unit]) -> Iterator[ScoredUnit]:
+        """Score the units in order; no row is lost, a bad one is kept with its reason.
 
-        Large images fill the memory before all rows are encoded; `compute` then encodes the others bit by bit.
+        Raises UnsupportedModelError where the model can't be scored with.
         """
-        rows = tuple(records)
-        samples: list[EncodedSample] = []
-        failures: dict[int, RowError] = {}
-        variants: dict[str, list[EncodedSample]] = {name: [] for name in self.plan.variants}
-        with ThreadPoolExecutor(_N_ENCODERS, thread_name_prefix="encode") as pool:
-
-            def encode(some: Sequence[Record]) -> Iterable[Encoded]:
-                if not self._has_own_cores:
-                    return self._rows.encode(some)
-                shares = [some[start : start + _ROWS_A_TASK] for start in range(0, len(some), _ROWS_A_TASK)]
-                return chain.from_iterable(pool.map(self._rows.encode, shares))
-
-            encoded = fill(rows, encode, n_bytes, self.max_bytes, _ROWS_AT_ONCE)
-        n_rows = len(encoded)
-        for record, outcome in zip(rows[:n_rows], encoded, strict=True):
-            if isinstance(outcome, RowError):
-                failures[record.row] = outcome
+        scored, found = ScoredUnit(-1), _Found()
+        for item in in_step(self._jobs(self.encoded.windows(units)), self.loaded.device):
+            if isinstance(item, _Job):
+                self._run(item, found, scored)
                 continue
-            samples.append(outcome[""])
-            for name in variants.keys() & outcome.keys():
-                variants[name].append(outcome[name])
-        return PreparedUnit(index, rows[:n_rows], tuple(samples), failures, variants, rows[n_rows:])
+            scored.index = item.unit
+            scored.scores += [self._score_of(record, encoded, found) for record, encoded in item.rows]
+            found = _Found()
+            if item.is_last:
+                yield self._finished(scored)
+                scored = ScoredUnit(-1)
 
-    def self_check(self, unit: PreparedUnit) -> str | None:
-        """Check the model on two short samples, once; the line that says what was found, None if done before.
+    def score_records(self, records: Sequence[Record]) -> list[SampleScore]:
+        """The scores of some records, in their order."""
+        return [one for unit in self.score([Unit(0, len(records), records)] * bool(records)) for one in unit.scores]
 
-        Samples on which the model fails are passed over: they become failed rows later. Where two samples together
-        give other losses than each alone, the scorer goes on with batches of one.
-        """
-        shortest = sorted(unit.samples, key=lambda sample: (sample.n_image_tokens == 0, sample.n_tokens))
-        for start in range(0 if self._is_checked else min(_CHECK_ATTEMPTS, len(shortest))):
-            first, *others = shortest[start:]
-            alike = [sample for sample in others if sample.inputs.keys() == first.inputs.keys()]
-            try:
-                line = self._check([first, *alike[:1]])
-            except FATAL:
-                raise
-            except Exception:  # noqa: BLE001 - a model's code may raise anything
-                continue
-            self._is_checked = True
-            return line
-        return None
+    def _jobs(self, windows: Iterable[EncodedWindow]) -> Iterator["_Job | EncodedWindow"]:
+        """The batches of each window, and the window itself once it has no more."""
+        for window in windows:
+            samples = _samples(window, "")
+            self.check_model(samples)
+            for name in ("", *self.plan.variants):
+                for batch, collated in self.batches.ahead(_samples(window, name) if name else samples):
+                    yield _Job(window, name, batch, collated)
+            yield window
 
-    def _check(self, samples: list[EncodedSample]) -> str:
-        batch = self.collate(samples)
-        found = self_check(self.loaded.model, batch.inputs, batch.labels, self.plan.attention)
-        line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
-        together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
-        if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
-            self.batch_tokens = 1
-            line += "; samples change each other in a batch, so they run one by one"
-        return line
+    def _run(self, job: _Job, found: _Found, scored: ScoredUnit) -> None:
+        def on_failure(sample: EncodedSample, error: RowError) -> None:
+            if not job.variant:
+                found.failures[sample.row] = error
 
-    def _losses(self, samples: list[EncodedSample]) -> list[float]:
-        """Each sample's loss over tokens of all its text: few tokens' differ by rounding alone."""
-        model, batch = self.loaded.model, self.collate(samples)
-        labels = probe_labels(examine(model), batch.inputs, batch.labels)
-        losses: list[float] = loss_batch(model, batch.inputs, labels, attention=self.plan.attention).tolist()
-        return losses
+        def function(batch: EncodedBatch) -> None:
+            if job.variant:
+                self._score_variant(job.variant, batch, found)
+            else:
+                self._score(batch, found, scored)
 
-    def compute(self, unit: PreparedUnit) -> ScoredUnit:
-        """Score the rows; one result for each row of the unit, in input order."""
-        whole = ScoredUnit(unit.index, [], {})
-        for part in self._parts(unit):
-            scored = self._compute(part)
-            whole.scores.extend(scored.scores)
-            whole.sweep.update(scored.sweep)
-            whole.embeddings.update(scored.embeddings)
-        return whole
+        self.batches.run(job.samples, function, on_failure, job.collated)
 
-    def _parts(self, unit: PreparedUnit) -> Iterator[PreparedUnit]:
-        """What is encoded of the unit, then its rest; beside a device with cores of its own each part is encoded
-        while the one in front is computed.
-        """
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare") as pool:
-            part = unit
-            while part.rest:
-                prepare = partial(self.prepare, part.index, part.rest)
-                following = pool.submit(prepare).result if self._has_own_cores else prepare
-                yield part
-                part = following()
-            yield part
-
-    def _compute(self, unit: PreparedUnit) -> ScoredUnit:
-        """Score what is encoded."""
-        found = _Found(failures=dict(unit.failures))
-        self._run_all(unit.samples, self._score, found)
-        for name, variants in unit.variants.items():
-            self._run_all(variants, partial(self._score_variant, name), _Found(found.numbers))
-        samples = {sample.row: sample for sample in unit.samples}
-        scores = [
-            row_score(record, samples.get(record.row), found.numbers.get(record.row), found.failures.get(record.row))
-            for record in unit.records
-        ]
-        kept = {score.row for score in scores if score.status == "ok"}
-        sweep = {row: losses for row, losses in found.sweep.items() if row in kept}
-        embeddings = {row: vector for row, vector in found.embeddings.items() if row in kept}
-        return ScoredUnit(unit.index, scores, sweep, embeddings)
-
-    def collate(self, samples: Sequence[EncodedSample]) -> EncodedBatch:
-        """The batch on the model's device, pixels in the model's precision."""
-        batch = collate(samples, self.encoder.pad_token_id)
-        batch = replace(batch, inputs=with_positions(self.loaded.model, batch.inputs))
-        return batch.to(self.loaded.device, self.loaded.dtype)
-
-    def _run_all(self, samples: Sequence[EncodedSample], score: BatchFunction, found: _Found) -> None:
-        """Score in batches; beside a GPU each is collated, and its copy begun, while the one before it is scored."""
-        batches = plan_batches(samples, self.batch_tokens, self._image_cost)
-        for batch, collated in ahead(batches, self.collate, overlaps=self._has_own_cores):
-            run = partial(self._run, score, found, batch, collated)
-            run_halving(batch, run, lambda sample, error: found.failures.update({sample.row: error}), self._shrink)
-
-    def _run(
-        self,
-        score: BatchFunction,
-        found: _Found,
-        whole: list[EncodedSample],
-        collated: Future[EncodedBatch],
-        samples: list[EncodedSample],
-    ) -> None:
-        """Score samples of a batch, all of which is collated already unless that failed."""
-        is_collated = samples is whole and collated.exception() is None
-        score(collated.result() if is_collated else self.collate(samples), found)
-
-    def _shrink(self, samples: list[EncodedSample]) -> None:
-        """Make batches smaller after this one was too much."""
-        self.batch_tokens = min(self.batch_tokens, len(samples) * max(sample.n_tokens for sample in samples) // 2)
-
-    def _score(self, batch: EncodedBatch, found: _Found) -> None:
+    def _score(self, batch: EncodedBatch, found: _Found, scored: ScoredUnit) -> None:
         result = sweep_batch(
             self.loaded.model,
             batch.inputs,
@@ -283,9 +186,9 @@ class UnitScorer:
             found.failures[batch.rows[index]] = _no_such_token(self.plan.settings)
         if self.plan.sweep:
             masked = torch.stack([score.masked_loss for score in result.scores[1:]], dim=1).tolist()
-            found.sweep.update(zip(batch.rows, masked, strict=True))
+            scored.sweep.update(zip(batch.rows, masked, strict=True))
         if result.embeddings is not None:
-            found.embeddings.update(zip(batch.rows, result.embeddings.half().cpu().numpy(), strict=True))
+            scored.embeddings.update(zip(batch.rows, result.embeddings.half().cpu().numpy(), strict=True))
         self.on_rows(len(batch.rows))
 
     def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
@@ -295,8 +198,112 @@ class UnitScorer:
             if row in found.numbers:
                 found.numbers[row][name] = value
 
+    def _score_of(self, record: Record, encoded: EncodedRow | RowError, found: _Found) -> SampleScore:
+        if isinstance(encoded, RowError):
+            return row_score(record, None, None, encoded)
+        return row_score(record, encoded[""], found.numbers.get(record.row), found.failures.get(record.row))
+
+    def _finished(self, scored: ScoredUnit) -> ScoredUnit:
+        """The unit without side tables of rows that failed, and with what the self-check found since the last one."""
+        kept = {score.row for score in scored.scores if score.status == "ok"}
+        scored.sweep = {row: losses for row, losses in scored.sweep.items() if row in kept}
+        scored.embeddings = {row: vector for row, vector in scored.embeddings.items() if row in kept}
+        scored.check, self._check = self._check, ""
+        return scored
+
+    # The self-check
+
+    def check_model(self, samples: Sequence[EncodedSample]) -> None:
+        """Check the model on two short samples, once.
+
+        Samples on which the model fails are passed over: they become failed rows later. Where two samples together
+        give other losses than each alone, the scorer continues with batches of one.
+        """
+        shortest = sorted(samples, key=lambda sample: (sample.n_image_tokens == 0, sample.n_tokens))
+        for start in range(0 if self._is_checked else min(_CHECK_ATTEMPTS, len(shortest))):
+            first, *others = shortest[start:]
+            alike = [sample for sample in others if sample.inputs.keys() == first.inputs.keys()]
+            try:
+                self._check = self._check_on([first, *alike[:1]])
+            except FATAL:
+                raise
+            except Exception:  # noqa: BLE001 - a model's code may raise anything
+                continue
+            self._is_checked = True
+            return
+
+    def _check_on(self, samples: list[EncodedSample]) -> str:
+        batch = self.batches.collate(samples)
+        found = self_check(self.loaded.model, batch.inputs, batch.labels, self.plan.attention)
+        line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
+        together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
+        if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
+            self.batches.batch_tokens = 1
+            line += "; samples change each other in a batch, so they run one by one"
+        return line
+
+    def _losses(self, samples: list[EncodedSample]) -> list[float]:
+        """Each sample's loss over tokens of all its text: few tokens' differ by rounding alone."""
+        model, batch = self.loaded.model, self.batches.collate(samples)
+        labels = probe_labels(examine(model), batch.inputs, batch.labels)
+        losses: list[float] = loss_batch(model, batch.inputs, labels, attention=self.plan.attention).tolist()
+        return losses
+
+
+def fit_grid(grid: Sequence[MaskSettings], anatomy: Anatomy) -> tuple[MaskSettings, ...]:
+    """The settings of a grid that a model can have, each once.
+
+    Without image tokens where it has none, without blocks that it lacks, and with the block that is masked instead
+    where another can't be.
+    """
+    fitting = []
+    for setting in grid:
+        is_there = -anatomy.n_blocks <= setting.block < anatomy.n_blocks
+        if not is_there or (setting.tokens == "image" and anatomy.image_token_id is None):
+            continue
+        instead = anatomy.resolve_block(setting.block) - anatomy.n_blocks
+        fitting.append(setting if anatomy.has_block(setting.block) else replace(setting, block=instead))
+    return tuple(dict.fromkeys(fitting))
+
+
+def row_score(
+    record: Record, sample: EncodedSample | None, numbers: Mapping[str, float] | None, error: RowError | None
+) -> SampleScore:
+    """The row's score; a loss that is not finite makes it a failed row."""
+    given = dict(numbers or {})
+    core = [given.pop(name, math.nan) for name in ("loss", "masked_loss", "delta")]
+    if error is None and not all(map(math.isfinite, core)):
+        error = RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({core[0]}, masked {core[1]})")
+    loss, masked_loss, delta = core if error is None else (None, None, None)
+    return SampleScore(
+        row=record.row,
+        id=record.id,
+        key=record.key,
+        source=record.source,
+        status="ok" if error is None else "failed",
+        reason="" if error is None else error.detail,
+        reason_code="" if error is None else error.code,
+        question=question(record),
+        answer_type=answer_type(record),
+        n_turns=sum(turn.role == "assistant" for turn in record.turns),
+        n_images=len(record.images),
+        n_tokens=sample.n_tokens if sample else None,
+        n_image_tokens=sample.n_image_tokens if sample else None,
+        n_answer_tokens=sample.n_answer_tokens if sample else None,
+        loss=loss,
+        masked_loss=masked_loss,
+        delta=delta,
+        extra=dict(given) if error is None else {},
+    )
+
+
+def _samples(window: EncodedWindow, name: str) -> list[EncodedSample]:
+    """The encoded rows of a window, or a variant of them, where it could be encoded."""
+    return [encoded[name] for _, encoded in window.rows if not isinstance(encoded, RowError) and name in encoded]
+
 
 def _no_such_token(settings: MaskSettings) -> RowError:
     excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
-    detail = f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
-    return RowError(ReasonCode.NOTHING_MASKABLE, detail)
+    return RowError(
+        ReasonCode.NOTHING_MASKABLE, f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
+    )

@@ -1,26 +1,23 @@
 """Evaluate a model on a data set into a folder, unit by unit; what is finished is never done again."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from delta_attnmask.encoding.encoder import Encoder
+from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import DeltaAttnMaskError, ReasonCode, SettingsError, UnsupportedModelError
-from delta_attnmask.evaluating.answering import EvaluationPlan, PreparedUnit, UnitAnswerer
+from delta_attnmask.evaluating.answering import EvaluationPlan, UnitAnswerer
 from delta_attnmask.evaluating.asking import Lender, choose_lenders
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.evaluating.summarising import make_report
-from delta_attnmask.executing.local import run_units
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.run import Progress
-from delta_attnmask.scoring.setup import make_encoder
+from delta_attnmask.scoring.jobs import Progress
+from delta_attnmask.scoring.pipeline import Unit
 
 UNIT_ROWS = 256
 MOST_NEW_TOKENS = 512  # unless the caller asks for more
@@ -52,19 +49,23 @@ def evaluate_dataset(
     limit, lenders = _survey(dataset, encoder, plan)
     manifest = _make_manifest(loaded, dataset, plan, limit, unit_rows, command)
     with EvaluationFolder.start(out, manifest) as folder:
-        answerer = UnitAnswerer(loaded, encoder, dataset, plan, limit, lenders)
+        answerer = UnitAnswerer(loaded, encoder, dataset, plan, limit, lenders, on_check)
         to_do = folder.units_to_do()
         n_before = manifest.n_rows - sum(len(manifest.rows_of(unit)) for unit in to_do)
         n_here = n_failed = 0
-        prepare = partial(_prepare, answerer, dataset, folder)
-        compute, overlaps = partial(_compute, answerer, on_check), has_own_cores(loaded.device)
-        for unit, lines, seconds in run_units(to_do, prepare, compute, overlaps=overlaps):
-            if n_before + n_here == 0:  # not where a later start happens to begin at bad rows
-                _require_some_success(lines)
-            folder.write_unit(unit, lines, seconds)
-            n_here += len(manifest.rows_of(unit))
-            n_failed += len({line.row for line in lines if line.status == "failed" and line.swapped_row is None})
-            on_progress(Progress(n_before + n_here, manifest.n_rows, n_here, n_failed))
+        try:
+            for answered in answerer.answer(Unit(unit, *_read(dataset, manifest.rows_of(unit))) for unit in to_do):
+                if n_before + n_here == 0:  # not where a resumed evaluation happens to begin at bad rows
+                    _require_some_success(answered.lines)
+                folder.write_unit(answered.index, answered.lines, answered.seconds)
+                n_here += len(manifest.rows_of(answered.index))
+                failed = (line for line in answered.lines if line.status == "failed" and line.swapped_row is None)
+                n_failed += len({line.row for line in failed})
+                on_progress(Progress(n_before + n_here, manifest.n_rows, n_here, n_failed))
+        except torch.AcceleratorError as error:
+            raise DeltaAttnMaskError(f"the device failed: {error}; rerun the same command to resume") from error
+        finally:
+            answerer.encoded.close()
         folder.write_report(make_report(folder))
         return folder
 
@@ -144,22 +145,8 @@ def _make_manifest(
     )
 
 
-def _prepare(answerer: UnitAnswerer, dataset: Dataset, folder: EvaluationFolder, unit: int) -> PreparedUnit:
-    rows = folder.manifest.rows_of(unit)
-    return answerer.prepare(unit, dataset.records(rows.start, rows.stop))
-
-
-def _compute(
-    answerer: UnitAnswerer, on_check: Callable[[str], None], unit: PreparedUnit
-) -> tuple[int, list[Prediction], float]:
-    try:
-        if (line := answerer.check_batching(unit)) is not None:
-            on_check(line)
-        return unit.index, *answerer.compute(unit)
-    except torch.AcceleratorError as error:
-        raise DeltaAttnMaskError(
-            f"the device failed in unit {unit.index}: {error}; start the same command again to go on"
-        ) from error
+def _read(dataset: Dataset, rows: range) -> tuple[int, Iterator[Record]]:
+    return len(rows), dataset.records(rows.start, rows.stop)
 
 
 def _require_some_success(lines: list[Prediction]) -> None:

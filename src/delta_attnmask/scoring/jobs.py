@@ -1,0 +1,325 @@
+"""Score a data set into a run folder, unit by unit; what is finished is never done again."""
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import torch
+
+from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.errors import ArtifactError, DataError, DeviceError, SettingsError, UnitsFailedError, UnsupportedModelError
+from delta_attnmask.executing.actors import Cluster, ray_pool
+from delta_attnmask.executing.engines import Failure, Faults, LocalPool, Pool
+from delta_attnmask.executing.process import keep_freed_memory
+from delta_attnmask.manifest import WHOLE, Shard
+from delta_attnmask.modeling.anatomy import examine, text_config
+from delta_attnmask.modeling.compiling import compile_blocks
+from delta_attnmask.modeling.fingerprint import model_fingerprint
+from delta_attnmask.modeling.load import Dtype, LoadedModel, load_model
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scores import UnitReport
+from delta_attnmask.scoring.embeddings import embedding_table, middle_block
+from delta_attnmask.scoring.pipeline import Unit
+from delta_attnmask.scoring.trial import refuse_hopeless
+from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan, UnitScorer
+from delta_attnmask.settings import MaskSettings, require_positive
+
+UNIT_ROWS = 256
+FAULTS = Faults(
+    ends_run=(SettingsError, DataError, UnsupportedModelError, ArtifactError),
+    ends_worker=(DeviceError,),
+)
+_GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs
+
+OnCheck = Callable[[str], None]
+OnRows = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be scored into which folder; the same for all workers of a run."""
+
+    rows: Dataset
+    out: str
+    plan: ScoringPlan
+    unit_rows: int = UNIT_ROWS
+    shard: Shard = WHOLE
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_positive(unit_rows=self.unit_rows)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands at its start or after a unit: rows in this run folder, of which this process did some.
+
+    Of a shard, only its own rows count.
+    """
+
+    n_done: int
+    n_rows: int
+    n_done_here: int
+    n_failed_here: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class UnitWorker:
+    """Scores units with a loaded model and writes them; a unit that is done again is the same again."""
+
+    def __init__(self, loaded: LoadedModel, task: Task) -> None:
+        self.scorer = UnitScorer(loaded, task.rows, task.plan)
+        self.manifest = make_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
+        self._task = task
+        self._folder: RunFolder | None = None
+        self._n_done = 0
+
+    def run(self, units: Iterable[int]) -> Iterator[UnitReport]:
+        try:
+            for scored in self.scorer.score(map(self._unit, units)):
+                if not self._n_done:
+                    refuse_hopeless("the first unit", scored.scores, self.scorer, self._task.rows)
+                self._open_folder().write_unit(scored.index, scored.scores, **self._side_tables(scored))
+                self._n_done += 1
+                n_failed = sum(score.status == "failed" for score in scored.scores)
+                yield UnitReport(scored.index, len(scored.scores), n_failed, scored.check)
+        except torch.AcceleratorError as error:
+            raise DeviceError(f"the device failed: {error}; rerun the same command to resume") from error
+
+    def _unit(self, unit: int) -> Unit:
+        rows = self.manifest.rows_of(unit)
+        return Unit(unit, len(rows), self._task.rows.records(rows.start, rows.stop))
+
+    def _side_tables(self, unit: ScoredUnit) -> dict[str, pa.Table]:
+        return side_tables(unit, self.scorer)
+
+    def _open_folder(self) -> RunFolder:
+        """The run's folder, once it is certain that it is this run's."""
+        if self._folder is None:
+            try:
+                self._folder = RunFolder.join(self._task.out, self.manifest, self._task.shard)
+            except ArtifactError as error:
+                raise ArtifactError(
+                    f"on {socket.gethostname()}: {error}. All workers need the same model, data and run folder"
+                ) from error
+        return self._folder
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Makes a worker in another process: `Recipe(...)()` loads the model there."""
+
+    task: Task
+    model: str
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    revision: str | None = None
+    compile: bool = False
+
+    def __call__(self) -> UnitWorker:
+        keep_freed_memory()
+        loaded = load_model(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
+        if self.compile:
+            compile_blocks(loaded.model)
+        return UnitWorker(loaded, self.task)
+
+
+def score_task(
+    loaded: LoadedModel,
+    task: Task,
+    *,
+    on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
+    on_rows: OnRows = lambda n_rows: None,
+) -> RunFolder:
+    """Score every row into the folder `task.out`, or finish what an earlier call began there.
+
+    on_check is given one line that says what was found in the model. on_start is called before the first unit,
+    on_progress after each unit, on_rows after each batch with how many rows of the present unit it had.
+    Returns the run, complete unless it is a shard. Raises UnsupportedModelError where the model can't be scored with,
+    ArtifactError where the folder belongs to another run or is in use, DataError where the file is broken or no row of
+    the first unit can be scored, UnitsFailedError where units failed again and again; the others are scored then.
+    """
+    worker = UnitWorker(loaded, task)
+    worker.scorer.on_rows = on_rows
+    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS)
+    try:
+        return score_units(
+            pool,
+            task.out,
+            task.shard,
+            is_alone=True,
+            on_check=on_check,
+            on_start=on_start,
+            on_progress=on_progress,
+        )
+    finally:
+        worker.scorer.encoded.close()
+
+
+def score_on_cluster(
+    recipe: Recipe,
+    cluster: Cluster,
+    *,
+    on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> RunFolder:
+    """Like `score_task`, by the workers of a Ray cluster, which write into the folder themselves."""
+    with ray_pool(recipe, cluster, FAULTS) as pool:
+        return score_units(pool, recipe.task.out, on_check=on_check, on_start=on_start, on_progress=on_progress)
+
+
+class RunWorker(Protocol):
+    """A worker that knows what run it works for."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+def score_units(
+    pool: Pool[RunWorker, UnitReport],
+    out: str | Path,
+    shard: Shard = WHOLE,
+    *,
+    is_alone: bool = False,
+    on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> RunFolder:
+    """Let the workers of a pool score what is missing in the folder `out`; they write there themselves.
+
+    is_alone: nothing is written any more once an error has ended the run, so that one without scores can be withdrawn.
+    """
+    with RunFolder.start(out, pool.ask(_manifest_of), shard) as run:
+        tally = _Tally.of(run)
+        on_start(tally.progress)
+        try:
+            for outcome in pool.run(run.units_to_do()):
+                if isinstance(outcome, Failure):
+                    tally.failures.append(outcome)
+                    tally.refuse_hopeless(run)
+                    continue
+                if outcome.check and not tally.is_checked:  # of many workers, one speaks for all
+                    on_check(outcome.check)
+                run.count(outcome.n_rows)
+                on_progress(tally.count(outcome))
+        except (DataError, UnsupportedModelError):
+            if is_alone:
+                run.withdraw()
+            raise
+        finally:
+            run.keep_pace()
+            run.keep_failed([_describe(failure, run) for failure in tally.failures])
+        if tally.failures:
+            raise tally.error(run)
+        if run.shard.is_whole:
+            run.mark_complete()
+        return run
+
+
+def _manifest_of(worker: RunWorker) -> Manifest:
+    return worker.manifest
+
+
+@dataclass
+class _Tally:
+    """What came of the units so far."""
+
+    n_rows: int
+    n_before: int
+    n_here: int = 0
+    n_failed: int = 0
+    is_checked: bool = False
+    failures: list[Failure] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, run: RunFolder) -> "_Tally":
+        n_rows = sum(len(run.unit_rows(unit)) for unit in range(run.n_units) if run.shard.owns(unit))
+        return cls(n_rows, n_rows - sum(len(run.unit_rows(unit)) for unit in run.units_to_do()))
+
+    def count(self, report: UnitReport) -> Progress:
+        self.n_here += report.n_rows
+        self.n_failed += report.n_failed
+        self.is_checked = self.is_checked or bool(report.check)
+        return self.progress
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.n_before + self.n_here, self.n_rows, self.n_here, self.n_failed)
+
+    def refuse_hopeless(self, run: RunFolder) -> None:
+        if len(self.failures) >= _GIVE_UP and not self.n_here:
+            raise self.error(run)
+
+    def error(self, run: RunFolder) -> UnitsFailedError:
+        first = self.failures[0]
+        rows = run.unit_rows(first.unit)
+        others = "all that were tried" if not self.n_here else "the others are scored"
+        return UnitsFailedError(
+            f"{len(self.failures)} units failed {first.n_tries} times each, {others}; unit {first.unit} (rows "
+            f"{rows.start} to {rows.stop - 1}): {first.reason}; {run.failed_path} lists them; rerun the same command "
+            "to try them again"
+        )
+
+
+def _describe(failure: Failure, run: RunFolder) -> dict[str, object]:
+    rows = run.unit_rows(failure.unit)
+    return {"first_row": rows.start, "last_row": rows.stop - 1, **asdict(failure)}
+
+
+def make_manifest(
+    loaded: LoadedModel, rows: Dataset, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...] = ()
+) -> Manifest:
+    """What this run is, for its folder."""
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": dtype, "form": plan.form}
+    if plan.calibration:
+        settings["calibration"] = plan.calibration
+    if plan.sweep:
+        settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
+    if plan.embed:
+        settings["embeddings"] = f"mean over tokens at block {middle_block(examine(loaded.model).n_blocks)}"
+    return Manifest(
+        model=loaded.name,
+        model_fingerprint=model_fingerprint(loaded.model),
+        settings=settings,
+        data=rows.location,
+        images=str(rows.images_root or ""),
+        input=rows.fingerprint,
+        format=rows.format_name,
+        n_rows=rows.n_rows,
+        unit_rows=unit_rows,
+        extra_columns=tuple(plan.rivals),
+        command=command,
+    )
+
+
+def side_tables(unit: ScoredUnit, scorer: UnitScorer) -> dict[str, pa.Table]:
+    """What a unit has beside its scores, by the name of the table."""
+    tables: dict[str, pa.Table] = {}
+    if scorer.plan.sweep:
+        tables["sweep"] = sweep_table(unit, scorer.plan.sweep)
+    if scorer.plan.embed:
+        tables["embeddings"] = embedding_table(unit.embeddings, text_config(scorer.loaded.model).hidden_size)
+    return tables
+
+
+def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:
+    """One line for each row and setting: the setting's fields, `masked_loss` and `delta`."""
+    loss = {score.row: score.loss for score in unit.scores}
+    lines = [
+        {"row": row, **setting.to_dict(), "masked_loss": masked, "delta": masked - (loss[row] or 0.0)}
+        for row, losses in sorted(unit.sweep.items())
+        for setting, masked in zip(sweep, losses, strict=True)
+    ]
+    fields = {"row": pa.int64(), "fraction": pa.float64(), "block": pa.int32()}
+    numbers = {"masked_loss": pa.float32(), "delta": pa.float32()}
+    texts = {name: pa.string() for name in MaskSettings().to_dict() if name not in fields}
+    return pa.Table.from_pylist(lines, schema=pa.schema(fields | texts | numbers))
