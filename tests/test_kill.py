@@ -92,7 +92,7 @@ def begin(arguments: list[str], moment: Moment | None = None) -> ForkServerProce
 def begin_call(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     """Call a function in a process of its own, forked from one that has imported everything."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["delta_attnmask.cli.score", "delta_attnmask.scoring.run", "transformers"])
+    context.set_forkserver_preload(["delta_attnmask.cli.score", "delta_attnmask.scoring.jobs", "transformers"])
     child = context.Process(target=function, args=arguments)
     child.start()
     return child

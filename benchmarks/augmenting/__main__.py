@@ -21,9 +21,9 @@ from delta_attnmask import AugmentationSettings, MaskSettings, masked_states
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.setup import make_encoder
 
 KINDS: dict[str, AugmentationSettings | None] = {
     "none": None,

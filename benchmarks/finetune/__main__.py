@@ -29,10 +29,9 @@ from torch.nn import functional
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.derived import derive, derived_names
 from delta_attnmask.encoding.collate import collate
-from delta_attnmask.encoding.encoder import EncodedSample
+from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.selecting.quota import keep_within_strata
 from delta_attnmask.selecting.rules import Candidates
 from delta_attnmask.selecting.top import keep_top

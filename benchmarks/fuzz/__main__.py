@@ -171,7 +171,7 @@ def fuzz_score(folder: Path, n_rows: int, seconds: int, seed: int) -> int:
     """Score hostile rows among good ones with the embedded model; how many rows are missing, doubled or neither."""
     from delta_attnmask.embedded import export
     from delta_attnmask.modeling.load import load_model
-    from delta_attnmask.scoring.run import score_dataset
+    from delta_attnmask.scoring.jobs import score_dataset
     from delta_attnmask.scoring.units import ScoringPlan
     from delta_attnmask.settings import MaskSettings
 

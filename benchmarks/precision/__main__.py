@@ -14,13 +14,13 @@ from typing import cast
 import numpy as np
 import torch
 import transformers
+from delta_attnmask.scoring.pipeline import Unit
 from numpy.typing import NDArray
 
 from delta_attnmask.embedded import export
 from delta_attnmask.modeling.load import Dtype, load_model
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.setup import make_scorer
-from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import spearman
 
@@ -61,11 +61,11 @@ def scores(model: str, dataset: Dataset, dtype: str, device: str) -> dict[str, C
     loaded = load_model(model, dtype=cast("Dtype", dtype), device=device)
     names = list(SETTINGS)
     plan = ScoringPlan(SETTINGS[names[0]], tuple(SETTINGS[name] for name in names[1:]))
-    scorer = make_scorer(loaded, dataset, plan)
+    scorer = UnitScorer(loaded, dataset.load_image, plan)
     losses: list[float] = []
     masked: dict[str, list[float]] = {name: [] for name in names}
-    for index, start in enumerate(range(0, dataset.n_rows, UNIT_ROWS)):
-        unit = scorer.compute(scorer.prepare(index, dataset.records(start, min(start + UNIT_ROWS, dataset.n_rows))))
+    units = [range(start, min(start + UNIT_ROWS, dataset.n_rows)) for start in range(0, dataset.n_rows, UNIT_ROWS)]
+    for unit in scorer.score(Unit(rows[0], len(rows), dataset.records(rows.start, rows.stop)) for rows in units):
         for score in unit.scores:
             losses.append(_number(score.loss))
             swept = unit.sweep.get(score.row, [float("nan")] * len(plan.sweep))

@@ -33,12 +33,12 @@ from benchmarks.reliability.starts import start, start_stub
 from benchmarks.scale.__main__ import make_manifest
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.embedded import export
-from delta_attnmask.executing.ray import Cluster, connect, import_ray
+from delta_attnmask.executing.actors import Cluster, connect, import_ray
 
 _CONTEXT = get_context("forkserver")
 _PRELOADED = [
     "delta_attnmask.cli.score",
-    "delta_attnmask.scoring.run",
+    "delta_attnmask.scoring.jobs",
     "transformers",
     "benchmarks.reliability.starts",
     "ray",

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.scale.stub import StubWorker
 from delta_attnmask import cli
 from delta_attnmask.artifacts import Manifest
-from delta_attnmask.executing.ray import Cluster, ray_pool
+from delta_attnmask.executing.actors import Cluster, ray_pool
 
 
 def start(arguments: list[str]) -> None:
@@ -29,7 +29,7 @@ class StubRecipe:
 
 def start_stub(path: Path, manifest: Manifest, address: str) -> None:
     """Score with two stub workers on a running cluster."""
-    from delta_attnmask.scoring.run import score_units
+    from delta_attnmask.scoring.jobs import score_units
 
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with ray_pool(StubRecipe(path, manifest), Cluster(2, 0, address)) as pool:

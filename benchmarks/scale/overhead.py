@@ -10,7 +10,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -19,8 +19,8 @@ from benchmarks.reliability.starts import start
 from benchmarks.scale.__main__ import make_manifest
 from benchmarks.scale.stub import StubWorker
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.executing.local import LocalPool
-from delta_attnmask.executing.ray import Cluster, ray_pool
+from delta_attnmask.executing.actors import Cluster, ray_pool
+from delta_attnmask.executing.engines import LocalPool
 from delta_attnmask.scores import UnitReport
 
 
@@ -55,7 +55,7 @@ def write(path: Path, n_units: int) -> None:
     manifest = make_manifest(n_units * 256, 256)
     with RunFolder.start(path, manifest) as run:
         worker = StubWorker(path, manifest)
-        scores = [worker.prepare(unit) for unit in range(n_units)]
+        scores = [worker.scores_of(unit) for unit in range(n_units)]
         report(
             "write a unit of 256 rows, synced", n_units, lambda: [run.write_unit(*unit) for unit in enumerate(scores)]
         )
@@ -64,11 +64,8 @@ def write(path: Path, n_units: int) -> None:
 class IdleWorker:
     """Does nothing, so that only handing out is seen."""
 
-    def prepare(self, unit: int) -> int:
-        return unit
-
-    def compute(self, unit: int) -> UnitReport:
-        return UnitReport(unit, 256, 0)
+    def run(self, units: Iterable[int]) -> Iterator[UnitReport]:
+        return (UnitReport(unit, 256, 0) for unit in units)
 
 
 def hand_out(n_units: int) -> None:

@@ -1,6 +1,7 @@
 """A shard of a run whose numbers are drawn at random; in a module of its own, which a new process can import."""
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ReasonCode
-from delta_attnmask.executing.local import LocalPool
+from delta_attnmask.executing.engines import LocalPool
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.scores import SampleScore, UnitReport
 
@@ -19,7 +20,7 @@ _FAILED_EVERY = 1000
 
 def score(path: Path, manifest: Manifest, shard: Shard) -> None:
     """What one process of the run does."""
-    from delta_attnmask.scoring.run import score_units
+    from delta_attnmask.scoring.jobs import score_units
 
     started = time.perf_counter(), time.process_time()
     pool: LocalPool[StubWorker, UnitReport] = LocalPool(StubWorker(path, manifest, shard))
@@ -37,15 +38,16 @@ class StubWorker:
     manifest: Manifest
     shard: Shard = WHOLE
 
-    def prepare(self, unit: int) -> list[SampleScore]:
+    def run(self, units: Iterable[int]) -> Iterator[UnitReport]:
+        for unit in units:
+            scores = self.scores_of(unit)
+            self._run.write_unit(unit, scores)
+            yield UnitReport(unit, len(scores), sum(score.status == "failed" for score in scores))
+
+    def scores_of(self, unit: int) -> list[SampleScore]:
         rows = self.manifest.rows_of(unit)
         rng = np.random.default_rng(unit)
         return [make_score(row, rng) for row in rows]
-
-    def compute(self, scores: list[SampleScore]) -> UnitReport:
-        unit = scores[0].row // self.manifest.unit_rows
-        self._run.write_unit(unit, scores)
-        return UnitReport(unit, len(scores), sum(score.status == "failed" for score in scores))
 
     @cached_property
     def _run(self) -> RunFolder:

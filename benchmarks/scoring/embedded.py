@@ -1,6 +1,6 @@
 """`score` from file to file on the embedded model and data, beside plain forwards over the same batches.
 
-The command tells the C library to keep the memory that it frees (delta_attnmask.executing.memory), which makes any
+The command tells the C library to keep the memory that it frees (delta_attnmask.executing.process), which makes any
 forward faster. So plain forwards are timed twice: in a process of their own as anybody's would run, and in that one.
 
 python -m benchmarks.scoring.embedded --rows 1000
@@ -10,7 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -24,16 +24,16 @@ from benchmarks.scoring.report import machine
 from benchmarks.scoring.runs import plain_forward, plain_loss
 from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import plan_batches
-from delta_attnmask.executing.memory import keep_freed_memory
+from delta_attnmask.encoding.encoder import EncodedSample
+from delta_attnmask.errors import RowError
+from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.modeling.sharing import image_cost
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.run import score_dataset
-from delta_attnmask.scoring.setup import make_scorer
-from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.scoring.worker import UNIT_ROWS
+from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset
+from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 
 ORDINARY = "plain forward, an ordinary process"
@@ -108,18 +108,20 @@ def _make_bench(home: Path, n_rows: int, n_threads: int) -> Bench:
     loaded = load_model(str(home / "model"), dtype="float32", device="cpu")
     dataset = Dataset(home / "pool.json", home / "images", limit=n_rows)
     plan = ScoringPlan(MaskSettings.paper())
-    scorer = make_scorer(loaded, dataset, plan)
-    units = [
-        scorer.prepare(index, dataset.records(start, min(start + UNIT_ROWS, n_rows)))
-        for index, start in enumerate(range(0, n_rows, UNIT_ROWS))
-    ]
+    scorer = UnitScorer(loaded, dataset.load_image, plan)
+    starts = range(0, n_rows, UNIT_ROWS)
+    units = [scorer.encode_records(list(dataset.records(start, min(start + UNIT_ROWS, n_rows)))) for start in starts]
     cost = image_cost(examine(loaded.model))
-    planned = [samples for unit in units for samples in plan_batches(unit.samples, plan.batch_tokens, cost)]
-    collated = [scorer.collate(samples) for samples in planned]
+    planned = [samples for unit in units for samples in plan_batches(_samples(unit), plan.batch_tokens, cost)]
+    collated = [scorer.batches.collate(samples) for samples in planned]
     batches = [(dict(batch.inputs), batch.labels) for batch in collated]
     n_tokens = sum(sample.n_tokens for samples in planned for sample in samples)
     padding = 1 - n_tokens / sum(labels.numel() for _, labels in batches)
     return Bench(loaded, dataset, plan, batches, padding)
+
+
+def _samples(encoded: Sequence[EncodedSample | RowError]) -> list[EncodedSample]:
+    return [sample for sample in encoded if not isinstance(sample, RowError)]
 
 
 def _set_up(home: Path, n_rows: int, n_threads: int, clock: str) -> None:

@@ -17,10 +17,10 @@ import transformers
 
 from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import collate, plan_batches
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import sweep_batch
-from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import CALIBRATION_GRID, STANDARD_GRID, MaskSettings
 
 

@@ -12,9 +12,9 @@ from PIL import Image as PILImage
 from transformers import AutoProcessor
 
 from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import MaskSettings
 
 TEXTS = [("What is this?", "a dog"), ("Is this a cat? Answer in a sentence.", "No, this is a dog."), ("Añadir?", "é 3")]

@@ -9,7 +9,7 @@ import pytest
 from delta_attnmask.cli import progress
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.train import _phases as phases
-from delta_attnmask.scoring.run import Progress
+from delta_attnmask.scoring.jobs import Progress
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from delta_attnmask.evaluating.answering import EvaluationPlan
-from delta_attnmask.evaluating.run import evaluate_dataset
+from delta_attnmask.evaluating.evaluation import evaluate_dataset
 from delta_attnmask.reading.dataset import Dataset
 from tests.inspecting.models import MODELS
 

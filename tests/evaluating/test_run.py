@@ -12,17 +12,17 @@ from transformers import GenerationConfig
 
 from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
 from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.evaluating import answering
 from delta_attnmask.evaluating.answering import EvaluationPlan
 from delta_attnmask.evaluating.drafting import TokenGuesses, encode_answers
+from delta_attnmask.evaluating.evaluation import evaluate_dataset
 from delta_attnmask.evaluating.generating import Generator, Opening, generating_by
 from delta_attnmask.evaluating.predictions import EvaluationFolder
-from delta_attnmask.evaluating.run import evaluate_dataset
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import loss_batch
-from delta_attnmask.scoring.run import Progress
-from delta_attnmask.scoring.setup import make_encoder
+from delta_attnmask.scoring.jobs import Progress
 
 Line = dict[str, Any]
 OWN = EvaluationPlan(image_swap=False)

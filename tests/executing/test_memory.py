@@ -1,93 +1,124 @@
-"""A unit of large images is encoded in parts, so that memory is bounded, and every row is scored once all the same."""
+"""Rows of large images are encoded bit by bit, so that memory is bounded, and every row is scored once all the same."""
 
-import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder, make_encoder
+from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
+from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring import rows, units
-from delta_attnmask.scoring.setup import make_scorer
-from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan
+from delta_attnmask.records import Record
+from delta_attnmask.scoring.pipeline import EncodedRows, Unit, Window
+from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 
-
-def test_threads_that_encode_end_with_the_unit(
-    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(units, "has_own_cores", lambda device: True)  # as if it were a GPU
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=4)
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper()))
-    threads: set[str] = set()
-    encode = scorer._rows.encode
-    monkeypatch.setattr(
-        scorer._rows, "encode", lambda records: (threads.add(threading.current_thread().name), encode(records))[1]
-    )
-    assert len(scorer.prepare(0, dataset).samples) == 4
-    assert all(name.startswith("encode") for name in threads)
-    assert not threads & {thread.name for thread in threading.enumerate()}
+Encoded = EncodedRow | RowError
 
 
-def test_large_images_are_not_held_together(
-    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=12)
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper()))
+@pytest.fixture
+def dataset(embedded: Path) -> Dataset:
+    return Dataset(embedded / "pool.json", embedded / "images", limit=20)
+
+
+@pytest.fixture
+def encoder(embedded_model: LoadedModel) -> Encoder:
+    return make_encoder(embedded_model)
+
+
+def samples(encoded: Sequence[Encoded]) -> list[EncodedSample]:
+    return [row[""] for row in encoded if not isinstance(row, RowError)]
+
+
+def test_large_images_are_not_held_together(dataset: Dataset, encoder: Encoder) -> None:
     images: list[weakref.ref[Any]] = []
     most: list[int] = []
 
-    def load(reference: str) -> Any:
+    def load(reference: Any) -> Any:
         most.append(sum(image() is not None for image in images))  # beside the one that is read now
         image = dataset.load_image(reference)
         images.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(scorer._rows, "_load_image", load)
-    together = scorer.prepare(0, dataset)
+    records = list(dataset)[:12]
+    together = samples(RowEncoder(encoder, load)(records))
     assert max(most) > 6
-    monkeypatch.setattr(rows, "_PIXELS_TOGETHER", 1)
     most.clear()
-    alone = scorer.prepare(0, dataset)
+    alone = samples(RowEncoder(encoder, load, max_pixels=1)(records))
     assert max(most) == 0
-    for sample, other in zip(together.samples, alone.samples, strict=True):
+    for sample, other in zip(together, alone, strict=True):
         assert sample.inputs["pixel_values"].equal(other.inputs["pixel_values"])
 
 
-def test_a_unit_is_encoded_in_parts(
-    embedded: Path, embedded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=20)
+def test_an_encoder_leaves_rows_where_those_before_take_much_memory(dataset: Dataset, encoder: Encoder) -> None:
     records = list(dataset)
-    records[3] = replace(records[3], reason="planned", reason_code="no_answer", turns=())
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), embed=True))
-    whole = scorer.prepare(0, records)
-    assert (len(whole.records), whole.rest) == (20, ())
-    expected = scorer.compute(whole)
+    encode = RowEncoder(encoder, dataset.load_image, max_pixels=1, max_bytes=1)
+    assert len(encode(records)) == 1
+    assert len(encode(records[:0])) == 0
 
-    monkeypatch.setattr(units, "_ROWS_AT_ONCE", 2)
-    scorer.max_bytes = 5 * whole.samples[0].n_bytes
-    first = scorer.prepare(0, records)
-    assert 0 < len(first.records) < 20
-    assert first.records + first.rest == tuple(records)
-    seen: list[PreparedUnit] = []
-    compute = scorer._compute
-    monkeypatch.setattr(scorer, "_compute", lambda part: (seen.append(part), compute(part))[1])
-    threads: set[str] = set()
-    prepare = scorer.prepare
-    monkeypatch.setattr(
-        scorer, "prepare", lambda *unit: (threads.add(threading.current_thread().name), prepare(*unit))[1]
+
+def test_an_error_of_the_storage_comes_at_its_own_row(dataset: Dataset, encoder: Encoder) -> None:
+    records = [record for record in dataset if record.images][:4]
+    lost = records[2].images
+
+    def load(reference: Any) -> Any:
+        if reference in lost:
+            raise OSError("the network is down")
+        return dataset.load_image(reference)
+
+    encode = RowEncoder(encoder, load)
+    assert len(encode(records)) == 2
+    with pytest.raises(OSError, match="network"):
+        encode(records[2:])
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_units_come_in_windows_within_their_bytes(
+    dataset: Dataset, encoder: Encoder, embedded_model: LoadedModel, n_workers: int
+) -> None:
+    records = list(dataset)
+    size = n_bytes(RowEncoder(encoder, dataset.load_image)(records[:1])[0])
+    rows: EncodedRows[Encoded] = EncodedRows(
+        RowEncoder(encoder, dataset.load_image, max_bytes=size),
+        n_bytes,
+        embedded_model.device,
+        n_workers,
+        max_bytes=5 * size,
+        chunk=3,
     )
-    found = scorer.compute(first)
-    assert threads == {threading.current_thread().name}  # on a CPU nothing is encoded beside the computing
-    assert len(seen) > 2
-    largest = max(sample.n_bytes for sample in whole.samples)
-    assert all(sum(sample.n_bytes for sample in part.samples) < scorer.max_bytes + 2 * largest for part in seen)
+    units = [Unit(7, 13, records[:13]), Unit(3, 7, iter(records[13:]))]
+    windows: list[Window[Encoded]] = list(rows.windows(units))
+    rows.close()
+    assert [record.row for window in windows for record, _ in window.rows] == [*range(20)]
+    assert {window.unit: window.is_last for window in windows} == {7: True, 3: True}
+    assert [window.unit for window in windows if window.is_last] == [7, 3]
+    assert len(windows) > 4
+    largest = max(n_bytes(encoded) for window in windows for _, encoded in window.rows)
+    assert all(sum(n_bytes(encoded) for _, encoded in window.rows) < 5 * size + largest for window in windows)
+
+
+def test_a_unit_in_windows_is_scored_as_a_whole_one(dataset: Dataset, embedded_model: LoadedModel) -> None:
+    records = list(dataset)
+    bad = replace(records[3], reason="planned", reason_code=ReasonCode.BAD_VALUE, turns=())
+    records[3] = bad
+    plan = ScoringPlan(MaskSettings.paper(), embed=True)
+    whole, parts = (UnitScorer(embedded_model, dataset.load_image, plan) for _ in range(2))
+    parts.encoded.max_bytes = 1
+    (expected,), (found,) = (list(scorer.score([Unit(0, 20, records)])) for scorer in (whole, parts))
     assert [score.row for score in found.scores] == [*range(20)]
     assert [score.reason for score in found.scores] == [score.reason for score in expected.scores]
     assert found.embeddings.keys() == expected.embeddings.keys()
     for a, b in zip(found.scores, expected.scores, strict=True):
         assert a.delta == (None if b.delta is None else pytest.approx(b.delta, abs=1e-5))
+
+
+def test_a_unit_with_fewer_rows_than_it_says_is_an_error(dataset: Dataset, embedded_model: LoadedModel) -> None:
+    records: list[Record] = list(dataset)
+    scorer = UnitScorer(embedded_model, dataset.load_image, ScoringPlan(MaskSettings.paper()))
+    with pytest.raises(Exception, match="unit 0 has 20 rows, expected 21"):
+        list(scorer.score([Unit(0, 21, records)]))

@@ -10,22 +10,19 @@ from typing import Any
 import pytest
 
 from delta_attnmask.errors import DeltaAttnMaskError, DeviceError, SettingsError
-from delta_attnmask.executing.contract import Failure
-from delta_attnmask.executing.local import LocalPool
-from delta_attnmask.executing.ray import Cluster, ray_pool
+from delta_attnmask.executing.actors import Cluster, ray_pool
+from delta_attnmask.executing.engines import Failure, LocalPool
 from tests.executing.workers import (
     FAULTS,
-    OneThingAtATime,
     Plan,
-    WaitingWorker,
     fail,
     kill,
     refuse_to_start,
 )
 
 Open = Callable[[Any], AbstractContextManager[Any]]
-ONE = Cluster(n_workers=1, gpus_per_worker=0)
-TWO = Cluster(n_workers=2, gpus_per_worker=0)
+ONE = Cluster(n_actors=1, gpus_per_actor=0)
+TWO = Cluster(n_actors=2, gpus_per_actor=0)
 
 
 @contextmanager
@@ -71,11 +68,8 @@ def test_units_are_done_once_and_workers_asked(opened: Open, tmp_path: Path) -> 
     assert all(plan.tries(unit) == 1 for unit in range(21))
 
 
-@pytest.mark.parametrize("in_prepare", [True, False])
-def test_a_unit_is_tried_three_times_and_then_told_while_the_rest_is_done(
-    opened: Open, tmp_path: Path, in_prepare: bool
-) -> None:
-    plan = Plan(tmp_path, partial(fail, ValueError("planned\nsecond line")), at=(2,), in_prepare=in_prepare)
+def test_a_unit_is_tried_three_times_and_then_told_while_the_rest_is_done(opened: Open, tmp_path: Path) -> None:
+    plan = Plan(tmp_path, partial(fail, ValueError("planned\nsecond line")), at=(2,))
     plan.flaky = (0, 3)
     with opened(plan) as pool:
         outcomes = list(pool.run(range(6)))
@@ -124,14 +118,14 @@ def test_a_worker_whose_device_failed_is_replaced(cluster: str, tmp_path: Path) 
     assert plan.pids(0)[0] == before != plan.pids(0)[1]
 
 
-def test_an_actor_prepares_a_unit_while_it_computes_another(cluster: str) -> None:
-    with ray_pool(WaitingWorker, ONE, overlaps=True) as pool:
-        assert list(pool.run(range(3))) == [True] * 3
-
-
-def test_an_actor_without_a_gpu_does_one_thing_after_the_other(cluster: str) -> None:
-    with ray_pool(OneThingAtATime, ONE) as pool:
-        assert list(pool.run(range(8))) == [True] * 8
+def test_many_units_are_handed_out_several_at_a_time_and_each_is_done_once(cluster: str, tmp_path: Path) -> None:
+    plan = Plan(tmp_path, partial(fail, ValueError("planned")), at=(9,), flaky=(10,))
+    with ray_pool(plan, ONE, FAULTS) as pool:
+        outcomes = list(pool.run(range(40)))
+    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert (failure.unit, failure.n_tries) == (9, 3)
+    assert units_of(outcomes) == [*range(40)]
+    assert [plan.tries(unit) for unit in (8, 9, 10, 11)] == [1, 3, 3, 1]
 
 
 def test_workers_that_cannot_start(cluster: str) -> None:
@@ -145,16 +139,16 @@ def test_workers_that_cannot_start(cluster: str) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (Cluster(n_workers=1000, gpus_per_worker=0), "1000 workers need 1000 CPUs, the cluster has"),
-        (Cluster(n_workers=1, gpus_per_worker=2), "1 workers need 2 GPUs, the cluster has 0"),
+        (Cluster(n_actors=1000, gpus_per_actor=0), "1000 actors need 1000 CPUs, the cluster has"),
+        (Cluster(n_actors=1, gpus_per_actor=2), "1 actors need 2 GPUs, the cluster has 0"),
     ],
 )
 def test_a_cluster_that_is_too_small(cluster: str, wanted: Cluster, message: str) -> None:
-    with pytest.raises(SettingsError, match=message), ray_pool(WaitingWorker, wanted):
+    with pytest.raises(SettingsError, match=message), ray_pool(refuse_to_start, wanted):
         pass
 
 
-@pytest.mark.parametrize("options", [{"n_workers": 0}, {"gpus_per_worker": -1}])
+@pytest.mark.parametrize("options", [{"n_actors": 0}, {"gpus_per_actor": -1}])
 def test_clusters_that_make_no_sense(options: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="expected"):
         Cluster(**options)

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,16 +16,16 @@ from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ArtifactError, UnitsFailedError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring import units
-from delta_attnmask.scoring.run import score_dataset, score_task
+from delta_attnmask.records import Record
+from delta_attnmask.scoring.jobs import Task, UnitWorker, score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.scoring.worker import Task, UnitWorker
 from delta_attnmask.settings import MaskSettings
 from tests.executing.test_shards import manifest as manifest  # the fixture
 from tests.executing.workers import Writing, drive
 from tests.test_kill import begin, begin_call, finish, wait_for_units
 
 N_ROWS, UNIT_ROWS = 24, 2
+PLAN = ScoringPlan(MaskSettings.paper(), embed=True)
 
 
 def command(home: Path, out: Path, *options: str) -> list[str]:
@@ -47,8 +48,7 @@ def tables(out: Path) -> tuple[pa.Table, pa.Table | None]:
 
 @pytest.fixture(scope="module")
 def task(embedded: Path) -> Task:
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=N_ROWS)
-    return Task(dataset, "", ScoringPlan(MaskSettings.paper(), embed=True), UNIT_ROWS)
+    return Task(Dataset(embedded / "pool.json", embedded / "images", limit=N_ROWS), "", PLAN, UNIT_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def alone(
 ) -> tuple[pa.Table, pa.Table | None]:
     """The tables of one process."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    score_task(embedded_model, replace(task, out=str(out)))
+    score_dataset(embedded_model, task.rows, out, task.plan, unit_rows=UNIT_ROWS)
     return tables(out)
 
 
@@ -87,7 +87,7 @@ def test_ray_gives_the_table_of_one_process_though_a_worker_is_killed(
 ) -> None:
     out = tmp_path / "run"
     killer = in_the_middle(out, 2, kill_a_worker)
-    assert call(command(embedded, out, "--engine", "ray", "--workers", "2")) == 0
+    assert call(command(embedded, out, "--engine", "ray", "--actors", "2")) == 0
     killer.join()
     assert tables(out) == alone  # bit for bit: the same code on one kind of machine
     assert RunFolder.open(out).is_complete
@@ -129,8 +129,8 @@ def test_shards_give_the_table_of_one_process(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "2"], "--workers: only for --engine ray"),
-        (["--address", "auto", "--gpus-per-worker", "1"], "--gpus-per-worker, --address: only for --engine ray"),
+        (["--actors", "2"], "--actors: only for --engine ray"),
+        (["--address", "auto", "--gpus-per-actor", "1"], "--gpus-per-actor, --address: only for --engine ray"),
         (["--engine", "ray", "--shard", "0/2"], "--engine ray shares the units out by itself"),
         (["--engine", "ray", "--dry-run"], "leave out --engine ray"),
         (["--engine", "ray", "--settings", "auto"], "calibrate … --out CAL"),
@@ -148,63 +148,71 @@ def test_options_that_contradict_each_other(
 # Units that fail, and workers that aren't alike
 
 
-def test_a_unit_that_keeps_failing_is_listed_and_tried_again_at_the_next_start(
-    embedded_model: LoadedModel,
-    task: Task,
-    alone: tuple[pa.Table, pa.Table],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    task = replace(task, out=str(tmp_path / "run"))
-    prepare, calls = UnitWorker.prepare, []
+class FailingRows(Dataset):
+    """Rows whose storage fails where a unit of these first rows is read; `reads` counts."""
 
-    def fail_at_3(self: UnitWorker, unit: int) -> units.PreparedUnit:
-        calls.append(unit)
-        if unit == 3:
+    reads: list[int]
+    failing: frozenset[int] = frozenset()
+
+    def records(self, start: int, stop: int) -> Iterator[Record]:
+        self.reads.append(start)
+        if start in self.failing:
             raise MemoryError("planned")
-        return prepare(self, unit)
+        return super().records(start, stop)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(UnitWorker, "prepare", fail_at_3)
-        with pytest.raises(UnitsFailedError, match=r"unit 3 \(rows 6 to 7\): MemoryError: planned"):
-            score_task(embedded_model, task)
-    assert calls.count(3) == 3
-    run = RunFolder.open(task.out)
+
+@pytest.fixture
+def rows(embedded: Path) -> FailingRows:
+    found = FailingRows(embedded / "pool.json", embedded / "images", limit=N_ROWS)
+    found.reads = []
+    return found
+
+
+def test_a_unit_that_keeps_failing_is_listed_and_tried_again_at_the_next_start(
+    embedded_model: LoadedModel, rows: FailingRows, alone: tuple[pa.Table, pa.Table], tmp_path: Path
+) -> None:
+    rows.failing = frozenset({6})
+    score = partial(score_dataset, embedded_model, rows, tmp_path / "run", PLAN, unit_rows=UNIT_ROWS)
+    with pytest.raises(UnitsFailedError, match=r"unit 3 \(rows 6 to 7\): MemoryError: planned"):
+        score()
+    assert rows.reads.count(6) == 3
+    run = RunFolder.open(tmp_path / "run")
     assert run.finished_units() == {*range(12)} - {3}
     assert '"unit": 3,' in run.failed_path.read_text()
-    score_task(embedded_model, task)
+    rows.failing = frozenset()
+    score()
     assert tables(run.path) == alone
     assert not run.failed_path.exists()
 
 
 def test_a_run_in_which_nothing_succeeds_ends_early(
-    embedded_model: LoadedModel, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, rows: FailingRows, tmp_path: Path
 ) -> None:
-    calls = []
-
-    def fail(self: UnitWorker, unit: int) -> units.PreparedUnit:
-        calls.append(unit)
-        raise MemoryError("planned")
-
-    monkeypatch.setattr(UnitWorker, "prepare", fail)
-    task = replace(task, out=str(tmp_path / "run"), unit_rows=1)
+    rows.failing = frozenset(range(N_ROWS))
     with pytest.raises(UnitsFailedError, match="3 units failed 3 times each, all that were tried; unit 0"):
-        score_task(embedded_model, task)
-    assert set(calls) == {*range(24)}
+        score_dataset(embedded_model, rows, tmp_path / "run", PLAN, unit_rows=1)
+    assert set(rows.reads) == {*range(N_ROWS)}
 
 
 def test_a_worker_with_another_model_is_refused(embedded_model: LoadedModel, task: Task, tmp_path: Path) -> None:
     task = replace(task, out=str(tmp_path / "run"))
     worker = UnitWorker(embedded_model, task)
-    prepared = worker.prepare(0)
     with pytest.raises(ArtifactError, match=r"has no manifest\.json.*All workers need the same model, data and run"):
-        worker.compute(prepared)
+        next(worker.run([0]))
     other = replace(worker.manifest, model_fingerprint="e")
     with (
         RunFolder.start(task.out, other),
         pytest.raises(ArtifactError, match=r"^on .*holds another run.*model_fingerprint"),
     ):
-        worker.compute(prepared)
+        next(worker.run([0]))
+
+
+def test_worker_processes_give_the_table_of_one_process(
+    embedded_model: LoadedModel, task: Task, alone: tuple[pa.Table, pa.Table], tmp_path: Path
+) -> None:
+    plan = replace(task.plan, workers=2)
+    run = score_dataset(embedded_model, task.rows, tmp_path / "run", plan, unit_rows=UNIT_ROWS)
+    assert tables(run.path) == alone
 
 
 def test_shards_of_the_python_interface(embedded_model: LoadedModel, task: Task, tmp_path: Path) -> None:
@@ -213,7 +221,7 @@ def test_shards_of_the_python_interface(embedded_model: LoadedModel, task: Task,
     seen: list[tuple[int, int]] = []
     run = score_dataset(
         embedded_model,
-        task.dataset,
+        task.rows,
         tmp_path / "run",
         task.plan,
         unit_rows=8,

@@ -10,7 +10,7 @@ import pytest
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.load import LoadedModel, refuse_offloaded
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.run import score_dataset
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings
 
@@ -49,5 +49,5 @@ def test_a_model_in_two_parts_scores_as_the_whole_one(
 
 def test_a_model_of_which_a_part_is_on_disk_is_refused(embedded_model: LoadedModel, tmp_path: Path) -> None:
     refuse_offloaded("tiny", embedded_model.model)
-    with pytest.raises(UnsupportedModelError, match=r"tiny: .* of its parameters don't fit .* --gpus-per-worker"):
+    with pytest.raises(UnsupportedModelError, match=r"tiny: .* of its parameters don't fit .* --gpus-per-actor"):
         refuse_offloaded("tiny", split(embedded_model, "disk", tmp_path).model)

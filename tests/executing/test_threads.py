@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from delta_attnmask.executing.threads import wait_briefly
+from delta_attnmask.executing.process import wait_briefly
 
 # The command line, ended before it does anything, and what the C library then gives libgomp to read.
 _TOLD = """

@@ -12,11 +12,11 @@ from torch import Tensor
 from delta_attnmask import MaskSettings
 from delta_attnmask.encoding.collate import plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample
+from delta_attnmask.errors import RowError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.run import score_dataset
-from delta_attnmask.scoring.setup import make_scorer
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from tests.reference import naive_sweep
 
@@ -42,14 +42,15 @@ def dataset(embedded: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def scorer(embedded_model: LoadedModel, dataset: Dataset) -> UnitScorer:
-    return make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper()))
+    return UnitScorer(embedded_model, dataset.load_image, ScoringPlan(MaskSettings.paper()))
 
 
 @pytest.fixture(scope="module")
 def samples(scorer: UnitScorer, dataset: Dataset) -> Sequence[EncodedSample]:
-    unit = scorer.prepare(0, dataset.records(0, N_ROWS))
-    assert unit.failures == {}
-    return unit.samples
+    encoded = scorer.encode_records(list(dataset.records(0, N_ROWS)))
+    samples = [sample for sample in encoded if not isinstance(sample, RowError)]
+    assert len(samples) == len(encoded)
+    return samples
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def reference(
     """Row, setting and the naive score; rows without an image are left out where only those are masked."""
     image_token = model.model.config.image_token_index
     for planned in plan_batches(samples, 8192):
-        batch = scorer.collate(planned)
+        batch = scorer.batches.collate(planned)
         naive = naive_sweep(model.model, dict(batch.inputs), batch.labels, grid, image_token=image_token)
         for setting, score in zip(grid, naive, strict=True):
             columns = torch.stack([score.loss, score.masked_loss, score.delta], dim=1).tolist()
@@ -148,7 +149,7 @@ def in_batches(scorer: UnitScorer, samples: Sequence[EncodedSample], size: int) 
     """Loss, masked loss and delta of each sample, in the order given."""
     parts = []
     for start in range(0, len(samples), size):
-        batch = scorer.collate(samples[start : start + size])
+        batch = scorer.batches.collate(samples[start : start + size])
         score = score_batch(scorer.loaded.model, batch.inputs, batch.labels, MaskSettings.paper())
         parts.append(torch.stack([score.loss, score.masked_loss, score.delta], dim=1))
     return torch.cat(parts)

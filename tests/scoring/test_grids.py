@@ -9,9 +9,8 @@ from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reporting.words import name_settings
-from delta_attnmask.scoring.run import score_dataset
-from delta_attnmask.scoring.setup import fit_grid
-from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.jobs import score_dataset
+from delta_attnmask.scoring.units import ScoringPlan, fit_grid
 from delta_attnmask.settings import CALIBRATION_GRID, CONTROLS, STANDARD_GRID, MaskSettings
 from tests.families import FAMILIES
 

@@ -21,9 +21,9 @@ from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring import units
-from delta_attnmask.scoring.run import Progress, dry_run_line, score_dataset
-from delta_attnmask.scoring.setup import make_scorer
-from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.jobs import Progress, score_dataset
+from delta_attnmask.scoring.trial import dry_run_line
+from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from tests.families import FAMILIES
 
 PLAN = ScoringPlan(MaskSettings.paper())
@@ -238,18 +238,20 @@ def test_a_limit_found_out_is_not_raised_by_a_larger_batch_that_fails_later(
     embedded_model: LoadedModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = dataset_of(folder, [row(answer="A cat." + " cat" * (60 * (n < 8))) for n in range(16)])
-    scorer = make_scorer(embedded_model, dataset, ScoringPlan(MaskSettings.paper(), batch_tokens=1200))
+    scorer = UnitScorer(embedded_model, dataset.load_image, ScoringPlan(MaskSettings.paper(), batch_tokens=1200))
 
     def when(labels: torch.Tensor) -> Exception | None:
         is_long = labels.shape[1] > 120
         return torch.OutOfMemoryError("full") if len(labels) > (1 if is_long else 4) else None
 
     monkeypatch.setattr(units, "sweep_batch", failing(when))
-    scored = scorer.compute(scorer.prepare(0, dataset))
-    assert {score.status for score in scored.scores} == {"ok"}
-    longest, shortest = (scored.scores[n].n_tokens or 0 for n in (0, -1))
+    scores = scorer.score_records(list(dataset))
+    assert {score.status for score in scores} == {"ok"}
+    longest, shortest = (scores[n].n_tokens or 0 for n in (0, -1))
     assert longest > 120
-    assert scorer.batch_tokens <= longest < 4 * shortest  # a failed batch of 8 short ones alone would leave 4 of them
+    assert (
+        scorer.batches.batch_tokens <= longest < 4 * shortest
+    )  # a failed batch of 8 short ones alone would leave 4 of them
 
 
 def test_a_row_too_large_for_the_memory_fails_alone(
@@ -344,7 +346,7 @@ def test_a_device_that_fails_ends_the_run_and_no_row_is_blamed(
 
     with monkeypatch.context() as patched:
         patched.setattr(units, "sweep_batch", failing(when))
-        with pytest.raises(Exception, match="the device failed in unit 1: device-side assert"):
+        with pytest.raises(Exception, match="the device failed: device-side assert"):
             score(embedded_model, dataset, unit_rows=2)
     assert [path.name for path in (folder / "run" / "scores").iterdir()] == ["unit-00000.parquet"]
     assert statuses(score(embedded_model, dataset, unit_rows=2)) == ["ok"] * 6

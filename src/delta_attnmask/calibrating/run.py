@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,17 @@ from delta_attnmask.calibrating.calibrate import Calibration, calibrate
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.executing.local import run_units
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
+from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
-from delta_attnmask.scoring.rows import ImageLoader
-from delta_attnmask.scoring.setup import fit_grid, make_encoder
 from delta_attnmask.scoring.trial import spaced_records
-from delta_attnmask.scoring.units import PreparedUnit, ScoringPlan, UnitScorer
+from delta_attnmask.scoring.units import ScoringPlan, UnitScorer, fit_grid
 from delta_attnmask.settings import CALIBRATION_GRID, MaskSettings
 
 _DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
@@ -54,13 +50,12 @@ def calibrate_dataset(
     grid = fit_grid(CALIBRATION_GRID, anatomy)
     names = rival_names() if rivals is None else rivals
     plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens, attention=attention)
-    scorer = UnitScorer(loaded, make_encoder(loaded), blanking(dataset.load_image), plan)
+    scorer = UnitScorer(loaded, blanking(dataset.load_image), plan)
 
     def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
-        units = list(parts)
-        n_done, n_all = 0, sum(map(len, units))
-        compute, overlaps = partial(_checked_compute, scorer), has_own_cores(loaded.device)
-        for unit in run_units(units, partial(scorer.prepare, 0), compute, overlaps=overlaps):
+        units = [Unit(index, len(part), part) for index, part in enumerate(parts)]
+        n_done, n_all = 0, sum(unit.n_rows for unit in units)
+        for unit in scorer.score(units):
             n_done += len(unit.scores)
             on_progress(n_done, n_all)
             yield unit.scores, unit.sweep
@@ -82,7 +77,7 @@ def read_donors(dataset: Dataset) -> list[Record]:
     return spaced_records(dataset, _DONOR_ROWS, _WINDOWS)
 
 
-def blanking(load_image: ImageLoader) -> ImageLoader:
+def blanking(load_image: Callable[[str], Any]) -> Callable[[str], Any]:
     """A loader that paints pictures over in their mean colour where a planted defect asks for it."""
 
     def load(reference: str) -> Any:
@@ -149,8 +144,3 @@ def _name(thing: tuple[Any, Any, Any]) -> str:
 
 def _name_dtype(loaded: LoadedModel) -> str:
     return str(loaded.dtype).removeprefix("torch.")
-
-
-def _checked_compute(scorer: UnitScorer, unit: PreparedUnit) -> Any:
-    scorer.self_check(unit)
-    return scorer.compute(unit)

@@ -9,8 +9,7 @@ from cyclopts import App, Parameter
 
 from delta_attnmask import __version__
 from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.executing.memory import keep_freed_memory
-from delta_attnmask.executing.threads import wait_briefly
+from delta_attnmask.executing.process import keep_freed_memory, wait_briefly
 
 app = App(
     name="delta-attnmask",

@@ -91,8 +91,8 @@ def _write_report(run: RunFolder, out: Path) -> None:
 def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     """Calibrate and score the pool, with the paper's plainest reading beside the calibrated setting."""
     from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.scoring.jobs import score_dataset
     from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.run import score_dataset
     from delta_attnmask.scoring.units import ScoringPlan
 
     dataset = Dataset(home / "pool.json", home / "images", limit=limit)

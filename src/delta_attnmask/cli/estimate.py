@@ -124,9 +124,8 @@ def _calibration_seconds(
     """What `--settings auto` adds: every setting and every rival score, for originals and their planted copies."""
     from delta_attnmask.modeling.anatomy import examine
     from delta_attnmask.scoring.rivals import load_rivals, rival_names
-    from delta_attnmask.scoring.setup import fit_grid
     from delta_attnmask.scoring.trial import try_rows
-    from delta_attnmask.scoring.units import ScoringPlan
+    from delta_attnmask.scoring.units import ScoringPlan, fit_grid
     from delta_attnmask.settings import CALIBRATION_GRID
 
     grid = fit_grid(CALIBRATION_GRID, examine(loaded.model))

@@ -61,7 +61,7 @@ def evaluate(
 
     from delta_attnmask.evaluating.adapters import load_trained
     from delta_attnmask.evaluating.answering import EvaluationPlan
-    from delta_attnmask.evaluating.run import evaluate_dataset
+    from delta_attnmask.evaluating.evaluation import evaluate_dataset
     from delta_attnmask.evaluating.summarising import failed_rows
 
     plan = EvaluationPlan(turns, image_swap, max_new_tokens, seed, batch_tokens)

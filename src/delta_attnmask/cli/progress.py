@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from delta_attnmask.scoring.run import Progress as RunProgress
+    from delta_attnmask.scoring.jobs import Progress as RunProgress
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -41,13 +41,14 @@ def score(
     attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto",
     compile: bool = False,
     batch_tokens: int = 8192,
+    workers: int | None = None,
     limit: int | None = None,
     format: str | None = None,
     allow_outside: bool = False,
     revision: str | None = None,
     engine: Literal["local", "ray"] = "local",
-    workers: int | None = None,
-    gpus_per_worker: float | None = None,
+    actors: int | None = None,
+    gpus_per_actor: float | None = None,
     address: str | None = None,
     shard: str | None = None,
     unit_rows: int = 256,
@@ -104,6 +105,9 @@ def score(
         Compile the model's blocks with torch.compile: some seconds at the start, faster after that.
     batch_tokens
         Upper bound of rows times longest row in a batch; halved when memory runs out.
+    workers
+        Processes that read images and encode; if not given, none on a CPU and up to 8 beside a GPU. 0 encodes in the
+        process itself.
     limit
         Only the first rows.
     format
@@ -115,10 +119,10 @@ def score(
     engine
         local: this process; ray: the workers of a Ray cluster, each with a model of its own. They write into OUT
         themselves, so it and the data must lie under the same path everywhere.
-    workers
+    actors
         With ray: how many; as many as there are GPUs for if not given, one without GPUs.
-    gpus_per_worker
-        With ray: 1 if not given and there are any; 0.5 lets two workers share one, 2 and --device balanced spread a
+    gpus_per_actor
+        With ray: 1 if not given and there are any; 0.5 lets two actors share one, 2 and --device balanced spread a
         model over two.
     address
         With ray: a running cluster, such as auto or 10.0.0.1:6379; if not given, one is started on this machine alone.
@@ -142,21 +146,21 @@ def score(
     }
     overrides: dict[str, Any] = {name: value for name, value in single.items() if value is not None}
     MaskSettings(**overrides)  # faults are told before anything large is imported or loaded
-    require_positive(batch_tokens=batch_tokens, limit=limit, unit_rows=unit_rows, workers=workers)
+    require_positive(batch_tokens=batch_tokens, limit=limit, unit_rows=unit_rows, actors=actors)
     share = Shard.parse(shard) if shard is not None else WHOLE
-    _refuse_contradictions(engine, share, dry_run, workers=workers, gpus_per_worker=gpus_per_worker, address=address)
+    _refuse_contradictions(engine, share, dry_run, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
     if not dry_run:
         refuse_foreign_folder(out)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
 
-    from delta_attnmask.executing.ray import Cluster
+    from delta_attnmask.executing.actors import Cluster
     from delta_attnmask.modeling.compiling import compile_blocks
     from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.scoring.jobs import Recipe, Task, score_dataset, score_on_cluster
     from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.run import dry_run_line, score_on_cluster, score_task
+    from delta_attnmask.scoring.trial import dry_run_line
     from delta_attnmask.scoring.units import ScoringPlan
-    from delta_attnmask.scoring.worker import Recipe, Task
     from delta_attnmask.settings import STANDARD_GRID
 
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
@@ -179,6 +183,7 @@ def score(
         embed=embeddings,
         attention=attention,
         calibration=chosen.calibration,
+        workers=workers,
     )
     if dry_run and loaded is not None:
         print(_describe_settings(chosen, is_stand_in=settings == "auto" and not overrides))
@@ -187,12 +192,12 @@ def score(
     with show_progress("scoring", dataset.n_rows) as advance:
         bar = RunBar(advance)
         told: dict[str, Any] = {"on_check": _tell_check, "on_start": bar.show, "on_progress": bar.show}
-        task = Task(dataset, str(out), plan, unit_rows, share, tuple(sys.argv))
+        how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
         if loaded is not None:
-            run = score_task(loaded, task, **told, on_rows=bar.show_rows)
+            run = score_dataset(loaded, dataset, out, plan, **how, **told, on_rows=bar.show_rows)
         else:
-            recipe = Recipe(task, model, dtype, device, revision, compile)
-            run = score_on_cluster(recipe, Cluster(workers, gpus_per_worker, address), **told)
+            recipe = Recipe(Task(dataset, str(out), plan, **how), model, dtype, device, revision, compile)
+            run = score_on_cluster(recipe, Cluster(actors, gpus_per_actor, address), **told)
     return tell_outcome(run, bar.n_before)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.images import iter_images
-from delta_attnmask.records import ImageRef, Record
+from delta_attnmask.records import Record
 
 Images = list[Any]  # PIL
 Variant = Callable[[Record], Record | None]  # a changed row; None where the change doesn't apply
@@ -28,7 +28,7 @@ class RowEncoder:
     def __init__(
         self,
         encoder: Encoder,
-        load_image: Callable[[ImageRef], Any],
+        load_image: Callable[[Any], Any],
         variants: Mapping[str, Variant] | None = None,
         *,
         max_pixels: int = PIXELS_TOGETHER,
@@ -46,9 +46,13 @@ class RowEncoder:
         waiting: list[tuple[Record, Images | RowError]] = []
         n_pixels = n_held = 0
         for record in records:
-            images = self._load(record)
-            waiting.append((record, images))
-            n_pixels += 0 if isinstance(images, RowError) else sum(image.width * image.height for image in images)
+            try:
+                waiting.append((record, self._load(record)))
+            except Exception:  # it is about this row alone, so those before it are done first
+                if not encoded and not waiting:
+                    raise
+                break
+            n_pixels += _n_pixels(waiting[-1][1])
             if n_pixels >= self._max_pixels:
                 encoded += self._encode_together(waiting)
                 n_held += sum(map(n_bytes, encoded[-len(waiting) :]))
@@ -96,3 +100,7 @@ class RowEncoder:
 def n_bytes(outcome: EncodedRow | RowError) -> int:
     """Of the tensors that are held of a row."""
     return 0 if isinstance(outcome, RowError) else sum(sample.n_bytes for sample in outcome.values())
+
+
+def _n_pixels(images: Images | RowError) -> int:
+    return 0 if isinstance(images, RowError) else sum(image.width * image.height for image in images)

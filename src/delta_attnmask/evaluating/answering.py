@@ -78,7 +78,12 @@ class AnswerEncoder:
         n_held = 0
         for record in records:
             shown = [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
-            encoded.append({lender.row if lender else None: self._ask(record, lender) for lender in shown})
+            try:
+                encoded.append({lender.row if lender else None: self._ask(record, lender) for lender in shown})
+            except Exception:  # it is about this row alone, so those before it are done first
+                if not encoded:
+                    raise
+                break
             n_held += _n_bytes(encoded[-1])
             if n_held >= _CHUNK_BYTES:
                 break

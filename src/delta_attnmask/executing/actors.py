@@ -248,9 +248,7 @@ class RayPool(Generic[WorkerT, DoneT]):
                 if len(reply.values) < len(group):
                     yield from self._judge(group[len(reply.values) :], reply, to_do, suspects)
 
-    def _judge(
-        self, left: Units, reply: _Reply, to_do: deque[Units], suspects: deque[int]
-    ) -> Iterator[Failure]:
+    def _judge(self, left: Units, reply: _Reply, to_do: deque[Units], suspects: deque[int]) -> Iterator[Failure]:
         """The first of the units that are left failed, or any of them where the worker died."""
         if not reply.trace and len(left) > 1:  # nobody knows which one the worker died of
             suspects.extend(left)

@@ -34,8 +34,9 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 class Workers(Generic[Item, Outcome]):
     """Calls `function` on chunks of items and gives the outcomes in order.
 
-    function: gives an outcome for each item of a chunk, or for the first ones, at least one, where they take much
-        memory; the rest is then handed to it again. It must be picklable where processes can't be forked.
+    function: gives an outcome for each item of a chunk, or for the first ones, at least one: where they take much
+        memory, or where the next one raises an error. The rest is then handed to it again. It must be picklable where
+        processes can't be forked.
     n_bytes: of an outcome. max_bytes: of the outcomes that wait in worker processes, about.
     chunk: items that are handed over at a time.
     """
@@ -107,7 +108,7 @@ class Workers(Generic[Item, Outcome]):
         except BrokenProcessPool as error:
             self.close()
             raise RuntimeError(
-                "a worker process died, perhaps for want of memory; use fewer --workers (0 encodes in the process itself)"
+                "a worker process died, perhaps for want of memory; use fewer --workers (0 encodes in this one)"
             ) from error
 
 
@@ -132,9 +133,19 @@ def _close(iterator: Iterator[Any]) -> None:
 
 
 def _cut(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    """Chunks of items; what their iterator raises comes after all items before it."""
+    iterator, error = iter(items), None
+    while error is None:
+        chunk: list[Item] = []
+        try:
+            chunk.extend(islice(iterator, size))
+        except Exception as found:  # noqa: BLE001 - raised below
+            error = found
+        if chunk:
+            yield chunk
+        elif error is None:
+            return
+    raise error
 
 
 # In a worker process

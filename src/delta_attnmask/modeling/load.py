@@ -99,7 +99,7 @@ def refuse_offloaded(name: str, model: nn.Module) -> None:
         share = sizes[True] / sum(sizes.values())
         raise UnsupportedModelError(
             f"{name}: {share:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
-            "--gpus-per-worker), or --dtype bfloat16"
+            "--gpus-per-actor), or --dtype bfloat16"
         )
 
 

@@ -10,7 +10,14 @@ import pyarrow as pa
 import torch
 
 from delta_attnmask.artifacts import Manifest, RunFolder
-from delta_attnmask.errors import ArtifactError, DataError, DeviceError, SettingsError, UnitsFailedError, UnsupportedModelError
+from delta_attnmask.errors import (
+    ArtifactError,
+    DataError,
+    DeviceError,
+    SettingsError,
+    UnitsFailedError,
+    UnsupportedModelError,
+)
 from delta_attnmask.executing.actors import Cluster, ray_pool
 from delta_attnmask.executing.engines import Failure, Faults, LocalPool, Pool
 from delta_attnmask.executing.process import keep_freed_memory
@@ -73,7 +80,7 @@ class UnitWorker:
     """Scores units with a loaded model and writes them; a unit that is done again is the same again."""
 
     def __init__(self, loaded: LoadedModel, task: Task) -> None:
-        self.scorer = UnitScorer(loaded, task.rows, task.plan)
+        self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
         self.manifest = make_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
         self._task = task
         self._folder: RunFolder | None = None
@@ -129,36 +136,35 @@ class Recipe:
         return UnitWorker(loaded, self.task)
 
 
-def score_task(
+def score_dataset(
     loaded: LoadedModel,
-    task: Task,
+    rows: Dataset,
+    out: str | Path,
+    plan: ScoringPlan,
     *,
+    unit_rows: int = UNIT_ROWS,
+    shard: Shard = WHOLE,
+    command: tuple[str, ...] = (),
     on_check: OnCheck = lambda line: None,
     on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
     on_rows: OnRows = lambda n_rows: None,
 ) -> RunFolder:
-    """Score every row into the folder `task.out`, or finish what an earlier call began there.
+    """Score every row into the folder `out`, or finish what an earlier call began there.
 
+    shard: do only this share of the units, beside other processes that do the others.
     on_check is given one line that says what was found in the model. on_start is called before the first unit,
     on_progress after each unit, on_rows after each batch with how many rows of the present unit it had.
     Returns the run, complete unless it is a shard. Raises UnsupportedModelError where the model can't be scored with,
     ArtifactError where the folder belongs to another run or is in use, DataError where the file is broken or no row of
     the first unit can be scored, UnitsFailedError where units failed again and again; the others are scored then.
     """
-    worker = UnitWorker(loaded, task)
+    worker = UnitWorker(loaded, Task(rows, str(out), plan, unit_rows, shard, command))
     worker.scorer.on_rows = on_rows
     pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS)
+    listeners: dict[str, Any] = {"on_check": on_check, "on_start": on_start, "on_progress": on_progress}
     try:
-        return score_units(
-            pool,
-            task.out,
-            task.shard,
-            is_alone=True,
-            on_check=on_check,
-            on_start=on_start,
-            on_progress=on_progress,
-        )
+        return score_units(pool, out, shard, is_alone=True, **listeners)
     finally:
         worker.scorer.encoded.close()
 
@@ -171,7 +177,7 @@ def score_on_cluster(
     on_start: OnProgress = lambda progress: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> RunFolder:
-    """Like `score_task`, by the workers of a Ray cluster, which write into the folder themselves."""
+    """Like `score_dataset`, by the workers of a Ray cluster, which write into the folder themselves."""
     with ray_pool(recipe, cluster, FAULTS) as pool:
         return score_units(pool, recipe.task.out, on_check=on_check, on_start=on_start, on_progress=on_progress)
 

@@ -7,7 +7,6 @@ Beside a device with cores of its own every arrow runs ahead of the next, across
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -164,7 +163,9 @@ class Batches:
         for part in self.plan(samples) if is_too_large else [samples]:
             ready = collated if part is samples else None
 
-            def run(some: list[EncodedSample], whole: list[EncodedSample] = part, ready: EncodedBatch | None = ready) -> None:
+            def run(
+                some: list[EncodedSample], whole: list[EncodedSample] = part, ready: EncodedBatch | None = ready
+            ) -> None:
                 function(ready if ready is not None and some is whole else self.collate(some))
 
             run_halving(part, run, on_failure, lambda some: self.shrink(len(some), max(map(_n_tokens, some))))

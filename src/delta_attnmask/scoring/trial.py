@@ -42,7 +42,7 @@ class Trial:
 
 def try_rows(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan, n_rows: int) -> Trial:
     """Time `n_rows` rows from evenly spaced places of the data, after a warm-up that the clock doesn't see."""
-    scorer = UnitScorer(loaded, rows, plan)
+    scorer = UnitScorer(loaded, rows.load_image, plan)
     records = spaced_records(rows, n_rows)
     scorer.score_records(records[:_WARM_UP])
     if loaded.device.type == "cuda":
@@ -61,7 +61,7 @@ def dry_run_line(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan) -> str:
 
     Raises DataError or UnsupportedModelError, with the reasons, where no row can be scored.
     """
-    scorer = UnitScorer(loaded, rows, plan)
+    scorer = UnitScorer(loaded, rows.load_image, plan)
     records = list(rows.records(0, min(_N_DRY, rows.n_rows)))
     (unit,) = scorer.score([Unit(0, len(records), records)])
     refuse_hopeless(f"the first {len(records)}", unit.scores, scorer, rows)

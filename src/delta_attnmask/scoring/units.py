@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
@@ -100,12 +99,12 @@ class _Found:
 class UnitScorer:
     """Scores units of rows with one model, under the part of a plan's sweep that the model can have.
 
-    rows: where the records come from; loads their images.
+    load_image: gives the PIL image of a record's image reference; raises RowError.
     on_rows: is called after each batch with how many rows it scored.
     Raises SettingsError where the settings themselves don't fit the model.
     """
 
-    def __init__(self, loaded: LoadedModel, rows: Dataset, plan: ScoringPlan) -> None:
+    def __init__(self, loaded: LoadedModel, load_image: Callable[[Any], Any], plan: ScoringPlan) -> None:
         anatomy, self.encoder = examine(loaded.model), make_encoder(loaded)
         anatomy.resolve_block(plan.settings.block)
         if plan.settings.tokens == "image" and not self.encoder.takes_images:
@@ -113,7 +112,7 @@ class UnitScorer:
         self.loaded, self.plan = loaded, replace(plan, sweep=fit_grid(plan.sweep, anatomy))
         self.batches = Batches(loaded, self.encoder.pad_token_id, plan.batch_tokens)
         variants = {name: rival.change for name, rival in plan.variants.items()}
-        self.encode = RowEncoder(self.encoder, rows.load_image, variants)
+        self.encode = RowEncoder(self.encoder, load_image, variants)
         self.encoded: EncodedRows[EncodedRow | RowError] = EncodedRows(
             self.encode, n_bytes, loaded.device, plan.workers
         )
@@ -141,6 +140,13 @@ class UnitScorer:
     def score_records(self, records: Sequence[Record]) -> list[SampleScore]:
         """The scores of some records, in their order."""
         return [one for unit in self.score([Unit(0, len(records), records)] * bool(records)) for one in unit.scores]
+
+    def encode_records(self, records: Sequence[Record]) -> list[EncodedSample | RowError]:
+        """The rows themselves as the model reads them, or why they can't be encoded; all of them held together."""
+        unit = Unit(0, len(records), records)
+        windows = self.encoded.windows([unit] * bool(records))
+        rows = [encoded for window in windows for _, encoded in window.rows]
+        return [encoded if isinstance(encoded, RowError) else encoded[""] for encoded in rows]
 
     def _jobs(self, windows: Iterable[EncodedWindow]) -> Iterator["_Job | EncodedWindow"]:
         """The batches of each window, and the window itself once it has no more."""
@@ -304,6 +310,5 @@ def _samples(window: EncodedWindow, name: str) -> list[EncodedSample]:
 
 def _no_such_token(settings: MaskSettings) -> RowError:
     excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
-    return RowError(
-        ReasonCode.NOTHING_MASKABLE, f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
-    )
+    detail = f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
+    return RowError(ReasonCode.NOTHING_MASKABLE, detail)

@@ -19,7 +19,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from delta_attnmask.artifacts import RunFolder, collect_versions
-from delta_attnmask.encoding.encoder import Encoder
+from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
@@ -28,7 +28,6 @@ from delta_attnmask.modeling.fingerprint import model_fingerprint
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import commonest, generalise
-from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import (
     Examples,

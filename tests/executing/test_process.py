@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from delta_attnmask.executing.memory import keep_freed_memory
+from delta_attnmask.executing.process import keep_freed_memory
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library isn't glibc")
 
 # Prints how many MiB of 96 that were freed are still with the process.
 _MEASURE = """
 import sys
-from delta_attnmask.executing.memory import keep_freed_memory
+from delta_attnmask.executing.process import keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
