@@ -14,12 +14,12 @@ from typing import cast
 import numpy as np
 import torch
 import transformers
-from delta_attnmask.scoring.pipeline import Unit
 from numpy.typing import NDArray
 
 from delta_attnmask.embedded import export
 from delta_attnmask.modeling.load import Dtype, load_model
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import spearman

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import LlavaImageProcessor
 
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.inspecting.image_grids import image_grids
 from delta_attnmask.inspecting.inspection import Box
@@ -24,7 +25,6 @@ from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.modeling.stopping import run_up_to
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import MaskSettings
 from tests.inspecting.models import MODELS
 from tests.reading.prompts import conversation

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from delta_attnmask.batches import TokenRoles
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.inspecting.inspection import RowInspection
 from delta_attnmask.inspecting.inspector import Inspector
@@ -17,7 +18,6 @@ from delta_attnmask.inspecting.token_pieces import TokenFacts, read_pieces, toke
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.setup import make_encoder
 from delta_attnmask.settings import MaskSettings
 from tests.inspecting.models import MODELS, byte_tokenizer
 

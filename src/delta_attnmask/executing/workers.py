@@ -189,7 +189,7 @@ class _Pickler(pickle.Pickler):
         if not isinstance(value, Tensor):
             return NotImplemented
         values = value.detach().contiguous().reshape(-1).view(torch.uint8)
-        return _restore, (pickle.PickleBuffer(values.numpy()), value.dtype, tuple(value.shape))
+        return _restore, (pickle.PickleBuffer(values.numpy().data), value.dtype, tuple(value.shape))
 
 
 def _restore(values: memoryview, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
@@ -207,13 +207,13 @@ def _pack(results: Any) -> _Shipment:
     for view in views:
         edges.append((at, at + view.nbytes))
         at += -(-view.nbytes // _ALIGNMENT) * _ALIGNMENT
-    block = torch.empty(at, dtype=torch.uint8).share_memory_()
-    target = memoryview(block.numpy())
+    block = torch.empty(at, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    target = block.numpy().data
     for view, (start, stop) in zip(views, edges, strict=True):
         target[start:stop] = view
     return _Shipment(pickled.getvalue(), block, edges)
 
 
 def _unpack(shipment: _Shipment) -> Any:
-    source = memoryview(shipment.block.numpy())
+    source = shipment.block.numpy().data
     return pickle.loads(shipment.pickled, buffers=[source[start:stop] for start, stop in shipment.edges])

@@ -9,12 +9,12 @@ import torch
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.encoding.collate import collate
+from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.errors import DeltaAttnMaskError, ReasonCode, RowError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.positions import with_positions
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.setup import make_encoder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ Beside a device with cores of its own every arrow runs ahead of the next, across
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -37,7 +37,8 @@ _ROWS_OF_A_WORKER = 8
 _MOST_WORKERS = 8
 
 
-class Unit(NamedTuple):
+@dataclass(frozen=True)
+class Unit:
     """Rows that are done together: their number, and the records, which are read when they are needed."""
 
     index: int
