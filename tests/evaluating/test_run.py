@@ -109,20 +109,15 @@ def by_chat_template(loaded: LoadedModel, dataset: Dataset, row: int, turn: int)
     return str(text).strip()
 
 
-def test_drafts_batches_and_units_change_nothing(
-    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_drafts_batches_and_units_change_nothing(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
     whole = evaluate_dataset(embedded_model, dataset, tmp_path / "whole")
     others = {
         "plain": (EvaluationPlan(draft=False), 256),
         "single": (EvaluationPlan(batch_tokens=1), 256),
         "units": (EvaluationPlan(), 4),
-        "little memory": (EvaluationPlan(), 256),
+        "worker processes": (EvaluationPlan(workers=2), 256),
     }
     for name, (plan, unit_rows) in others.items():
-        if name == "little memory":  # two rows are encoded at a time
-            monkeypatch.setattr(answering, "MAX_BYTES", 1)
-            monkeypatch.setattr(answering, "_ROWS_AT_ONCE", 2)
         other = evaluate_dataset(embedded_model, dataset, tmp_path / name, plan, unit_rows=unit_rows)
         assert texts(other) == texts(whole), name
         losses = [line["loss"] for line in answers(other)]
@@ -240,7 +235,6 @@ def test_goes_on_where_it_stopped_and_gives_the_same(
     dataset: Dataset,
     whole: EvaluationFolder,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     progress: list[Progress] = []
 
@@ -257,8 +251,9 @@ def test_goes_on_where_it_stopped_and_gives_the_same(
     folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=progress.append)
     assert [done.n_done for done in progress] == [4, 8, 9]
     assert texts(folder) == texts(whole)
-    monkeypatch.setattr(answering.UnitAnswerer, "compute", None)  # nothing is left to compute
-    assert texts(evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4)) == texts(whole)
+    again = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=progress.append)
+    assert texts(again) == texts(whole)
+    assert len(progress) == 3  # nothing was left to do
 
 
 def test_another_evaluation_is_refused_and_what_differs_is_named(
