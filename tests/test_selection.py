@@ -31,6 +31,19 @@ def test_no_budget(text):
         Budget.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("keep", "n_kept"), [("20%", 20), (0.2, 20), (1.0, 100), (7, 7), (1, 1), (Budget(n_rows=3), 3)]
+)
+def test_what_python_users_write(keep, n_kept):
+    assert Budget.of(keep).resolve(100) == n_kept
+
+
+@pytest.mark.parametrize("keep", [0, -1, 1.5, 0.0, float("nan"), None, [1], True])
+def test_no_budget_in_python(keep):
+    with pytest.raises(SettingsError, match=r"expected a share such as '20%' or 0\.2, or a count"):
+        Budget.of(keep)
+
+
 def test_more_than_there_is():
     with pytest.raises(SettingsError, match="keep=8: only 7 rows"):
         Budget.parse("8").resolve(7)

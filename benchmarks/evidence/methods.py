@@ -16,17 +16,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.selecting.auto import read_calibrated
-from delta_attnmask.selecting.clusters import COLUMN, default_clusters, with_clusters
-from delta_attnmask.selecting.columns import ranking_values
-from delta_attnmask.selecting.embeddings import read_embeddings
-from delta_attnmask.selecting.mix import MIX_COLUMNS, distortion
-from delta_attnmask.selecting.plan import plan_selection
-from delta_attnmask.selecting.quota import keep_within_strata
-from delta_attnmask.selecting.rules import Candidates
-from delta_attnmask.selecting.select import find_candidates, select_rows
+from delta_attnmask.selecting.candidates import Candidates, find_candidates, ranking_values
+from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
+from delta_attnmask.selecting.rules import make_rule
+from delta_attnmask.selecting.run_selection import read_calibrated, read_embeddings, select_from_run
+from delta_attnmask.selecting.selector import select_rows
+from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters
 from delta_attnmask.selecting.strata import strata_of
-from delta_attnmask.selection import Budget
 from delta_attnmask.settings import PRESETS, MaskSettings
 from delta_attnmask.statistics import auroc
 
@@ -57,8 +53,7 @@ class ScoredPool:
     @cached_property
     def quota(self) -> tuple[str, ...]:
         """The columns of the quota that `select` takes by itself at 20 %."""
-        selection = plan_selection(RunFolder.open(self.place.scored), "20%").selection
-        return tuple(selection.options.get("columns", ()))
+        return select_from_run(RunFolder.open(self.place.scored), "20%").quota_by
 
     def values(self, score: str) -> NDArray[np.float64]:
         """A score of every row; NaN or infinite where a row can't be kept."""
@@ -87,19 +82,19 @@ class ScoredPool:
             return select_again(run, n_keep)
         columns = {"top": (), "quota": self.quota, "source": ("source",), "source-answer": MIX_COLUMNS}[rule]
         n_possible = len(find_candidates(self.scores, column))
-        told = {"rule": "quota", "columns": columns} if columns else {"rule": "top"}
-        return select_rows(self.scores, Budget(n_rows=min(n_keep, n_possible)), column=column, **told).rows
+        given = {"rule": "quota", "quota_by": columns} if columns else {"rule": "top"}
+        return select_rows(self.scores, min(n_keep, n_possible), by=column, **given).indices
 
     def _diverse(self, n_keep: int, seed: int) -> Rows:
         """The same number of every cluster of embeddings, at random: no score."""
         folder = RunFolder.open(self.place.scored)
         values = np.random.default_rng(seed).random(len(self))
         candidates = with_clusters(
-            Candidates(values, self.scores, None, lambda positions: read_embeddings(folder, positions)),
+            Candidates(values, self.scores, np.arange(len(self)), lambda rows: read_embeddings(folder, rows)),
             default_clusters(len(self)),
             seed,
         )
-        return keep_within_strata(candidates, n_keep, columns=(COLUMN,), temperature=100.0).positions
+        return make_rule("quota", {"quota_by": (CLUSTER,), "temperature": 100.0}).choose(candidates, n_keep).positions
 
     def mix_distortion(self, picks: Rows) -> float:
         """Total variation distance of the picks' mix of sources and answer types from the pool's."""
@@ -145,7 +140,7 @@ def read_pool(place: Workplace) -> ScoredPool:
 
 def select_again(run: Path, n_keep: int) -> Rows:
     """What `select` keeps of a run."""
-    return plan_selection(RunFolder.open(run), str(n_keep)).selection.rows
+    return select_from_run(RunFolder.open(run), n_keep).indices
 
 
 def read_unscored_pool(place: Workplace) -> ScoredPool:

@@ -32,9 +32,8 @@ from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.selecting.quota import keep_within_strata
-from delta_attnmask.selecting.rules import Candidates
-from delta_attnmask.selecting.top import keep_top
+from delta_attnmask.selecting.candidates import Candidates
+from delta_attnmask.selecting.rules import make_rule
 
 KEEP = 0.2
 Rows = NDArray[np.int64]
@@ -72,11 +71,10 @@ def select(pool: Pool, method: str, seed: int) -> Rows:
         return rng.permutation(everything[~pool.is_planted])[: pool.n_keep]
     score, _, rule = method.partition("/")
     values = {"paper": pool.paper, "chosen": pool.column(pool.form)}.get(score)
-    candidates = Candidates(pool.column(score) if values is None else values, pool.scores)
-    if rule == "top":
-        return keep_top(candidates, pool.n_keep).positions
-    columns = {"source": ("source",), "source-answer": ("source", "answer_type")}[rule]
-    return keep_within_strata(candidates, pool.n_keep, columns=columns).positions
+    candidates = Candidates(pool.column(score) if values is None else values, pool.scores, everything)
+    columns = {"top": (), "source": ("source",), "source-answer": ("source", "answer_type")}[rule]
+    made = make_rule("quota", {"quota_by": columns}) if columns else make_rule("top", {})
+    return made.choose(candidates, pool.n_keep).positions
 
 
 def read_pool(demo: Path) -> Pool:

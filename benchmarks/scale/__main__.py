@@ -21,7 +21,7 @@ from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.executing.merge import merge_run
 from delta_attnmask.manifest import Shard
 from delta_attnmask.records import Fingerprint
-from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selecting.run_selection import select_from_run
 
 
 def main() -> None:
@@ -58,8 +58,8 @@ def measure(path: Path, manifest: Manifest, n_shards: int) -> None:
     with timed("two columns are read after merging"):
         run.read_scores(["delta", "source"])
     with timed("20 % is selected as `select` does"):
-        plan = plan_selection(run, "20%")
-    print(f"{len(plan.selection):,} rows selected by {plan.selection.rule}")
+        selection = select_from_run(run, "20%")
+    print(f"{len(selection):,} rows selected by {selection.rule}")
 
 
 def make_manifest(n_rows: int, unit_rows: int) -> Manifest:

@@ -23,19 +23,18 @@ import pyarrow.parquet as pq
 from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.records import Fingerprint
 from delta_attnmask.scores import SCORE_SCHEMA
-from delta_attnmask.selecting.select import select_rows
-from delta_attnmask.selection import Budget
+from delta_attnmask.selecting.selector import select_rows
 
 COLUMNS = ["row", "status", "source", "answer_type", "question", "delta", "loss"]
 ANSWER_TYPES = ["yes/no", "number", "word", "phrase", "sentence", "paragraph", "list"]
 CASES: dict[str, dict[str, Any]] = {
-    "top": {},
-    "top by relative_delta": {"column": "relative_delta"},
+    "top": {"rule": "top"},
+    "top by relative_delta": {"rule": "top", "by": "relative_delta"},
     "band, top 2 % left out": {"rule": "band"},
-    "quota by source": {"rule": "quota", "columns": ("source",)},
-    "quota by source and answer type": {"rule": "quota", "columns": ("source", "answer_type")},
-    "quota by question": {"rule": "quota", "columns": ("question",)},
-    "quota by question and answer type": {"rule": "quota", "columns": ("question", "answer_type")},
+    "quota by source": {"rule": "quota", "quota_by": ("source",)},
+    "quota by source and answer type": {"rule": "quota", "quota_by": ("source", "answer_type")},
+    "quota by question": {"rule": "quota", "quota_by": ("question",)},
+    "quota by question and answer type": {"rule": "quota", "quota_by": ("question", "answer_type")},
 }
 
 
@@ -54,7 +53,7 @@ def main() -> None:
             read = partial(run.read_scores, COLUMNS, encoded=encoded)
             scores = report(f"reading {kind}", read, n_runs=1)
             for name, case in CASES.items():
-                report(name, partial(select_rows, scores, Budget.parse("20%"), **case))
+                report(name, partial(select_rows, scores, "20%", **case))
             del scores
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 

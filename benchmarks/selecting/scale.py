@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.records import Fingerprint
 from delta_attnmask.scores import SCORE_SCHEMA
-from delta_attnmask.selecting.select import select_rows
-from delta_attnmask.selection import Budget
+from delta_attnmask.selecting.selector import select_rows
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def main() -> None:
         with timed("all columns are read"):
             run.read_scores()
         with timed(f"the top 20% of {len(scores):,} rows is selected"):
-            select_rows(scores, Budget.parse("20%"))
+            select_rows(scores, "20%", rule="top")
 
 
 def write_run(path: Path, n_units: int, unit_rows: int) -> RunFolder:

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.selecting.columns import ranking_values
-from delta_attnmask.selecting.plan import Options, plan_selection
+from delta_attnmask.selecting.candidates import ranking_values
+from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.statistics import auroc
 
 SHARED = 5  # drawings of one title that make it one which tells nothing
@@ -136,8 +136,8 @@ def duplicates_found(run: RunFolder, drawings: Sequence[Drawing]) -> list[str]:
     n_copies = len(drawings) - len(groups)
     lines = [f"{n_copies} drawings are copies of another"]
     for cosine in (1.0, 0.999, 0.95):
-        kept = plan_selection(run, "10%", options=Options(drop_duplicates=cosine)).selection
-        lines.append(f"--drop-duplicates {cosine}: {kept.details['n_duplicates']} rows left out")
+        kept = select_from_run(run, "10%", drop_duplicates=cosine)
+        lines.append(f"--drop-duplicates {cosine}: {kept.report['n_duplicates']} rows left out")
     return lines
 
 

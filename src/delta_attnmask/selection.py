@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,19 @@ class Budget:
             return cls(n_rows=int(text))
         raise SettingsError(f"keep={text!r}: expected a share such as 20% (at most 100%) or a count such as 500")
 
+    @classmethod
+    def of(cls, keep: "str | float | Budget") -> "Budget":
+        """The same of what Python's users write: also 0.2 and 500."""
+        if isinstance(keep, Budget):
+            return keep
+        if isinstance(keep, str):
+            return cls.parse(keep)
+        if isinstance(keep, Integral) and not isinstance(keep, bool) and keep >= 1:
+            return cls(n_rows=int(keep))
+        if isinstance(keep, Real) and not isinstance(keep, Integral) and 0 < keep <= 1:
+            return cls(share=Fraction(str(float(keep))))
+        raise SettingsError(f"keep={keep!r}: expected a share such as '20%' or 0.2, or a count such as 500")
+
     def resolve(self, n_candidates: int) -> int:
         """The number of rows to keep: a share is rounded to the nearest, halves up, and is at least one row."""
         if self.share is not None:
@@ -43,16 +57,15 @@ class Budget:
 class Selection:
     """The rows that a rule keeps.
 
-    rows: positions in the input, best first. [n_kept]
-    reasons: why rows are kept; `reason_idx` says for each row which of them applies. [n_kept]
-    rule, options: the rule's name in the registry, and what it was told. column: the column that it ranks by.
-    budget: what was asked for. n_candidates: the rows it was asked of: status ok and a finite value in `column`.
-    details: what else the rule wants to be known, as plain JSON values.
+    indices: positions in the input, best first. [n_kept]
+    reason: why they are kept.
+    rule, options: the rule's name, and all of its options. column: the column that it ranks by.
+    budget: what was asked for. n_candidates: the rows it chose from: scored, with a finite value, no duplicates.
+    details: what else there is to report, as plain JSON values.
     """
 
-    rows: NDArray[np.int64]
-    reasons: tuple[str, ...]
-    reason_idx: NDArray[np.int32]
+    indices: NDArray[np.int64]
+    reason: str
     rule: str
     column: str
     budget: Budget
@@ -61,4 +74,33 @@ class Selection:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.indices)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why each row is kept. [n_kept]"""
+        return (self.reason,) * len(self)
+
+    @property
+    def quota_by(self) -> tuple[str, ...]:
+        """The columns whose values share the budget out; () for none."""
+        return tuple(self.options.get("quota_by", ()))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was kept and why, as plain JSON values: rule, quota, rows of each source, distortion, warnings.
+
+        sources_left_out: sources of which rows could be kept, but none is.
+        """
+        sources = self.details.get("sources", {})
+        own = {
+            "rule": self.rule,
+            "options": self.options,
+            "column": self.column,
+            "budget": str(self.budget),
+            "n_kept": len(self),
+            "n_candidates": self.n_candidates,
+            "reasons": {self.reason: len(self)},
+            "sources_left_out": [name for name, rows in sources.items() if rows["left"] and not rows["kept"]],
+        }
+        return own | self.details | own

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.auditing.audit import audit_run
+from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.selecting.mix import QUOTAS
-from delta_attnmask.selecting.plan import Options, plan_selection
+from delta_attnmask.selecting.quotas import QUOTAS
+from delta_attnmask.selecting.run_selection import select_from_run
 from tests.selecting.tables import make_scores, skewed_deltas, write_run
 
 N_ROWS = 600
-TOP = Options("top")
+TOP = {"rule": "top"}
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def make_run(folder: Path, deltas: list[float], sources: list[str]) -> RunFolder
     return write_run(folder, make_scores([None, *deltas[1:]], sources, types, questions))
 
 
-def audit(run: RunFolder, options: Options = TOP, **arguments: object) -> dict:
-    report = audit_run(run, plan_selection(run, "20%", by="delta", options=options).selection, **arguments)
+def audit(run: RunFolder, options: dict = TOP, **arguments: object) -> dict:
+    report = audit_run(run, select_from_run(run, "20%", by="delta", **options), **arguments)
     return json.loads(json.dumps(report))
 
 
@@ -46,7 +46,7 @@ def test_the_score(run):
 
 
 def test_the_plain_top_skews_the_sources_and_a_quota_does_not(run):
-    top, quota = audit(run)["mix"], audit(run, Options(columns=("source",)))["mix"]
+    top, quota = audit(run)["mix"], audit(run, {"quota_by": "source"})["mix"]
     assert top["source"]["distortion"] > 0.3 > 0.01 > quota["source"]["distortion"]
     largest = top["source"]["largest"][0]
     assert largest["name"] == "s3"
@@ -109,10 +109,10 @@ def test_expected_defects_are_those_of_the_quota(run):
     options = {quota: {"planted_ratio": 0.5 if quota == "source" else 0.25} for quota in QUOTAS}
     report = {"form": "delta", "warnings": ["blind"], "quota": {"options": options}}
     (run.path / "calibration.json").write_text(json.dumps(report))
-    top, quota = audit(run), audit(run, Options(columns=("source",)))
+    top, quota = audit(run), audit(run, {"quota_by": "source"})
     assert top["defects"]["expected"] == {"10%": 0.025, "20%": 0.05, "40%": 0.1}
     assert quota["defects"]["planted_ratio"] == 0.5
-    assert audit(run, Options(columns=("n_turns",)))["defects"] is None
+    assert audit(run, {"quota_by": "n_turns"})["defects"] is None
     assert top["warnings"] == ["blind"]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from delta_attnmask.calibrating.quota import choose_quota
 from delta_attnmask.errors import DataError
-from delta_attnmask.selecting.mix import QUOTAS
+from delta_attnmask.selecting.quotas import QUOTAS
 
 N_ORIGINALS, N_COPIES = 120, 3
 

@@ -57,6 +57,17 @@ def test_select_in_the_own_formats(folder, capsys):
     assert f"Wrote {out} and {out}.selection.json" in capsys.readouterr().out
 
 
+def test_select_hands_a_rule_its_options(folder, capsys):
+    out = folder / "kept"
+    assert call("select", folder / "run", "--keep", "1", "--rule", "band", "--skip-top", "50%", "--out", out) == 0
+    note = json.loads((folder / "kept.selection.json").read_text())
+    assert (note["rule"], note["options"], note["n_skipped"]) == ("band", {"skip_top": 0.5}, 2)
+    (left_out,) = note["sources_left_out"]
+    assert f"Sources of which no row is kept: {left_out}" in capsys.readouterr().out
+    assert call("select", folder / "run", "--keep", "1", "--rule", "top", "--skip-top", "50%", "--out", out) == 2
+    assert "skip_top: the rule top can't follow it; use the rule band or quota" in capsys.readouterr().err
+
+
 def test_select_for_a_trainer(folder, capsys):
     out = folder / "kept.json"
     assert call("select", folder / "run", "--keep", "3", "--rule", "top", "--to", "llama-factory", "--out", out) == 0

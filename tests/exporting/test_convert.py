@@ -12,8 +12,7 @@ from delta_attnmask.exporting.export import Place, export_rows, export_selection
 from delta_attnmask.exporting.joined import export_scores
 from delta_attnmask.exporting.targets import TARGETS
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.selecting.select import select_rows
-from delta_attnmask.selection import Budget
+from delta_attnmask.selecting.selector import select_rows
 from tests.exporting.runs import score_all
 from tests.reading import samples
 from tests.reading.builders import write_lines, write_list
@@ -54,8 +53,8 @@ def test_rows_that_cannot_be_said_are_left_out_and_told(tmp_path):
     dataset = Dataset(write_lines(tmp_path / "x.jsonl", [literal("a"), literal("What is <image>?"), literal("b")]))
     run = score_all(dataset, tmp_path / "run")
     scores = run.read_scores()
-    selection = select_rows(scores, Budget.parse("100%"))
-    note, done = export_selection(selection, run, scores, tmp_path / "out.json", to="llava")
+    selection = select_rows(scores, "100%", rule="top")
+    note, done = export_selection(selection, run, tmp_path / "out.json", to="llava")
     assert list(done.refused) == [1]
     told = json.loads(note.read_bytes())
     assert (told["rows"], told["to"], told["n_refused"], told["n_kept"]) == ([2, 0], "llava", 1, 2)

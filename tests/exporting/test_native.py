@@ -11,8 +11,7 @@ from delta_attnmask.exporting.export import Place, export_selection
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.rows import iter_rows
 from delta_attnmask.scores import SampleScore
-from delta_attnmask.selecting.select import select_rows
-from delta_attnmask.selection import Budget
+from delta_attnmask.selecting.selector import select_rows
 
 ODD_ROWS = [
     '{"id": 1, "conversations": [{"from": "human", "value": "é"}, {"from": "gpt", "value": "\\u00e9"}]}',
@@ -73,8 +72,7 @@ def run(tmp_path, data):
 
 
 def export(run, out, keep="3", **options):
-    scores = run.read_scores()
-    return export_selection(select_rows(scores, Budget.parse(keep)), run, scores, out, **options)[0]
+    return export_selection(select_rows(run.read_scores(), keep, rule="top"), run, out, **options)[0]
 
 
 @pytest.mark.parametrize(("order", "rows"), [("input", [1, 3, 4]), ("score", [4, 1, 3])])

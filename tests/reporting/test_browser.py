@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from delta_attnmask.reporting.report import Request, make_report, write_report
-from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selecting.run_selection import select_from_run
 from tests.chromium import launched, needs_chromium, watched
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
 
@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deltas[7] = None
     run = write_run(folder / "run", write_data(folder / "data", 80), deltas)
     write_calibration(folder / "run")
-    made = make_report(Request(run=run, selection=plan_selection(run, "20%").selection, n_cards=200))
+    made = make_report(Request(run=run, selection=select_from_run(run, "20%"), n_cards=200))
     write_report(made, folder / "report.html")
     return folder / "report.html"
 

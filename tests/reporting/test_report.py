@@ -10,7 +10,6 @@ import pytest
 from markupsafe import Markup
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.auditing.audit import candidates_of
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling import load
@@ -20,7 +19,7 @@ from delta_attnmask.reporting import gallery
 from delta_attnmask.reporting.gallery import Card, make_cards
 from delta_attnmask.reporting.report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
-from delta_attnmask.selecting.plan import Options, plan_selection
+from delta_attnmask.selecting.run_selection import candidates_of, select_from_run
 from tests.cli.test_commands import call
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
 
@@ -37,11 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def html(run: RunFolder) -> str:
-    return make_report(Request(run=run, selection=plan_selection(run, "20%").selection)).html
+    return make_report(Request(run=run, selection=select_from_run(run, "20%"))).html
 
 
 def request_for(run: RunFolder, keep: str = "20%", **options: object) -> Request:
-    return Request(run=run, selection=plan_selection(run, keep).selection, **options)
+    return Request(run=run, selection=select_from_run(run, keep), **options)
 
 
 def cards_of(run: RunFolder, **options: object) -> list[Card]:
@@ -68,7 +67,7 @@ def test_it_answers_the_question_first(html):
 def test_a_change_of_the_mix_is_given_in_rows(tmp_path):
     deltas: list[float | None] = [float(row % 3 == 1) + row / 1000 for row in range(60)]  # one source wins
     run = write_run(tmp_path / "run", write_data(tmp_path / "data", 60), deltas)
-    html = make_report(Request(run=run, selection=plan_selection(run, "20%", options=Options("top")).selection)).html
+    html = make_report(Request(run=run, selection=select_from_run(run, "20%", rule="top"))).html
     assert "about 8 of the 12 kept rows would have to be exchanged" in html
     assert "Of rows drawn at random it would be about 2." in html
 
@@ -145,7 +144,7 @@ def test_without_calibration_it_says_that_nobody_knows(run, tmp_path):
 
 
 def test_a_calibration_of_another_score_says_nothing_of_this_one(run):
-    selection = plan_selection(run, "20%", "n_tokens").selection
+    selection = select_from_run(run, "20%", by="n_tokens")
     html = make_report(Request(run=run, selection=selection)).html
     assert "This score was not calibrated on this data" in html
     assert "These figures are of Δ: all → all, 0.2, block −2, not of the score that ranks the rows." in html

@@ -18,7 +18,7 @@ from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reviewing.answers import FORMAT
 from delta_attnmask.reviewing.handout import begin_review
 from delta_attnmask.reviewing.protocol import Pair, Protocol
-from delta_attnmask.selecting.plan import Options, plan_selection
+from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
 from tests.selecting.tables import make_scores, write_run
 
@@ -70,9 +70,9 @@ def make_run(folder: Path, name: str = "run", seed: int = 0) -> RunFolder:
 
 
 def write_selection(run: RunFolder, out: Path, by: str = "delta") -> Selection:
-    plan = plan_selection(run, "30%", by, Options("top"))
-    export_selection(plan.selection, run, plan.scores, out)
-    return plan.selection
+    selection = select_from_run(run, "30%", by=by, rule="top")
+    export_selection(selection, run, out)
+    return selection
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def scores(run):
 
 @pytest.fixture
 def kept(run, scored):
-    return read_note(scored / "kept.json", run).rows
+    return read_note(scored / "kept.json", run).indices
 
 
 def draw(scores, kept, against="random", other=None, n_pairs=N_PAIRS, n_sheets=3, seed=0):
@@ -61,7 +61,7 @@ def test_selected_against_control_within_a_source(scores, kept, against):
 
 
 def test_another_selection_is_compared_where_the_two_differ(run, scored, scores, kept):
-    other = read_note(scored / "rival.json", run).rows
+    other = read_note(scored / "rival.json", run).indices
     pairs = draw(scores, kept, "rival", other, n_pairs=12)
     for pair in of_kind(pairs, "compare"):
         (selected,), (control,) = pair.side(pair.target), pair.side(other_side(pair.target))

@@ -17,7 +17,7 @@ from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.scoring.embeddings import embedding_table, middle_block
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.selecting.embeddings import read_embeddings
+from delta_attnmask.selecting.run_selection import read_embeddings
 from tests.families import FAMILIES
 
 ROUNDING = 1e-5

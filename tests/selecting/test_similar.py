@@ -8,15 +8,19 @@ import pytest
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.scoring.embeddings import embedding_table
-from delta_attnmask.selecting.blocks import centred, similar_blocks
-from delta_attnmask.selecting.clusters import default_clusters, with_clusters
-from delta_attnmask.selecting.diverse import k_center
-from delta_attnmask.selecting.duplicates import without_duplicates
-from delta_attnmask.selecting.embeddings import read_embeddings
-from delta_attnmask.selecting.rules import Candidates
-from delta_attnmask.selecting.select import select_candidates
+from delta_attnmask.selecting.candidates import Candidates
+from delta_attnmask.selecting.rules import make_rule
+from delta_attnmask.selecting.rules.diverse import k_center
+from delta_attnmask.selecting.run_selection import read_embeddings
+from delta_attnmask.selecting.selector import Background, select_rows
+from delta_attnmask.selecting.similarity import (
+    centred,
+    default_clusters,
+    similar_blocks,
+    with_clusters,
+    without_duplicates,
+)
 from delta_attnmask.selecting.strata import strata_of, strata_of_values
-from delta_attnmask.selection import Budget
 from tests.selecting.tables import make_scores, make_table, write_run
 
 WIDTH = 16
@@ -39,7 +43,7 @@ def make_candidates(vectors: np.ndarray, *texts: list[str], keys: list[str] | No
     table = make_table(values.tolist(), *texts)
     if keys is not None:
         table = table.set_column(table.column_names.index("key"), "key", [keys])
-    return Candidates(values, table, vectors=lambda positions: vectors[positions])
+    return Candidates(values, table, np.arange(len(values)), lambda rows: vectors[rows])
 
 
 def test_blocks_hold_each_row_once_and_similar_ones_together():
@@ -66,13 +70,13 @@ def test_what_all_vectors_share_is_taken_away():
 def test_of_the_same_bytes_the_best_stays():
     candidates = make_candidates(in_groups(4, 1), keys=["a", "b", "a", "c"])
     found = without_duplicates(candidates, 1)
-    assert found.in_table(np.arange(len(found))).tolist() == [0, 1, 3]
+    assert found.indices.tolist() == [0, 1, 3]
     assert found.values.tolist() == [0, -1, -3]
 
 
 def test_of_near_copies_the_best_stays():
     found = without_duplicates(make_candidates(in_groups(6, 4)), 0.95)
-    assert found.in_table(np.arange(len(found))).tolist() == [0, 4, 8, 12, 16, 20]
+    assert found.indices.tolist() == [0, 4, 8, 12, 16, 20]
     by_source = without_duplicates(make_candidates(in_groups(6, 4), ["a", "b"] * 12), 0.95)
     assert len(by_source) == 12  # rows of other sources say it in another way
 
@@ -81,7 +85,7 @@ def test_a_chain_of_near_copies_doesnt_take_all_of_it():
     angles = np.radians([0, 10, 20, 180, 190, 200])  # their mean is 0
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
     found = without_duplicates(make_candidates(vectors), np.cos(np.radians(15)))
-    assert found.in_table(np.arange(len(found))).tolist() == [0, 2, 3, 5]
+    assert found.indices.tolist() == [0, 2, 3, 5]
 
 
 @pytest.mark.parametrize("min_cosine", [0, -1, 1.1])
@@ -101,36 +105,49 @@ def test_k_center_takes_one_of_each_group_first():
 def test_diverse_rows_of_the_highest():
     vectors = np.concatenate([np.repeat(in_groups(5, 1), 8, axis=0), in_groups(1, 60)])
     candidates = make_candidates(vectors, ["a", "b"] * 50)
-    budget = Budget.parse("10")
-    top = select_candidates(candidates, budget, column="delta")
-    diverse = select_candidates(candidates, budget, column="delta", rule="diverse", pool=4.0)
-    assert {row // 8 for row in top.rows} == {0, 1}
-    assert {row // 8 for row in diverse.rows} == {0, 1, 2, 3, 4}
-    assert diverse.rows.tolist() == sorted(diverse.rows.tolist())  # best first, and within the 40 highest
+    top = make_rule("top", {}).choose(candidates, 10).positions
+    diverse = make_rule("diverse", {"pool": 4}).choose(candidates, 10)
+    assert {row // 8 for row in top} == {0, 1}
+    assert {row // 8 for row in diverse.positions} == {0, 1, 2, 3, 4}
+    assert diverse.positions.tolist() == sorted(diverse.positions.tolist())  # best first, and within the 40 highest
     assert diverse.details["n_pool"] == 40
-    both = select_candidates(candidates, budget, column="delta", rule="diverse", columns=["source"], pool=4.0)
-    assert [sum(both.rows % 2 == source) for source in (0, 1)] == [5, 5]
-    again = select_candidates(candidates, budget, column="delta", rule="diverse", columns=["source"], pool=4.0)
-    assert again.rows.tolist() == both.rows.tolist()
+    within = make_rule("diverse", {"quota_by": "source", "pool": 4})
+    both = within.choose(candidates, 10).positions
+    assert [sum(both % 2 == source) for source in (0, 1)] == [5, 5]
+    assert within.choose(candidates, 10).positions.tolist() == both.tolist()
 
 
 def test_clusters_as_a_column():
-    pytest.importorskip("sklearn")
     candidates = make_candidates(in_groups(4, 25)).take(np.arange(10, 100))
     found = with_clusters(candidates, 4)
     codes = strata_of(found.table, ["cluster"]).codes
-    groups = [set(codes[start : start + 25]) for start in (25, 50, 75)]
+    groups = [set(codes[start : start + 25]) for start in (15, 40, 65)]
     assert all(len(group) == 1 for group in groups)
     assert len(set.union(*groups)) == 3
-    assert found.table["cluster"][0].as_py() == ""  # no candidate
     assert found.table["cluster"].to_pylist() == with_clusters(candidates, 4).table["cluster"].to_pylist()
     assert [default_clusters(n) for n in (10, 2000, 10**7)] == [2, 10, 256]
 
 
-def test_without_embeddings_the_mend_is_named():
-    candidates = Candidates(np.arange(3.0), make_table([0.0, 1.0, 2.0]))
+def test_without_embeddings_the_fix_is_named():
     with pytest.raises(SettingsError, match="score into a new folder with --embeddings"):
-        select_candidates(candidates, Budget.parse("1"), column="delta", rule="diverse")
+        select_rows(make_table([0.0, 1.0, 2.0]), 1, rule="diverse")
+
+
+class InMemory:
+    """Scores with their embeddings, as the library holds them."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.table = make_table((-np.arange(float(len(vectors)))).tolist())
+        self.background = Background(embed=lambda rows: vectors[rows])
+
+
+def test_a_quota_by_clusters_in_memory():
+    selection = select_rows(InMemory(in_groups(5, 20)), 5, quota_by="cluster", clusters=5)
+    assert sorted(selection.indices.tolist()) == [0, 20, 40, 60, 80]
+    assert selection.report["n_clusters"] == 5
+    distinct = select_rows(InMemory(in_groups(5, 20)), 5, rule="top", drop_duplicates=0.95)
+    assert distinct.indices.tolist() == [0, 20, 40, 60, 80]
+    assert distinct.report["n_duplicates"] == 95
 
 
 def write_embeddings(run: RunFolder, vectors: np.ndarray, left_out: int) -> None:

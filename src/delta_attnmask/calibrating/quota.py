@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import DataError
-from delta_attnmask.selecting.mix import MIX_COLUMNS, QUOTAS, RULE, chance_distortion, distortion, joint, kept_set
-from delta_attnmask.selecting.mix import choose_quota as choose_by_rule
+from delta_attnmask.selecting.quotas import MIX_COLUMNS, QUOTAS, RULE, chance_distortion, distortion, joint, kept_set
+from delta_attnmask.selecting.quotas import choose_quota as choose_by_rule
 from delta_attnmask.selecting.strata import Strata, strata_of_values
 
 _PLANTED_SHARE = 0.4
@@ -24,7 +24,7 @@ def choose_quota(
     keep: float = 0.2,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Rate every quota of `selecting.mix.QUOTAS` on pools made of originals and planted copies.
+    """Rate every quota of `selecting.quotas.QUOTAS` on pools made of originals and planted copies.
 
     values: the chosen score of each record, higher is kept; NaN where it has none. [n_records]
     original: for each record the number of its original. is_planted: whether it is a copy. [n_records]

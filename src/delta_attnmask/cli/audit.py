@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder, write_text_atomically
-from delta_attnmask.auditing.audit import audit_run
+from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.note import read_note
-from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
 
 _SHOWN = 12  # rows of a table; the JSON has all
@@ -52,9 +52,7 @@ def audit(
     """
     require_rate(train_rate)
     folder = RunFolder.open(run)
-    chosen: Selection = (
-        plan_selection(folder, keep, by).selection if selection is None else read_note(selection, folder)
-    )
+    chosen: Selection = select_from_run(folder, keep, by=by) if selection is None else read_note(selection, folder)
     others = {str(path): RunFolder.open(path) for path in against or ()}
     report = audit_run(folder, chosen, others=others, train_rate=train_rate, epochs=epochs)
     if json_file is not None:
@@ -69,7 +67,7 @@ def require_rate(train_rate: float | None) -> None:
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    options = report["options"].get("columns")
+    options = report["options"].get("quota_by")
     by = f"{report['column']}, rule {report['rule']}{' by ' + ' and '.join(options) if options else ''}"
     print(printable(f"{report['n_kept']:,} of {report['n_candidates']:,} rows kept by {by}"))
     _print_score(report)

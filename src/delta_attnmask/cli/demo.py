@@ -19,10 +19,10 @@ from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.selecting.columns import ranking_values
-from delta_attnmask.selecting.mix import MIX_COLUMNS, distortion
-from delta_attnmask.selecting.plan import plan_selection
-from delta_attnmask.selecting.select import select_rows
+from delta_attnmask.selecting.candidates import ranking_values
+from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
+from delta_attnmask.selecting.run_selection import select_from_run
+from delta_attnmask.selecting.selector import select_rows
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Budget, Selection
 from delta_attnmask.settings import PRESETS
@@ -81,7 +81,7 @@ def _write_report(run: RunFolder, out: Path) -> None:
     from delta_attnmask.reporting.report import Request, make_report, write_report
 
     try:
-        request = Request(run=run, selection=plan_selection(run, str(_KEEP)).selection)
+        request = Request(run=run, selection=select_from_run(run, _KEEP))
         lines = write_report(make_report(with_inspections(request, _N_INSPECTED)), out)
     except DeltaAttnMaskError as error:
         lines = [f"No report could be written: {error}"]
@@ -126,23 +126,22 @@ def _ways(run: RunFolder, scores: pa.Table) -> list[_Way]:
     """The selections to compare; the last one is what `delta-attnmask select` does by itself."""
     form = run.manifest.settings["form"]
     n_keep = _KEEP.resolve(len(scores))
-    by_mix = {"columns": ("source", "answer_type")}
     kept = {
         "random": (None, np.random.default_rng(0).permutation(scores["row"].to_numpy())[:n_keep]),
-        "paper's plain delta, top": (_PAPER, select_rows(scores, _KEEP, column=_PAPER).rows),
-        "low loss, top": ("low_loss", select_rows(scores, _KEEP, column="low_loss").rows),
+        "paper's plain delta, top": (_PAPER, select_rows(scores, _KEEP, by=_PAPER, rule="top").indices),
+        "low loss, top": ("low_loss", select_rows(scores, _KEEP, by="low_loss", rule="top").indices),
         "low loss, quota by source x answer type": (
             "low_loss",
-            select_rows(scores, _KEEP, column="low_loss", rule="quota", **by_mix).rows,
+            select_rows(scores, _KEEP, by="low_loss", rule="quota", quota_by=MIX_COLUMNS).indices,
         ),
-        f"calibrated {form}, top": (form, select_rows(scores, _KEEP, column=form).rows),
+        f"calibrated {form}, top": (form, select_rows(scores, _KEEP, by=form, rule="top").indices),
         f"calibrated {form}, quota by source x answer type": (
             form,
-            select_rows(scores, _KEEP, column=form, rule="quota", **by_mix).rows,
+            select_rows(scores, _KEEP, by=form, rule="quota", quota_by=MIX_COLUMNS).indices,
         ),
     }
-    default = plan_selection(run, str(_KEEP)).selection
-    kept[f"what `select` does: {form}, {_quota_of(default)}"] = (form, default.rows)
+    default = select_from_run(run, _KEEP)
+    kept[f"what `select` does: {form}, {_quota_of(default)}"] = (form, default.indices)
     rows = scores["row"].to_numpy()
     return [
         _Way(name, None if column is None else ranking_values(scores, column), np.isin(rows, picks))
@@ -151,8 +150,7 @@ def _ways(run: RunFolder, scores: pa.Table) -> list[_Way]:
 
 
 def _quota_of(selection: Selection) -> str:
-    columns = selection.options.get("columns")
-    return f"quota by {' x '.join(columns)}" if columns else selection.rule
+    return f"quota by {' x '.join(selection.quota_by)}" if selection.quota_by else selection.rule
 
 
 def _print_ways(scores: pa.Table, ways: list[_Way], is_planted: NDArray[np.bool_]) -> None:

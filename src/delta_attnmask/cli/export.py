@@ -72,7 +72,7 @@ def export(
     table = folder.read_scores(["row", "status", "n_turns"])
     rows = table["row"].filter(pc.equal(table["status"], "ok")).to_numpy()
     if selection is not None:
-        rows = read_note(selection, folder).rows
+        rows = read_note(selection, folder).indices
     rows = rows if order == "score" else np.sort(rows)
     done = export_rows(open_scored(folder, place, with_images=to is not None), rows, out, to=to, scores=table)
     print(printable(f"Wrote {done.n_written:,} rows to {out}"))

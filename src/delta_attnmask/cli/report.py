@@ -16,7 +16,7 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.selecting.note import read_note
-from delta_attnmask.selecting.plan import plan_selection
+from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
 
 if TYPE_CHECKING:
@@ -146,4 +146,4 @@ def _read_or_plan(folder: RunFolder, selection: Path | None, keep: str, by: str 
     if selection is not None:
         return read_note(selection, folder)
     statuses = folder.read_scores(["status"]).column("status").unique().to_pylist()
-    return plan_selection(folder, keep, by).selection if "ok" in statuses else None
+    return select_from_run(folder, keep, by=by) if "ok" in statuses else None

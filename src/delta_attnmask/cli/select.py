@@ -1,21 +1,49 @@
 """`delta-attnmask select`: write the best rows of a scored data set."""
 
-from fractions import Fraction
+from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.export import print_converted
-from delta_attnmask.cli.tables import print_table
-from delta_attnmask.errors import SettingsError
+from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.exporting.export import Place, export_selection
 from delta_attnmask.exporting.targets import TargetName
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.selecting.note import Order, count_sources
-from delta_attnmask.selecting.plan import Options, RuleName, plan_selection
+from delta_attnmask.selecting.note import Order
+from delta_attnmask.selecting.rules import all_rules
+from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
+
+_RULE_HELP = (
+    "auto: quotas, unless the calibration shows that they cost more than they hold; "
+    + "; ".join(f"{name}: {rule.help}" for name, rule in all_rules().items())
+    + "."
+)
+
+
+def _make_rule_options() -> type:
+    """A dataclass of the options of all rules, none of them given; each rule's file says what its own are."""
+    options: dict[str, tuple[Any, list[str]]] = {}
+    for name, rule in all_rules().items():
+        for one in fields(rule):
+            text = f"With the rule {name}: {one.metadata['help']}; {one.default} if not given."
+            options.setdefault(one.name, (str if one.metadata["read"] else one.type, []))[1].append(text)
+    del options["quota_by"]  # which `auto` chooses as well
+    typed = {name: Annotated[kind | None, Parameter(help=" ".join(helps))] for name, (kind, helps) in options.items()}
+    return make_dataclass(
+        "RuleOptions",
+        [(name, kind, field(default=None)) for name, kind in typed.items()],
+        namespace={"__module__": __name__},
+    )
+
+
+if TYPE_CHECKING:
+    RuleOptions = Any
+else:
+    RuleOptions = _make_rule_options()
 
 
 def select(
@@ -25,12 +53,9 @@ def select(
     keep: str,
     out: Path,
     by: str | None = None,
-    rule: RuleName = "auto",
+    rule: Annotated[str, Parameter(help=_RULE_HELP)] = "auto",
     quota_by: str = "auto",
-    temperature: float = 1.0,
-    min_per_stratum: int = 0,
-    skip_top: str = "0%",
-    pool: float | None = None,
+    rule_options: Annotated[RuleOptions | None, Parameter(name="*")] = None,
     clusters: int | None = None,
     drop_duplicates: float | None = None,
     order: Order = "input",
@@ -53,22 +78,9 @@ def select(
         File to write; a folder if the data are several files and --to isn't given.
     by
         Column to rank by, stored or derived; higher is better. If not given, the form that the run was scored for.
-    rule
-        auto: quotas, unless the calibration shows that they cost more than they hold; quota: the highest of each
-        stratum; top: the highest; band: the highest below the top --skip-top; diverse: the most different ones among
-        the highest (needs embeddings). The plain top skews the mix of the data.
     quota_by
         Columns whose values jointly make the strata, such as source,answer_type; auto chooses by a rule that the
         note states. The column cluster is made of the embeddings.
-    temperature
-        1 keeps each stratum's share of the rows, larger evens the shares out.
-    min_per_stratum
-        Rows that every stratum keeps, or all that it has.
-    skip_top
-        Share to leave out at the very top, such as 2%: of each stratum, or of all rows with --rule band (there 2% if
-        not given).
-    pool
-        With --rule diverse: how many times the budget to choose from; 2 if not given.
     clusters
         With --quota-by cluster: how many; one for 200 rows if not given, 256 at most.
     drop_duplicates
@@ -87,42 +99,39 @@ def select(
     allow_outside
         Follow absolute image paths, and links that leave the image folder.
     """
-    columns = () if quota_by == "auto" else tuple(name.strip() for name in quota_by.split(","))
-    options = Options(
-        rule, columns, temperature, min_per_stratum, parse_share(skip_top), pool, clusters, drop_duplicates
-    )
     folder = RunFolder.open(run)
-    plan = plan_selection(folder, keep, by, options)
+    selection = select_from_run(
+        folder,
+        keep,
+        by=by,
+        rule=rule,
+        quota_by=quota_by,
+        clusters=clusters,
+        drop_duplicates=drop_duplicates,
+        **({} if rule_options is None else asdict(rule_options)),
+    )
     place = Place(data, images, ImageLimits(allow_outside=allow_outside))
-    note, done = export_selection(plan.selection, folder, plan.scores, out, place=place, order=order, to=to)
-    _print_outcome(plan.selection, count_sources(plan.selection, plan.scores), folder.manifest.n_rows)
+    note, done = export_selection(selection, folder, out, place=place, order=order, to=to)
+    _print_outcome(selection)
     print(f"Wrote {out} and {note}")
     print_converted(done)
 
 
-def parse_share(text: str) -> float:
-    """Read `2%`; also `0%`."""
-    try:
-        share = Fraction(text.strip().removesuffix("%")) / 100
-    except (ValueError, ZeroDivisionError):
-        share = Fraction(-1)
-    if not text.strip().endswith("%") or not 0 <= share < 1:
-        raise SettingsError(f"skip_top={text!r}: expected a share such as 2%, from 0% to below 100%")
-    return float(share)
-
-
-def _print_outcome(selection: Selection, counts: dict[str, dict[str, int]], n_rows: int) -> None:
-    details = selection.details
-    columns = selection.options.get("columns")
-    strata = f", quota by {' and '.join(columns)}" if columns else ""
+def _print_outcome(selection: Selection) -> None:
+    report = selection.report
+    strata = f", quota by {' and '.join(selection.quota_by)}" if selection.quota_by else ""
     print_table(
-        f"Kept {len(selection):,} of {n_rows:,} rows by {selection.column}{strata}",
+        f"Kept {len(selection):,} of {report['n_rows']:,} rows by {selection.column}{strata}",
         ["source", "kept", "left", "failed"],
-        [(name or "(none)", *counts[name].values()) for name in counts],
+        [(name or "(none)", *rows.values()) for name, rows in report["sources"].items()],
     )
+    if left_out := report["sources_left_out"]:
+        print(printable(f"Sources of which no row is kept: {', '.join(name or '(none)' for name in left_out)}"))
+    if "n_duplicates" in report:
+        print(f"Duplicates left out: {report['n_duplicates']:,}")
     print(
-        f"Distortion of the mix of sources and answer types: {details['distortion']:.3f} "
-        f"(0 none, 1 complete; by chance {details['distortion_by_chance']:.3f})"
+        f"Distortion of the mix of sources and answer types: {report['distortion']:.3f} "
+        f"(0 none, 1 complete; by chance {report['distortion_by_chance']:.3f})"
     )
-    for warning in details["warnings"]:
+    for warning in report["warnings"]:
         print(f"WARNING: {warning}")

@@ -16,6 +16,7 @@ from delta_attnmask.exporting.targets import TargetName, choose_target
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.selecting.note import Order, note_path, write_note
+from delta_attnmask.selecting.run_selection import sources_of
 from delta_attnmask.selection import Selection
 
 _N_TOLD = 20  # refused rows that the note names
@@ -56,7 +57,6 @@ def open_scored(run: RunFolder, place: Place = Place(), *, with_images: bool = T
 def export_selection(
     selection: Selection,
     run: RunFolder,
-    scores: pa.Table,
     out: Path,
     *,
     place: Place = Place(),
@@ -69,11 +69,11 @@ def export_selection(
     Raises ArtifactError if the input isn't the data that was scored, or a file can't be written.
     """
     dataset = open_scored(run, place, with_images=to is not None)
-    rows = selection.rows if order == "score" else np.sort(selection.rows)
+    rows = selection.indices if order == "score" else np.sort(selection.indices)
     done = export_rows(dataset, rows, out, to=to, scores=run.read_scores(["n_turns"]))
-    selection = _without(selection, done, to)
+    selection = _without(selection, done, to, run)
     note = note_path(out)
-    write_text_atomically(note, write_note(selection, run, scores, order))
+    write_text_atomically(note, write_note(selection, run, order))
     return note, done
 
 
@@ -89,19 +89,15 @@ def export_rows(
     return convert_rows(dataset, rows, choose_target(to, pc.all(pc.equal(n_turns, 1)).as_py() is True), out)
 
 
-def _without(selection: Selection, done: Converted, to: TargetName | None) -> Selection:
+def _without(selection: Selection, done: Converted, to: TargetName | None, run: RunFolder) -> Selection:
     """The selection as it was written: without the rows that were refused, which are told."""
     if to is None:
         return selection
-    is_written = ~np.isin(selection.rows, np.array(list(done.refused), dtype=np.int64))
+    is_written = ~np.isin(selection.indices, np.array(list(done.refused), dtype=np.int64))
     told = {str(row): reason for row, reason in list(done.refused.items())[:_N_TOLD]}
-    details = {"to": to, "n_refused": len(done.refused), "refused": told}
-    return replace(
-        selection,
-        rows=selection.rows[is_written],
-        reason_idx=selection.reason_idx[is_written],
-        details=selection.details | details,
-    )
+    indices = selection.indices[is_written]
+    details = {"to": to, "n_refused": len(done.refused), "refused": told, "sources": sources_of(run, indices)}
+    return replace(selection, indices=indices, details=selection.details | details)
 
 
 def _refuse_overwriting(out: Path, dataset: Dataset, *, is_file: bool) -> None:

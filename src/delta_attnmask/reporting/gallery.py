@@ -15,7 +15,7 @@ from delta_attnmask.records import Record
 from delta_attnmask.reporting.page import Thumbnail, embed_image
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import name_form, write_number
-from delta_attnmask.selecting.rules import Positions
+from delta_attnmask.selecting.candidates import Positions
 
 GROUPS = {
     "top": "Highest scores",
@@ -224,7 +224,7 @@ def _numbers(standing: Standing, position: int, line: Mapping[str, object]) -> l
 
 
 def _name_stratum(standing: Standing, position: int) -> str:
-    columns = standing.selection.options.get("columns", ())
+    columns = standing.selection.quota_by
     values = [str(standing.table[name][position].as_py()) or "(none)" for name in columns]
     return f"rows in {' / '.join(values)}" if values else "rows"
 

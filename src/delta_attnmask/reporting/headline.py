@@ -96,7 +96,7 @@ def _ask(selection: Selection, name: str) -> str:
 
 def describe_rule(selection: Selection) -> str:
     """How rows are chosen, as the end of a sentence."""
-    score, columns = name_form(selection.column), selection.options.get("columns", ())
+    score, columns = name_form(selection.column), selection.quota_by
     of_each = f" of each {join_names([COLUMNS.get(name, name) for name in columns])}" if columns else ""
     skipped = " below the very top" if selection.rule == "band" or selection.options.get("skip_top") else ""
     if selection.rule == "diverse":

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delta_attnmask.artifacts import RunFolder
-from delta_attnmask.auditing.audit import audit_run, candidates_of
+from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reporting.drawing import Chart
@@ -26,6 +26,7 @@ from delta_attnmask.reporting.sections import (
 )
 from delta_attnmask.reporting.standing import Standing, find_standing
 from delta_attnmask.reporting.words import name_settings, to_prose, write_number
+from delta_attnmask.selecting.run_selection import candidates_of
 from delta_attnmask.selection import Selection
 
 _Facts = tuple[str, Sequence[tuple[str, object]]]  # a title, then names and values

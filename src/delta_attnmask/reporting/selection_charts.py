@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from delta_attnmask.reporting.drawing import INK, KEPT, LEFT, LINE, Chart, drawing, label, rule_out
 from delta_attnmask.reporting.standing import Group, Standing, group_by
 from delta_attnmask.reporting.words import COLUMNS, name_form, write_share
-from delta_attnmask.selecting.rules import Values
+from delta_attnmask.statistics import Values
 
 _N_NAMES, _N_BINS = 12, 48
 _TAILS = (0.5, 99.5)  # percentiles between which the axis runs

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delta_attnmask.selecting.rules import Candidates, Positions, Values
-from delta_attnmask.selecting.strata import Strata, candidate_strata, encode
+from delta_attnmask.selecting.candidates import Candidates, Positions, to_values
+from delta_attnmask.selecting.strata import Strata, encode, strata_of
 from delta_attnmask.selection import Selection
+from delta_attnmask.statistics import Values
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Standing:
 
     def column(self, name: str) -> Values:
         """A stored column as float64, NaN where it is empty."""
-        return np.asarray(self.table[name].to_numpy(), dtype=np.float64)
+        return to_values(self.table, name)
 
     def rank(self, position: int) -> int:
         """Rank among all candidates, from 1; equals share the best."""
@@ -50,13 +51,12 @@ class Standing:
 
 def find_standing(selection: Selection, candidates: Candidates) -> Standing:
     """The standing of the candidates that a selection chose from."""
-    table = candidates.table if candidates.positions is None else candidates.table.take(candidates.positions)
-    is_kept = np.isin(table["row"].to_numpy(), selection.rows)
-    strata = candidate_strata(candidates, selection.options.get("columns", ()))
+    is_kept = np.isin(candidates.indices, selection.indices)
+    strata = strata_of(candidates.table, selection.quota_by)
     cuts = np.full(strata.n, np.inf)
     np.minimum.at(cuts, strata.codes[is_kept], candidates.values[is_kept])
     cuts[np.isinf(cuts)] = np.nan
-    return Standing(selection, table, candidates.values, is_kept, strata, cuts)
+    return Standing(selection, candidates.table, candidates.values, is_kept, strata, cuts)
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,10 @@ def begin_review(
     other = None if against in ("random", "left") else read_note(Path(against), run)
     review = Review(
         manifest_sha256=run.manifest_sha256,
-        selection_sha256=_hash_rows(selected.rows),
+        selection_sha256=_hash_rows(selected.indices),
         selection=_describe(selected),
         against=against if other is None else _describe(other),
-        against_sha256="" if other is None else _hash_rows(other.rows),
+        against_sha256="" if other is None else _hash_rows(other.indices),
         seed=seed,
         n_pairs=n_pairs,
         n_sheets=n_sheets,
@@ -53,7 +53,7 @@ def begin_review(
     if (out / PROTOCOL_FILE).exists():
         return _require_same(Protocol.read(out), review, out)
     scores = run.read_scores(list(COLUMNS))
-    pools = choose_pools(scores, selected.rows, against, None if other is None else other.rows)
+    pools = choose_pools(scores, selected.indices, against, None if other is None else other.indices)
     pairs = draw_pairs(scores, pools, n_pairs=n_pairs, n_sheets=n_sheets, seed=seed)
     protocol = Protocol(token_hex(8), review, pairs)
     try:

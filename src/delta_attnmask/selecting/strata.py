@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.selecting.rules import Candidates, Positions
+from delta_attnmask.selecting.candidates import Positions
 
 Codes = NDArray[np.int32]
 
@@ -52,12 +52,6 @@ def strata_of(table: pa.Table, columns: Sequence[str]) -> Strata:
         codes, values = encode(table, column)
         found = found & renumber(codes, len(values))
     return found
-
-
-def candidate_strata(candidates: Candidates, columns: Sequence[str]) -> Strata:
-    """The strata of the candidates alone."""
-    strata = strata_of(candidates.table, columns)
-    return strata if candidates.positions is None else strata.take(candidates.positions)
 
 
 def strata_of_values(*columns: Sequence[object]) -> Strata:

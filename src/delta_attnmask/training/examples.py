@@ -22,9 +22,9 @@ from delta_attnmask.errors import ArtifactError, DataError, ReasonCode, RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import Faults, count_faults, describe_faults
 from delta_attnmask.records import Record
-from delta_attnmask.selecting.columns import ranking_values, stored_columns
-from delta_attnmask.selecting.rules import Values
-from delta_attnmask.selecting.top import top_set
+from delta_attnmask.selecting.budgets import best_first
+from delta_attnmask.selecting.candidates import ranking_values, stored_columns
+from delta_attnmask.statistics import Values
 from delta_attnmask.storage import write_atomically, write_text_atomically
 from delta_attnmask.training.plan import TrainingPlan
 
@@ -200,5 +200,5 @@ def top_positions(values: Values, share: float) -> Numbers:
         raise SettingsError(f"top_share={share!r}: expected a share above 0, at most 1")
     finite = np.flatnonzero(np.isfinite(values))
     n_top = min(len(finite), max(1, round(share * len(finite))))
-    positions: Numbers = finite[top_set(values[finite], n_top)]
+    positions: Numbers = finite[np.sort(best_first(values[finite], n_top))]
     return positions

@@ -6,9 +6,8 @@ import pytest
 from delta_attnmask.derived import derived_names
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.scores import SCORE_SCHEMA, score_schema
-from delta_attnmask.selecting.columns import rankable_columns, ranking_values, stored_columns
-from delta_attnmask.selecting.select import select_rows
-from delta_attnmask.selection import Budget
+from delta_attnmask.selecting.candidates import rankable_columns, ranking_values, stored_columns
+from delta_attnmask.selecting.selector import select_rows
 from tests.selecting.tables import make_table
 
 
@@ -17,7 +16,7 @@ def test_stored_and_derived():
     assert ranking_values(table, "n_tokens").tolist() == [10, 10, 10]
     np.testing.assert_array_equal(ranking_values(table, "delta"), [0.5, np.nan, 2.0])
     np.testing.assert_allclose(ranking_values(table, "relative_delta"), [0.5 / 1.05, np.nan, 2 / 1.05])
-    assert select_rows(table, Budget.parse("50%"), column="relative_delta").rows.tolist() == [2]
+    assert select_rows(table, "50%", by="relative_delta").indices.tolist() == [2]
 
 
 def test_what_has_to_be_read():

@@ -1,4 +1,4 @@
-"""Budgets add up, stay within the strata, and never favour the smaller one."""
+"""Budgets add up, stay within the strata, never favour the smaller one, and are filled as a loop would."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.selecting.shares import share_out
+from delta_attnmask.selecting.budgets import fill_budgets, share_out
+from delta_attnmask.selecting.strata import renumber
 
 SIZES = st.lists(st.integers(0, 10) | st.integers(0, 100_000), min_size=1, max_size=12).filter(any)
 TEMPERATURES = st.sampled_from([0.2, 0.5, 1.0, 2.0, 7.0, 1000.0])
@@ -76,3 +77,39 @@ def test_each_share_is_within_a_row_of_the_proportional_one(sizes, n_keep):
 )
 def test_examples(n_keep, sizes, options, budgets):
     assert share_out(n_keep, np.array(sizes), **options).tolist() == budgets
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.sampled_from([-1.0, 0.0, 0.5, 0.5, 2.0])), min_size=1, max_size=60)
+
+
+def by_a_loop(values, strata, budgets, skip_top):
+    kept = []
+    for code in range(strata.n):
+        members = sorted(np.flatnonzero(strata.codes == code), key=lambda row: (-values[row], row))
+        n_skip = min(int(skip_top * len(members)), len(members) - budgets[code])
+        kept += members[n_skip : n_skip + budgets[code]]
+    return sorted(kept)
+
+
+@given(ROWS, st.data(), st.sampled_from([1, 100, 30_000]), st.sampled_from([0.0, 0.3]))
+def test_filling_equals_a_loop(rows, data, spread, skip_top):
+    codes, values = (np.array(column) for column in zip(*rows, strict=True))
+    strata = renumber(codes * spread, 5 * spread)
+    budgets = share_out(data.draw(st.integers(1, len(rows))), strata.sizes)
+    kept = fill_budgets(values, strata, budgets, skip_top)
+    assert sorted(kept.tolist()) == by_a_loop(values, strata, budgets, skip_top)
+    assert (np.diff(values[kept]) <= 0).all()
+
+
+def test_more_strata_than_16_bits_hold():
+    rng = np.random.default_rng(0)
+    strata, values = renumber(rng.integers(0, 70_000, 200_000), 70_000), rng.normal(size=200_000)
+    assert strata.n > 1 << 16
+    kept = fill_budgets(values, strata, share_out(40_000, strata.sizes))
+    assert len(kept) == 40_000
+    best = np.full(strata.n, -np.inf)
+    np.maximum.at(best, strata.codes, values)
+    kept_best = np.full(strata.n, -np.inf)
+    np.maximum.at(kept_best, strata.codes[kept], values[kept])
+    has_rows = np.isfinite(kept_best)
+    assert (kept_best[has_rows] == best[has_rows]).all()

@@ -1,14 +1,46 @@
-"""Share a budget out over strata: proportional or more even, within bounds, in whole rows. Numpy only."""
+"""Share a budget out over strata, and fill each share from the top of its stratum. Numpy only."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.candidates import Positions
+from delta_attnmask.selecting.strata import Strata
+from delta_attnmask.statistics import Values
 
 Counts = NDArray[np.int64]
 
 _HALVINGS = 200
 _LOG_NOTHING = -50.0  # the logarithm of a share that is no row
+
+
+def best_first(values: Values, n_keep: int) -> Positions:
+    """The positions of the `n_keep` highest values, highest first, ties to the lower one; values are finite.
+
+    Linear in the rows; only what is kept gets sorted.
+    """
+    threshold = np.partition(values, -n_keep)[-n_keep] if 0 < n_keep < len(values) else -np.inf
+    kept = np.flatnonzero(values >= threshold)
+    return kept[np.argsort(-values[kept], kind="stable")][:n_keep]
+
+
+def fill_budgets(values: Values, strata: Strata, budgets: Counts, skip_top: float = 0.0) -> Positions:
+    """The positions of the highest values of each stratum, `budgets` of them; best first over all strata.
+
+    skip_top: share of each stratum that is left out at its top; less where the budget needs it. Ties go to the lower
+    position.
+    """
+    sizes = strata.sizes
+    skips = np.minimum((skip_top * sizes).astype(np.int64), sizes - budgets)
+    order = best_first(values, len(values))
+    codes = strata.codes[order]
+    by_stratum = np.argsort(
+        codes.astype(np.min_scalar_type(strata.n)), kind="stable"
+    )  # small codes sort in linear time
+    rank = np.empty(len(order), dtype=np.int64)  # within the stratum
+    rank[by_stratum] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    kept: Positions = order[(rank >= skips[codes]) & (rank < (skips + budgets)[codes])]
+    return kept
 
 
 def share_out(n_keep: int, sizes: Counts, temperature: float = 1.0, minimum: int = 0) -> Counts:
@@ -41,7 +73,7 @@ def _clipped_shares(amount: int, sizes: Counts, least: Counts, temperature: floa
     """Shares of `amount` in proportion to size ** (1 / temperature), but at least `least` and at most the size.
 
     Their sum rises with the level that these weights are multiplied by, so halving finds where it is the amount. That
-    tells which strata get all of their rows and which the least; the others share the rest. Level and weights are
+    decides which strata get all of their rows and which the least; the others share the rest. Level and weights are
     logarithms there, since weights may differ by any factor.
     """
     log_sizes = np.log(np.maximum(sizes, 1))

@@ -1,0 +1,92 @@
+"""One report on a run and a selection: what the score goes along with, what it does to the data, what it costs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.auditing.costs import break_even
+from delta_attnmask.auditing.effects import describe_sources, mix_changes, trait_correlations
+from delta_attnmask.auditing.overlaps import overlaps
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.selecting.quotas import QUOTAS
+from delta_attnmask.selecting.run_selection import Calibrated, candidates_of, read_calibrated
+from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.selection import Selection
+from delta_attnmask.statistics import rounded, share_between
+
+_POOL_DEFECTS = (0.1, 0.2, 0.4)
+
+
+def audit_run(
+    run: RunFolder,
+    selection: Selection,
+    *,
+    others: Mapping[str, RunFolder] | None = None,
+    train_rate: float | None = None,
+    epochs: float = 1.0,
+) -> dict[str, Any]:
+    """The report as plain JSON values.
+
+    others: further runs of the same data by name (another seed, dtype or model), to compare with; ArtifactError if one
+    is of other data. train_rate: rows that training gets through in a second.
+    """
+    for other in (others or {}).values():
+        if other.manifest.input != run.manifest.input or other.manifest.n_rows != run.manifest.n_rows:
+            raise ArtifactError(f"{other.path} was made of other data than {run.path}; they can't be compared")
+    scores = run.read_scores(encoded=True)
+    candidates = candidates_of(selection, run, scores)
+    sources = strata_of(candidates.table, ["source"])
+    calibrated = read_calibrated(run.path)
+    return {
+        "column": selection.column,
+        "rule": selection.rule,
+        "options": selection.options,
+        "n_rows": len(scores),
+        "n_candidates": len(candidates),
+        "n_kept": len(selection),
+        "correlations": trait_correlations(candidates.values, candidates.table),
+        "between_sources": rounded(share_between(candidates.values, sources.codes)),
+        "sources": describe_sources(candidates, sources),
+        "mix": mix_changes(candidates.table, np.searchsorted(candidates.indices, selection.indices)),
+        "overlap": overlaps(candidates, selection, run.read_side("sweep"), others or {}),
+        "defects": expected_defects(calibrated, selection, run.manifest.settings),
+        "costs": _costs(run, calibrated, train_rate, epochs),
+        "warnings": list(calibrated.warnings) if calibrated else [],
+    }
+
+
+def expected_defects(
+    calibrated: Calibrated | None, selection: Selection, settings: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What share of the kept rows is defective for some shares in the pool, if its defects are like the planted ones.
+
+    From the planted share that the selection's quota keeps on the calibration's sample; None where it isn't known.
+    """
+    quota = next((name for name, columns in QUOTAS.items() if columns == selection.quota_by), None)
+    ratio = calibrated.ratios_for(selection.column, settings).get(quota or "") if calibrated else None
+    if ratio is None:
+        return None
+    return {
+        "quota": quota,
+        "planted_ratio": ratio,
+        "expected": {f"{share:.0%}": round(min(1.0, share * ratio), 4) for share in _POOL_DEFECTS},
+    }
+
+
+def _costs(
+    run: RunFolder, calibrated: Calibrated | None, train_rate: float | None, epochs: float
+) -> dict[str, Any] | None:
+    pace, n_rows = run.pace, run.manifest.n_rows
+    if not pace.n_rows or not pace.seconds:
+        return None
+    per_row, calibration_s = pace.seconds / pace.n_rows, calibrated.seconds if calibrated else 0.0
+    return {
+        "rows_per_s": round(1 / per_row, 2),
+        "scoring_s": round(per_row * n_rows, 1),
+        "calibration_s": calibration_s,
+        "train_rate": train_rate,
+        "epochs": epochs,
+        "budgets": break_even(n_rows, per_row, fixed_s=calibration_s, train_rate=train_rate, epochs=epochs),
+    }

@@ -1,0 +1,146 @@
+"""Select from a run folder: its scores, its calibration and its embeddings. Nothing is written."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.selecting.candidates import Candidates, Indices, Vectors, find_candidates, stored_columns
+from delta_attnmask.selecting.quotas import QUOTAS
+from delta_attnmask.selecting.rules import read_columns
+from delta_attnmask.selecting.selector import TEXT_COLUMNS, Background, count_sources, prepare, select_rows
+from delta_attnmask.selection import Budget, Selection
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run's table with what is known of it, as `select_rows` takes it."""
+
+    table: pa.Table
+    background: Background
+
+
+def select_from_run(
+    run: RunFolder,
+    keep: str | float | Budget,
+    *,
+    by: str | None = None,
+    quota_by: str | Sequence[str] = "auto",
+    drop_duplicates: float | None = None,
+    **options: Any,
+) -> Selection:
+    """`select_rows` on a run folder, of which only the columns are read that the selection needs."""
+    background = read_background(run)
+    column = by or background.form or "delta"
+    wanted = {"row", *TEXT_COLUMNS, *read_columns(quota_by), *stored_columns(column, run.schema)}
+    if drop_duplicates is None:
+        wanted.discard("key")  # long, and no two are the same
+    table = run.read_scores([name for name in run.schema.names if name in wanted], encoded=True)
+    return select_rows(
+        ScoredRun(table, background), keep, by=column, quota_by=quota_by, drop_duplicates=drop_duplicates, **options
+    )
+
+
+def candidates_of(selection: Selection, run: RunFolder, scores: pa.Table) -> Candidates:
+    """What a selection chose from; scores: the table of its run."""
+    found = find_candidates(scores, selection.column, partial(read_embeddings, run))
+    details = selection.details
+    return prepare(found, selection.quota_by, details.get("n_clusters"), details.get("drop_duplicates"))[0]
+
+
+def sources_of(run: RunFolder, kept: Indices) -> dict[str, dict[str, int]]:
+    """`count_sources` on the scores of a run."""
+    return count_sources(run.read_scores(["row", "status", "source"], encoded=True), kept)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What selecting reads of a run's calibration.
+
+    form, settings: the column that it chose, and the mask settings.
+    planted_ratio: quota to planted copies kept relative to chance; {} if not rated.
+    warnings: what no setting could see, in plain words. seconds: how long it took.
+    """
+
+    form: str
+    planted_ratio: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def ratios_for(self, column: str, settings: Mapping[str, Any]) -> Mapping[str, float]:
+        """`planted_ratio` if it was measured on this column under these settings of a run; else {}."""
+        is_same = all(settings.get(name) == value for name, value in self.settings.items())
+        return self.planted_ratio if column == self.form and is_same else {}
+
+
+def read_calibrated(run: Path) -> Calibrated | None:
+    """RUN/calibration.json, or None where there is none."""
+    path = run / "calibration.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        options = report.get("quota", {}).get("options", {})
+        ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
+        warnings = tuple(map(str, report["warnings"]))
+        return Calibrated(
+            report["form"], ratios, warnings, float(report.get("seconds", 0)), dict(report.get("settings", {}))
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} is no calibration: {error}; remove it or calibrate again") from error
+
+
+def read_background(run: RunFolder) -> Background:
+    """What a run knows of its scores."""
+    settings, calibrated = run.manifest.settings, read_calibrated(run.path)
+    embed = partial(read_embeddings, run)
+    if calibrated is None:
+        return Background(settings.get("form"), embed)
+    ratios = {calibrated.form: calibrated.ratios_for(calibrated.form, settings)}
+    return Background(settings.get("form"), embed, ratios, calibrated.warnings)
+
+
+def read_embeddings(run: RunFolder, rows: Indices) -> Vectors:
+    """The vectors of some input rows, in their order; `[n_rows, width]`, of length 1. Reads only the shards it needs.
+
+    Raises SettingsError where the run has none, ArtifactError where one of the rows has none.
+    """
+    if "embeddings" not in run.manifest.settings:
+        raise SettingsError(f"{run.path} has no embeddings; score into a new folder with --embeddings")
+    order = np.argsort(rows, kind="stable")
+    vectors: Vectors = np.empty((0, 0), dtype=np.float16)
+    n_found = 0
+    for part in run.parts("embeddings"):
+        edges = run.unit_rows(part.first).start, run.unit_rows(part.last).stop
+        wanted = order[slice(*np.searchsorted(rows[order], edges))]
+        if not len(wanted):
+            continue
+        held, found = _read_part(part.path)
+        if not np.isin(rows[wanted], held).all():
+            raise ArtifactError(f"{part.path} lacks rows that have a score")
+        vectors = vectors if n_found else np.empty((len(rows), found.shape[1]), dtype=np.float16)
+        vectors[wanted] = found[np.searchsorted(held, rows[wanted])]
+        n_found += len(wanted)
+    if n_found < len(rows):
+        raise ArtifactError(f"{run.path / 'embeddings'} lacks {len(rows) - n_found} rows that have a score")
+    return vectors
+
+
+def _read_part(path: Path) -> tuple[Indices, Vectors]:
+    """The rows that a file holds, ascending, and their vectors."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} can't be read: {error}") from error
+    column = table["embedding"].combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False)
+    return table["row"].to_numpy(), vectors.reshape(len(table), column.type.list_size)

@@ -1,0 +1,170 @@
+"""A table of scores and a budget to a selection: one path for the command line and for Python. Nothing is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.candidates import Candidates, Embed, Indices, find_candidates, is_scored, row_indices
+from delta_attnmask.selecting.quotas import MIX_COLUMNS, chance_distortion, choose_columns, distortion
+from delta_attnmask.selecting.rules import make_rule, read_columns
+from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters, without_duplicates
+from delta_attnmask.selecting.strata import encode, strata_of
+from delta_attnmask.selection import Budget, Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_COLUMNS = ("status", "source", "question", "answer_type", "key")  # of score tables, as far as selecting needs them
+
+_SHAPING = {"temperature", "min_per_stratum"}  # options that mean nothing without strata
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is known of scores beside their table; without a run, nothing.
+
+    form: the column that the rows were scored for. embed: gives the embeddings of rows.
+    planted_ratio: by ranking column, each quota's planted copies kept relative to chance, from calibration.
+    warnings: of the calibration.
+    """
+
+    form: str | None = None
+    embed: Embed | None = None
+    planted_ratio: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class HasTable(Protocol):
+    """Scores in memory. If they have a `background`, it counts."""
+
+    @property
+    def table(self) -> pa.Table: ...
+
+
+def select_rows(
+    scores: "pa.Table | pd.DataFrame | HasTable",
+    keep: str | float | Budget,
+    *,
+    by: str | None = None,
+    rule: str = "auto",
+    quota_by: str | Sequence[str] = "auto",
+    clusters: int | None = None,
+    drop_duplicates: float | None = None,
+    **options: Any,
+) -> Selection:
+    """Keep the best rows of a table of scores, as the command `select` does.
+
+    scores: a pyarrow table, a pandas data frame, or `Scores`. Any table with a numeric column to rank by will do. Rows
+        that failed (the column `status`), and those whose value is missing or infinite, are never kept.
+    keep: a share of the rows that can be kept, "20%" or 0.2, or a number of rows, 500.
+    by: the column to rank by, stored or derived; higher is kept. None for the run's form, else `score`, else `delta`.
+    rule: auto, top, band, quota or diverse; options: what the rule takes, such as temperature=2.
+    quota_by: columns whose values jointly share the budget out; auto chooses by a rule that the report states. The
+        column `cluster` is made of the embeddings: `clusters` of them, one for 200 rows by default.
+    drop_duplicates: leave out rows that say what a better one says: 1 for rows of the same bytes, or a cosine such as
+        0.95 for rows with nearly the same embedding too. Shares are of the rows before that.
+
+    Raises SettingsError for an unknown rule, option or column, and if there is nothing to keep.
+    """
+    table, background = _read(scores, quota_by)
+    column = by or background.form or ("score" if "score" in table.column_names else "delta")
+    found = find_candidates(table, column, background.embed)
+    n_keep = Budget.of(keep).resolve(len(found))
+    wanted = None if quota_by == "auto" else read_columns(quota_by)
+    candidates, prepared = prepare(found, wanted or (), clusters, drop_duplicates)
+    if len(candidates) < n_keep:
+        n_left = len(candidates)
+        raise SettingsError(f"keep: {n_keep} rows, but only {n_left} are left without duplicates; keep fewer of either")
+    options = {name: value for name, value in options.items() if value is not None}
+    rule, options, quota_choice = _decide(rule, wanted, options, candidates, n_keep, background, column)
+    made = make_rule(rule, options)
+    picks = made.choose(candidates, n_keep)
+    kept = candidates.indices[picks.positions]
+    mix = strata_of(candidates.table, [name for name in MIX_COLUMNS if name in table.column_names])
+    return Selection(
+        indices=kept,
+        reason=picks.reason,
+        rule=rule,
+        column=column,
+        budget=Budget.of(keep),
+        n_candidates=len(candidates),
+        options=asdict(made),
+        details={
+            "n_rows": len(table),
+            **picks.details,
+            **prepared,
+            **quota_choice,
+            "distortion": round(distortion(mix, picks.positions), 4),
+            "distortion_by_chance": round(chance_distortion(mix, n_keep), 4),
+            "warnings": list(background.warnings),
+            "sources": count_sources(table, kept),
+        },
+    )
+
+
+def prepare(
+    found: Candidates, quota_by: Sequence[str], clusters: int | None, drop_duplicates: float | None
+) -> tuple[Candidates, dict[str, Any]]:
+    """The candidates without duplicates, and with clusters where a quota needs them; what was done, for the report."""
+    candidates, done = found, dict[str, Any]()
+    if drop_duplicates is not None:
+        candidates = without_duplicates(found, drop_duplicates)
+        done |= {"drop_duplicates": drop_duplicates, "n_duplicates": len(found) - len(candidates)}
+    if CLUSTER in quota_by:
+        done["n_clusters"] = clusters or default_clusters(len(candidates))
+        candidates = with_clusters(candidates, done["n_clusters"])
+    elif clusters is not None:
+        raise SettingsError("clusters: nothing is done with them; add the quota by cluster (--quota-by cluster)")
+    return candidates, done
+
+
+def count_sources(table: pa.Table, kept: Indices) -> dict[str, dict[str, int]]:
+    """Kept, left and failed rows of each source, in alphabetical order; {} where the table has no sources."""
+    if "source" not in table.column_names:
+        return {}
+    codes, names = encode(table, "source")
+    fate = np.where(np.isin(row_indices(table), kept), 0, np.where(is_scored(table), 1, 2))
+    counts = np.bincount(codes * 3 + fate, minlength=3 * len(names)).reshape(-1, 3).tolist()
+    by_name = sorted(zip(names, counts, strict=True))
+    return {name: dict(zip(("kept", "left", "failed"), fates, strict=True)) for name, fates in by_name}
+
+
+def _read(scores: "pa.Table | pd.DataFrame | HasTable", quota_by: str | Sequence[str]) -> tuple[pa.Table, Background]:
+    """The table, of a data frame only the columns that may be needed (others may hold anything), and its background."""
+    if isinstance(scores, pa.Table):
+        return scores, Background()
+    if isinstance(table := getattr(scores, "table", None), pa.Table):
+        return table, getattr(scores, "background", Background())
+    frame: Any = scores
+    if not hasattr(frame, "dtypes"):
+        raise SettingsError(f"scores: expected a table, a data frame or Scores, got {type(frame).__name__}")
+    texts = {*TEXT_COLUMNS, *read_columns(quota_by)}
+    wanted = [name for name, kind in frame.dtypes.items() if name in texts or kind.kind in "iuf"]
+    return pa.Table.from_pandas(frame[wanted], preserve_index=False), Background()
+
+
+def _decide(
+    rule: str,
+    quota_by: tuple[str, ...] | None,
+    options: dict[str, Any],
+    candidates: Candidates,
+    n_keep: int,
+    background: Background,
+    column: str,
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The rule with its options where they are left to us; and how a quota was chosen, for the report."""
+    needs_quota = rule == "quota" or bool(_SHAPING & options.keys())
+    why: dict[str, Any] = {}
+    if quota_by is None and rule in ("auto", "quota", "diverse"):
+        ratios = background.planted_ratio.get(column, {})
+        quota_by, chosen = choose_columns(candidates, n_keep / len(candidates), ratios, needs_quota=needs_quota)
+        why = {"quota_choice": chosen}
+    if rule == "auto":
+        rule = "quota" if quota_by or needs_quota else "band" if "skip_top" in options else "top"
+    if quota_by is not None and (quota_by or rule in ("quota", "diverse")):
+        options = {"quota_by": quota_by, **options}
+    return rule, options, why
