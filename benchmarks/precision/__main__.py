@@ -17,7 +17,8 @@ import transformers
 from numpy.typing import NDArray
 
 from delta_attnmask.embedded import export
-from delta_attnmask.modeling.load import Dtype, load_model
+from delta_attnmask.modeling.devices import Dtype
+from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer

@@ -29,7 +29,7 @@ from delta_attnmask.errors import RowError
 from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
-from delta_attnmask.modeling.sharing import image_cost
+from delta_attnmask.modeling.vision import image_cost
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset

@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.scoring.inputs import random_batch
 from benchmarks.scoring.models import SUBJECTS, build
 from benchmarks.scoring.runs import plain_forward
-from delta_attnmask.modeling.compiling import compile_blocks
+from delta_attnmask.modeling.load import compile_blocks
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.settings import MaskSettings
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.scoring.inputs import Batch, random_batch
 from benchmarks.scoring.measure import Call, Cost, costs, flops
 from benchmarks.scoring.models import Subject, build
-from delta_attnmask.modeling.compiling import compile_blocks
+from delta_attnmask.modeling.load import compile_blocks
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.settings import MaskSettings
 

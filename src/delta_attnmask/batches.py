@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+
+from delta_attnmask.errors import DataError
 
 IGNORED_LABEL = -100
 
@@ -71,6 +74,25 @@ class TokenRoles:
         grid[self.predicts_answer] = token_losses.float().to(grid.device)
         return grid.sum(-1) / self.predicts_answer.sum(-1)
 
+    def pool(self, states: Tensor) -> Tensor:
+        """Mean over each sample's tokens but the first, at length 1; `[batch, hidden]`, float32.
+
+        The first token draws attention whatever it says, and its huge state would make all samples alike.
+
+        states: `[..., batch, seq, hidden]`; of models with several streams the first one counts.
+        """
+        stream = states.reshape(-1, *states.shape[-3:])[0].float()
+        is_pooled = (self.is_token & ~self.is_first).to(stream.device)
+        return normalize((stream * is_pooled[..., None]).sum(1), dim=-1)
+
+    def require_answers(self) -> None:
+        """Raise DataError where a sample has no token that the loss reads."""
+        if without := (~self.predicts_answer.any(-1)).nonzero().flatten().tolist():
+            raise DataError(
+                f"samples {without} of the batch have no answer token; labels must mark at least one that another "
+                "token comes before"
+            )
+
 
 @dataclass(frozen=True)
 class EncodedBatch:
@@ -79,16 +101,19 @@ class EncodedBatch:
     inputs: what the model's forward takes; `input_ids` and `attention_mask` are `[batch, seq]`.
     labels: `[batch, seq]`, unshifted; -100 where a position is no answer token.
     rows: which input row each sample is.
+    image_of: for each image, in the batch's order, the index of the first one that equals it, so that each is encoded
+        once; None where that isn't known.
     """
 
     inputs: Mapping[str, Any]
     labels: Tensor
     rows: tuple[int, ...]
+    image_of: tuple[int, ...] | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> "EncodedBatch":
         """Move to a device; floating inputs (pixels) are cast to `dtype`."""
         moved = {name: _move(value, device, dtype) for name, value in self.inputs.items()}
-        return EncodedBatch(moved, _move(self.labels, device, None), self.rows)
+        return EncodedBatch(moved, _move(self.labels, device, None), self.rows, self.image_of)
 
 
 def _move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
@@ -98,3 +123,59 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     if device.type == "cuda" and value.device.type == "cpu":  # out of pinned memory the copy doesn't hold up anything
         return value.to(target).pin_memory().to(device, non_blocking=True)
     return value.to(device, target, non_blocking=True)
+
+
+def require_fitting(inputs: Mapping[str, Any], labels: Tensor) -> None:
+    """Raise DataError, with the fix, where these can't be a model's inputs and the labels of their tokens."""
+    if not isinstance(inputs, Mapping):
+        raise DataError(
+            f"inputs: expected a mapping of what the model's forward takes, got {type(inputs).__name__}; give "
+            "{'input_ids': input_ids, 'attention_mask': attention_mask, ...}, or what the processor returns"
+        )
+    if "labels" in inputs:
+        raise DataError(
+            "inputs hold 'labels', with which the model would compute its own loss; give them as the argument "
+            "`labels` and take them out: labels = inputs.pop('labels')"
+        )
+    _require_ids("labels", labels)
+    if labels.ndim != 2:
+        raise DataError(
+            f"labels: expected the shape [batch, seq], got {list(labels.shape)}; one sample is a batch of one: "
+            "labels[None]"
+        )
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask", "inputs_embeds") if name in inputs}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "input_ids" not in given and "inputs_embeds" not in given:
+        raise DataError(f"inputs: expected 'input_ids' among them, got {sorted(inputs)}; give the tokens' ids")
+    for name, value in given.items():
+        _require_like_labels(name, value, labels)
+
+
+def _require_ids(name: str, values: Any) -> None:
+    if not isinstance(values, Tensor):
+        raise DataError(
+            f"{name}: expected an integer tensor [batch, seq], got {type(values).__name__}; "
+            f"give torch.as_tensor({name})"
+        )
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        is_labels = " (-100 where a position is no answer token)" if name == "labels" else ""
+        raise DataError(f"{name}: expected token ids as integers{is_labels}, got {values.dtype}")
+
+
+def _require_like_labels(name: str, values: Any, labels: Tensor) -> None:
+    """One value a token, on the labels' device."""
+    if name == "input_ids":
+        _require_ids(name, values)
+    if not isinstance(values, Tensor):
+        raise DataError(f"{name}: expected a tensor, got {type(values).__name__}; give torch.as_tensor({name})")
+    shape = values.shape[:-1] if name == "inputs_embeds" else values.shape
+    if shape != labels.shape:
+        raise DataError(
+            f"labels: expected the shape of {name}, {list(shape)}, got {list(labels.shape)}; labels are unshifted, "
+            "one for each token with the prompt and the padding, -100 where a position is no answer token"
+        )
+    if values.device != labels.device:
+        raise DataError(
+            f"labels are on {labels.device}, {name} on {values.device}; move all of them to the model's device: "
+            f"labels.to({str(values.device)!r})"
+        )

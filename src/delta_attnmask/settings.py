@@ -13,6 +13,8 @@ Replacement = Literal["zero", "mean"]
 Order = Literal["most", "least", "random"]
 Exclude = Literal["none", "sink", "special"]
 
+AttentionBackend = Literal["auto", "plain", "tiled", "fused", "triton"]  # which code computes attention
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskSettings:

@@ -9,8 +9,7 @@ from delta_attnmask.calibrating import run
 from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.sample import stratified_sample
-from delta_attnmask.modeling.fingerprint import model_fingerprint
-from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.settings import MaskSettings
 from tests.reading.builders import make_row, write_list

@@ -15,8 +15,8 @@ from delta_attnmask.errors import DataError
 from delta_attnmask.inspecting.comparison import MEASURES, Comparison, ModelAttention, RowAttention, compare
 from delta_attnmask.inspecting.comparison_words import caution, describe, describe_picks, headline
 from delta_attnmask.inspecting.measuring import measure_attention, spread_rows
-from delta_attnmask.modeling.attention.shares import MEASURES as MEASURED
 from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.shares import MEASURES as MEASURED
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.settings import MaskSettings
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, n_masked, priority
+from delta_attnmask.masking import choose_tokens, counted_queries, eligible_tokens, n_masked, priority
 from delta_attnmask.settings import Exclude, Order, Tokens
 
 IGNORED = -100

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from delta_attnmask.masking.replace import replace_states, replacement_state
+from delta_attnmask.masking import replace_states, replacement_state
 from delta_attnmask.settings import Replacement
 
 STATES = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]], [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]])

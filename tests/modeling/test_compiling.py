@@ -4,7 +4,7 @@ import pytest
 from torch._dynamo.utils import counters
 
 from delta_attnmask import MaskSettings, score_batch
-from delta_attnmask.modeling.compiling import compile_blocks, vision_blocks
+from delta_attnmask.modeling.load import compile_blocks, vision_blocks
 from tests.families import FAMILIES
 
 LARGEST = 1e-5

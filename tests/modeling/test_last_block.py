@@ -47,7 +47,8 @@ def test_masked_rows_equal_those_of_the_whole_sequence(name: str) -> None:
     for runs_on_rows in (False, True):
         checked = replace(anatomy, runs_on_rows=runs_on_rows)
         block = anatomy.n_blocks - 2
-        with captured_forward(checked, inputs, labels, roles.is_token[:, None].float(), [block]) as forward:
+        weights = roles.is_token[:, None].float()
+        with captured_forward(checked, inputs, labels, roles, weights, [block]) as forward:
             fill = forward.states[block].mean(-2, keepdim=True)
             found.append((forward.final_rows(), forward.run_masked(block, is_masked, fill)))
     assert (found[0][1] - found[0][0]).abs().max() > 1e-3  # or else nothing was masked

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from delta_attnmask import MaskSettings, score_batch
-from delta_attnmask.modeling.positions import with_positions
+from delta_attnmask.modeling.running import with_positions
 from tests.families import FAMILIES
 
 

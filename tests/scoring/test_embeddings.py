@@ -29,7 +29,7 @@ def test_the_mean_of_the_middle_states(name: str) -> None:
     model = family.build()
     inputs, labels = family.inputs()
     found = sweep_batch(model, inputs, labels, [MaskSettings.paper()], embed=True)
-    middle = middle_block(examine(model).n_blocks)
+    middle = examine(model).middle_block
     with torch.no_grad():
         states = model(**inputs, output_hidden_states=True).hidden_states[middle + 1]
     for sample, is_token in enumerate(inputs["attention_mask"].bool()):

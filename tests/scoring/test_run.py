@@ -17,7 +17,6 @@ from PIL import Image
 from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
 from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.manifest import Shard
-from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring import units

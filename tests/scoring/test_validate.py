@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from delta_attnmask import DataError, UnsupportedModelError, score_batch
+from delta_attnmask import DataError, DeltaAttnMaskError, UnsupportedModelError, score_batch
 from delta_attnmask.scoring.delta import loss_batch
 from tests.families import FAMILIES
 from tests.families.family import IGNORED
@@ -47,6 +47,20 @@ def with_first_token_alone(inputs: dict[str, Any], labels: Tensor) -> Batch:
             lambda inputs, labels: (inputs | {"attention_mask": inputs["attention_mask"][:, 1:]}, labels),
             "the shape of attention_mask",
         ),
+        (lambda inputs, labels: (inputs["input_ids"], labels), r"expected a mapping .*got Tensor; give \{'input_ids'"),
+        (lambda inputs, labels: ({"pixel_values": inputs["pixel_values"]}, labels), "expected 'input_ids' among them"),
+        (
+            lambda inputs, labels: (inputs | {"input_ids": inputs["input_ids"].float()}, labels),
+            "input_ids: expected token ids as integers, got torch.float32",
+        ),
+        (
+            lambda inputs, labels: (inputs | {"attention_mask": inputs["attention_mask"].tolist()}, labels),
+            r"attention_mask: expected a tensor, got list; give torch.as_tensor\(attention_mask\)",
+        ),
+        (
+            lambda inputs, labels: (inputs, labels.to("meta")),
+            r"labels are on meta, input_ids on cpu; .*labels.to\('cpu'\)",
+        ),
         (without_answer, r"samples \[1\] of the batch have no answer token"),
         (with_first_token_alone, r"samples \[0, 1\] of the batch have no answer token"),
     ],
@@ -57,6 +71,23 @@ def test_inputs_and_labels_that_do_not_fit(change: Callable[..., Batch], message
     for score in (score_batch, loss_batch):
         with pytest.raises(DataError, match=message):
             score(model, inputs, labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda inputs: {"input_ids": inputs["input_ids"] + 10_000},
+        lambda inputs: {"pixel_values": inputs["pixel_values"][:1]},
+    ],
+    ids=["unknown tokens", "an image too few"],
+)
+def test_inputs_that_the_model_fails_on(change: Callable[..., dict[str, Any]]) -> None:
+    model, (inputs, labels) = FAMILIES["LLaVA"].build(), FAMILIES["LLaVA"].inputs()
+    with pytest.raises(DeltaAttnMaskError):
+        score_batch(model, inputs | change(inputs), labels)
+    score_batch(model, inputs, labels)
+    with pytest.raises(DeltaAttnMaskError):
+        score_batch(model, inputs | change(inputs), labels)
 
 
 class Wrapper(nn.Module):

@@ -13,8 +13,8 @@ from delta_attnmask.settings import require_positive
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
-    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
+    from delta_attnmask.settings import AttentionBackend
 
 _MAX_SOURCES = 12  # in what is printed; calibration.json has all
 

@@ -10,9 +10,9 @@ from delta_attnmask.settings import PRESETS, Preset
 
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
-    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
     from delta_attnmask.reading.dataset import Dataset
+    from delta_attnmask.settings import AttentionBackend
 
 _FALLBACK = "relative"
 

@@ -16,8 +16,8 @@ from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import PRESETS, require_positive
 
 if TYPE_CHECKING:
-    from delta_attnmask.modeling.attention.received import AttentionBackend
     from delta_attnmask.modeling.load import LoadedModel
+    from delta_attnmask.settings import AttentionBackend
 
 _CALIBRATION_RECORDS = 960  # 240 originals with three copies each
 _CALIBRATION_TRIED = 16

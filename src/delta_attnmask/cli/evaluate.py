@@ -59,13 +59,13 @@ def evaluate(
     """
     dataset = rows.open()
 
-    from delta_attnmask.evaluating.adapters import load_trained
     from delta_attnmask.evaluating.answering import EvaluationPlan
     from delta_attnmask.evaluating.evaluation import evaluate_dataset
     from delta_attnmask.evaluating.summarising import failed_rows
+    from delta_attnmask.modeling.load import load_model
 
     plan = EvaluationPlan(turns, image_swap, max_new_tokens, seed, batch_tokens)
-    loaded = load_trained(model, dtype=dtype, device=device, revision=revision)
+    loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     with show_progress("answering", dataset.n_rows) as advance:
         folder = evaluate_dataset(
             loaded,

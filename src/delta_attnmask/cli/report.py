@@ -118,8 +118,7 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
     """
     from delta_attnmask.inspecting.inspection_page import STYLE, render_fragment
     from delta_attnmask.inspecting.inspector import Inspector
-    from delta_attnmask.modeling.fingerprint import model_fingerprint
-    from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.modeling.load import load_model, model_fingerprint
 
     manifest = request.run.manifest
     images = request.images or (Path(manifest.images) if manifest.images else None)

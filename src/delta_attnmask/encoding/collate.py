@@ -97,7 +97,19 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int, side: Side = "r
         else:
             inputs[name] = _concatenate(tensors)
     labels = _pad_tokens([sample.labels for sample in samples], max(lengths), IGNORED_LABEL, side)
-    return EncodedBatch(inputs, labels, tuple(sample.row for sample in samples))
+    return EncodedBatch(inputs, labels, tuple(sample.row for sample in samples), _image_of(samples))
+
+
+def _image_of(samples: Sequence[EncodedSample]) -> tuple[int, ...] | None:
+    """For each image the index of the first that equals it; None where one entry of the model's input is no image.
+
+    Some processors give an entry for each sample. Where as many images as samples are spread over fewer of them, the
+    two can't be told apart by their number.
+    """
+    images = [image for sample in samples for image in sample.images]
+    if len(images) == len(samples) and any(len(sample.images) != 1 for sample in samples):
+        return None
+    return tuple(map(images.index, images))
 
 
 def cut_tokens(sample: EncodedSample, n_tokens: int) -> EncodedSample:

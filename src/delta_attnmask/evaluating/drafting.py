@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from delta_attnmask.batches import IGNORED_LABEL
+from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
 from delta_attnmask.encoding.collate import cut_tokens
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.evaluating.asking import AskedTurn, Turns, asked_turns
+from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.capture import captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
 from delta_attnmask.records import Record
@@ -106,9 +107,10 @@ def encode_answers(
 @torch.no_grad()
 def guess_tokens(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> list[TokenGuesses]:
     """Run a batch (padded on the right) once; one result for each sample, as long as the batch's longest."""
-    anatomy = checked_anatomy(model, inputs, labels)
+    anatomy = checked_anatomy(examine(model), inputs, labels)
+    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
-    with captured_forward(anatomy, inputs, labels, no_pools, []) as forward:
+    with captured_forward(anatomy, inputs, labels, roles, no_pools, []) as forward:
         functions = {"loss": nats, "likeliest": lambda logits, _targets: logits.argmax(-1)}
         values = forward.token_values(forward.final_rows(), functions)
         samples, positions = forward.answer_positions

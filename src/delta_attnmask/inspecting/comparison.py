@@ -19,7 +19,7 @@ ABOUT_IMAGES = ("image", "answer_to_image")
 class RowAttention:
     """One row under one model.
 
-    ids: its tokens. shares: `[block, measure]`, see modeling.attention.shares. loss, masked_loss: nats.
+    ids: its tokens. shares: `[block, measure]`, see modeling.shares. loss, masked_loss: nats.
     saliency: of each token. is_masked, is_image: of each token. All `[token]`.
     """
 

@@ -11,7 +11,7 @@ from delta_attnmask.inspecting.image_grids import image_grids
 from delta_attnmask.inspecting.inspection import Box, ImageToken, RowInspection
 from delta_attnmask.inspecting.single_rows import SingleRow, SingleRows, model_errors_as_row_errors
 from delta_attnmask.inspecting.token_pieces import TokenFacts, read_pieces, token_roles
-from delta_attnmask.masking.replace import replace_states
+from delta_attnmask.masking import replace_states
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.capture import captured_forward
 from delta_attnmask.modeling.load import LoadedModel
@@ -117,7 +117,7 @@ def token_losses(
     block = anatomy.resolve_block(settings.block)
     roles = TokenRoles.of(batch.inputs, batch.labels, anatomy.image_token_id)
     no_pools = torch.zeros(len(is_masked), 0, is_masked.shape[1], device=is_masked.device)
-    with captured_forward(anatomy, batch.inputs, batch.labels, no_pools, [block]) as forward:
+    with captured_forward(anatomy, batch.inputs, batch.labels, roles, no_pools, [block]) as forward:
         states = replace_states(forward.states[block], is_masked, roles.is_token, settings.replacement)
         losses = forward.token_losses(forward.final_rows())
         return losses, forward.token_losses(forward.run_tail(block, states))

@@ -9,8 +9,8 @@ from delta_attnmask.errors import DataError, RowError
 from delta_attnmask.inspecting.comparison import ModelAttention, RowAttention
 from delta_attnmask.inspecting.single_rows import SingleRows, model_errors_as_row_errors
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.attention.shares import read_shares
 from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.shares import read_shares
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.settings import MaskSettings

@@ -12,7 +12,7 @@ from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.errors import DeltaAttnMaskError, ReasonCode, RowError
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.modeling.positions import with_positions
+from delta_attnmask.modeling.running import with_positions
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 

@@ -4,15 +4,16 @@ Found by structure, not by class name, so that new families need no code here.
 """
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 
-_ROW_WISE_NAMES = ("mlp", "feed_forward", "ffn")
 _IMAGE_TOKEN_NAMES = ("image_token_id", "image_token_index", "image_token", "img_token_id")
 
 
@@ -20,15 +21,16 @@ _IMAGE_TOKEN_NAMES = ("image_token_id", "image_token_index", "image_token", "img
 class Anatomy:
     """The parts of one loaded model.
 
+    modules: all of them, the model itself first.
     decoder: the module whose forward runs through `blocks` and the final norm.
     head_owner: the module whose forward calls one of `backbones` and turns its states into logits.
     backbones: the modules on the way from `head_owner` down to the decoder, itself included (OPT calls the last).
     last_block: the last block that may be masked; limit_reason says why not all.
-    row_wise: the last block's feed-forward part, which treats each position alone; None where there is no such module.
     runs_on_rows: whether the last block may be run again on the positions that are read alone, as a self-check found.
     """
 
     model: nn.Module
+    modules: Sequence[nn.Module] = field(repr=False)
     decoder: nn.Module
     decoder_path: str
     blocks: nn.ModuleList
@@ -37,12 +39,16 @@ class Anatomy:
     image_token_id: int | None
     last_block: int
     limit_reason: str
-    row_wise: nn.Module | None
     runs_on_rows: bool = False
 
     @property
     def n_blocks(self) -> int:
         return len(self.blocks)
+
+    @property
+    def middle_block(self) -> int:
+        """The block whose output is pooled into embeddings."""
+        return (self.n_blocks - 1) // 2
 
     @property
     def decoder_config(self) -> Any:
@@ -73,19 +79,78 @@ class Anatomy:
         return f"masking the output of block {resolved}{clamped}"
 
 
+class _Places(NamedTuple):
+    """What examining a model found, as numbers of its modules: no reference keeps the model alive.
+
+    seen: of which modules and how many blocks, so that a model that changed is examined again.
+    """
+
+    seen: tuple[int, tuple[int, ...]]
+    decoder: int
+    decoder_path: str
+    blocks: int
+    head_owner: int
+    backbones: tuple[int, ...]
+
+
+_examined: WeakKeyDictionary[nn.Module, _Places] = WeakKeyDictionary()
+_owners: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary()
+
+
 def examine(model: nn.Module) -> Anatomy:
-    """Find the parts of `model`; raises UnsupportedModelError with what is missing."""
-    n_blocks = getattr(text_config(model), "num_hidden_layers", None)
+    """Find the parts of `model`, with one walk through it; raises UnsupportedModelError with what is missing."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) and hasattr(model, "config") else []
+    if not any(isinstance(module, PreTrainedModel) for module in modules):
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: expected a Hugging Face PreTrainedModel or a PEFT model around one; "
+            "give the model that DDP or another wrapper holds (often `model.module`)"
+        )
+    config = text_config(model)
+    n_blocks = getattr(config, "num_hidden_layers", None)
     if not isinstance(n_blocks, int):
         raise UnsupportedModelError(
             f"{type(model).__name__}: its configuration names no num_hidden_layers of a decoder"
         )
-    decoder, blocks = _find_blocks(model, n_blocks)
+    seen = n_blocks, tuple(map(id, modules))
+    places = _examined.get(model)
+    if places is None or places.seen != seen:
+        places = _examined[model] = _find(model, modules, seen)
+    last, reason = _last_block(config, n_blocks)
+    return Anatomy(
+        model=model,
+        modules=modules,
+        decoder=modules[places.decoder],
+        decoder_path=places.decoder_path,
+        blocks=cast("nn.ModuleList", modules[places.blocks]),
+        head_owner=modules[places.head_owner],
+        backbones=tuple(modules[index] for index in places.backbones),
+        image_token_id=_image_token_id(model.config),
+        last_block=last,
+        limit_reason=reason,
+    )
+
+
+def owner_of(model: nn.Module, method: str) -> nn.Module | None:
+    """The innermost module whose class has the method; None where there is none. Looked for once in each model."""
+    known = _owners.setdefault(model, {})
+    if method not in known:
+        paths = [name for name, module in model.named_modules() if hasattr(type(module), method)]
+        known[method] = paths[-1] if paths else None
+    path = known[method]
+    return None if path is None else model.get_submodule(path)
+
+
+def _find(model: nn.Module, modules: list[nn.Module], seen: tuple[int, tuple[int, ...]]) -> _Places:
+    decoder, blocks = _find_blocks(model, seen[0])
     head_owner, backbones = _find_head(model, decoder)
-    last, reason = _last_block(text_config(model), n_blocks)
-    path = next(name for name, module in model.named_modules() if module is decoder)
-    token, row_wise = _image_token_id(model.config), _row_wise_part(blocks[-1])
-    return Anatomy(model, decoder, path, blocks, head_owner, backbones, token, last, reason, row_wise)
+    return _Places(
+        seen=seen,
+        decoder=modules.index(decoder),
+        decoder_path=next(name for name, module in model.named_modules() if module is decoder),
+        blocks=modules.index(blocks),
+        head_owner=modules.index(head_owner),
+        backbones=tuple(map(modules.index, backbones)),
+    )
 
 
 def text_config(model: nn.Module) -> Any:
@@ -122,11 +187,6 @@ def _find_head(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, tuple[n
         raise UnsupportedModelError(f"{type(model).__name__}: its head and its decoder don't share a module")
     names = path.split(".")
     return owner, tuple(owner.get_submodule(".".join(names[: n + 1])) for n in range(len(names)))
-
-
-def _row_wise_part(block: nn.Module) -> nn.Module | None:
-    parts: dict[str, nn.Module] = dict(block.named_children())
-    return next((parts[name] for name in _ROW_WISE_NAMES if name in parts), None)
 
 
 def _image_token_id(config: Any) -> int | None:

@@ -9,22 +9,26 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.attention.packed import packed_vision
-from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK, AttentionRecorder, recording
-from delta_attnmask.modeling.conditions import evaluating, no_cache, readable_implementation
-from delta_attnmask.modeling.keeping import Keeper, Kept, rows_of
-from delta_attnmask.modeling.last_block import LastBlock, Rows
-from delta_attnmask.modeling.narrow import Positions, narrowed, replaced_forward
-from delta_attnmask.modeling.outputs import first_states, given_states, with_states
-from delta_attnmask.modeling.sharing import shared_images
+from delta_attnmask.modeling.keeping import Keeper, Kept, Positions, rows_of
+from delta_attnmask.modeling.last_block import LastBlock, Rows, last_block_on_rows
+from delta_attnmask.modeling.recorder import REGISTRY_LOCK, AttentionRecorder, recording
+from delta_attnmask.modeling.running import (
+    evaluating,
+    first_states,
+    given_states,
+    no_cache,
+    readable_implementation,
+    replaced_forward,
+    with_states,
+)
+from delta_attnmask.modeling.vision import packed_vision, shared_images
+from delta_attnmask.settings import AttentionBackend
 
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
 _ROWS_AT_ONCE = 1 << 14  # whose states are held for many masks: 128 MiB in bfloat16 at a width of 4096
@@ -42,7 +46,7 @@ class CapturedForward:
 
     saliency: `[batch, pool, seq]`, pools in the order of `query_weights`.
     states: block index to the states that it put out, `[..., batch, seq, hidden]`.
-    first_block: the first block behind which the states pass from block to block untouched. Before it the model
+    first_block: the first block after which the states pass from block to block untouched. Before it the model
         adds to them (deepstack image features), which would undo a mask.
     n_recorded: decoder blocks whose attention was seen.
     answer_positions: sample and position of each row, which predict an answer token.
@@ -86,11 +90,11 @@ class CapturedForward:
         return self._kept.rows
 
     def run_masked(self, block: int, is_masked: Tensor, fill: Tensor) -> Tensor:
-        """Run the blocks behind `block` with the states of masked positions replaced; `[row, hidden]`.
+        """Run the blocks after `block` with the states of masked positions replaced; `[row, hidden]`.
 
         is_masked: `[batch, seq]`. fill: what replaces them, `[..., batch, 1, hidden]`; give the same tensor again where
         it is the same, which spares a run of the last block.
-        Raises SettingsError in front of `first_block`.
+        Raises SettingsError before `first_block`.
         """
         if self._last_block is not None and self._masks_last_input(block):
             return self._decode(block + 1, self._last_block.run_masked(is_masked, fill))[0]
@@ -113,9 +117,9 @@ class CapturedForward:
         return losses
 
     def run_tail(self, block: int, states: Tensor) -> Tensor:
-        """Run the blocks behind `block` on `states` (as kept in `states[block]`); `[row, hidden]`.
+        """Run the blocks after `block` on `states` (as kept in `states[block]`); `[row, hidden]`.
 
-        Raises SettingsError for changed states in front of `first_block`.
+        Raises SettingsError for changed states before `first_block`.
         """
         if block < self.first_block and states is not self.states[block]:
             raise SettingsError(
@@ -180,35 +184,33 @@ def captured_forward(
     anatomy: Anatomy,
     inputs: Mapping[str, Any],
     labels: Tensor,
+    roles: TokenRoles,
     query_weights: Tensor,
     blocks: Sequence[int],
     attention: AttentionBackend = "auto",
+    image_of: Sequence[int] | None = None,
 ) -> Iterator[CapturedForward]:
     """Run the model once and keep what is needed; the tail can be run again until the context is left.
 
+    roles: of these inputs and labels. image_of: which images are equal, as in an `EncodedBatch`.
     query_weights: `[batch, pool, seq]`; without pools no attention is summed. blocks: whose outputs to keep.
     attention: which code computes attention and what tokens receive of it.
     Raises UnsupportedModelError where no decoder attention went through transformers' attention interface.
     """
-    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     samples, places = roles.predicts_answer.nonzero(as_tuple=True)
     keeper = Keeper(anatomy, blocks, (samples, places))
     last_block: list[LastBlock] = []
-    is_last_spared = anatomy.n_blocks - 1 not in blocks
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(REGISTRY_LOCK)
         stack.enter_context(evaluating(anatomy))
         recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
-        if anatomy.row_wise is not None and is_last_spared:
-            shape = (labels.shape[0], labels.shape[1])
-            stack.enter_context(narrowed(anatomy.row_wise, (samples, places), shape))
-        stack.enter_context(packed_vision(anatomy.model, anatomy.decoder_config))
-        stack.enter_context(shared_images(anatomy.model))
+        stack.enter_context(packed_vision(anatomy))
+        stack.enter_context(shared_images(anatomy.model, image_of))
         with ExitStack() as running:
             running.enter_context(keeper.attached())
-            if anatomy.runs_on_rows and is_last_spared:
+            if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
                 rows = Rows.of(roles.predicts_answer)
-                running.enter_context(_last_block_on_rows(anatomy.blocks[-1], recorder, rows, last_block))
+                running.enter_context(last_block_on_rows(anatomy.blocks[-1], recorder, rows, last_block))
             recorder.is_recording = query_weights.shape[1] > 0
             anatomy.model(**inputs, **no_cache(anatomy.model))
             recorder.is_recording = False
@@ -221,45 +223,13 @@ def captured_forward(
         yield CapturedForward(anatomy, recorder, roles, labels, (samples, places), keeper.kept(), last)
 
 
-def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
-    """The logits of the untouched model in evaluation mode, not compiled; `[batch, seq, vocabulary]`.
-
-    Raises UnsupportedModelError where the model's code doesn't fit the installed transformers.
-    """
-    with torch.no_grad(), evaluating(anatomy), torch.compiler.set_stance("force_eager"):
-        try:
-            output = anatomy.model(**inputs, **no_cache(anatomy.model))
-        except (AttributeError, TypeError) as error:
-            raise UnsupportedModelError(
-                f"{type(anatomy.model).__name__}: its own forward fails under transformers {transformers.__version__} "
-                f"({error}); try another version of transformers"
-            ) from error
-    logits: Tensor = output.logits
-    return logits
-
-
-@contextmanager
-def _last_block_on_rows(
-    block: nn.Module, recorder: AttentionRecorder, rows: Rows, made: list[LastBlock]
-) -> Iterator[None]:
-    """Run the last block for the rows alone; what it is asked to give elsewhere are zeros. It is put into `made`."""
-    whole = block.forward
-
-    def on_rows(*args: Any, **kwargs: Any) -> Any:
-        made.append(LastBlock(whole, recorder, (args, kwargs), rows))
-        return made[-1].output
-
-    with replaced_forward(block, on_rows):
-        yield
-
-
 @contextmanager
 def _recording_attention(
     anatomy: Anatomy, weights: Tensor, roles: TokenRoles, attention: AttentionBackend
 ) -> Iterator[AttentionRecorder]:
     """Register a recorder under the name that the decoder's attention uses now.
 
-    The name stays, since some models branch on it ("eager", "sdpa"); only the function behind it changes.
+    The name stays, since some models branch on it ("eager", "sdpa"); only the function that it stands for changes.
     """
     recorder = AttentionRecorder(anatomy.blocks, weights, roles, attention)
     with readable_implementation(anatomy) as name, recording(AttentionInterface._global_mapping, name, recorder):

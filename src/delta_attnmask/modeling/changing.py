@@ -17,11 +17,11 @@ from transformers import AttentionInterface, PreTrainedModel
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
-from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK, AttentionObserver, recording
-from delta_attnmask.modeling.outputs import are_same, first_states, given_states, with_states
+from delta_attnmask.modeling.recorder import REGISTRY_LOCK, AttentionObserver, recording
+from delta_attnmask.modeling.running import are_same, first_states, given_states, with_states
 
 
-class Change(Protocol):
+class StateChange(Protocol):
     """What one forward changes at the output of the block.
 
     roles: of the batch's positions. query_weights: `[batch, pool, seq]`; None if no attention need be summed.
@@ -44,7 +44,7 @@ class Change(Protocol):
 
 
 # Given the forward's keyword arguments and the columns that were taken out of them.
-Plan = Callable[[Anatomy, dict[str, Any], dict[str, Any]], Change | None]
+Plan = Callable[[Anatomy, dict[str, Any], dict[str, Any]], StateChange | None]
 
 
 @contextmanager
@@ -84,8 +84,8 @@ class _Changer:
 
     def __init__(self, anatomy: Anatomy, block: int, plan: Plan, columns: Sequence[str]):
         self._anatomy, self._block, self._plan, self._columns = anatomy, block, plan, columns
-        self._running: Change | None = None  # of the forward that is under way
-        self._replayed: Change | None = None  # of the forward whose backward is under way
+        self._running: StateChange | None = None  # of the forward that is under way
+        self._replayed: StateChange | None = None  # of the forward whose backward is under way
         self._recorder: AttentionObserver | None = None
         self._forward = ExitStack()
         self._is_checked = False
@@ -150,7 +150,7 @@ class _Changer:
         if self._running is not None and states.requires_grad:
             states.register_hook(partial(self._begin_replay, self._running))  # type: ignore[no-untyped-call]
 
-    def _begin_replay(self, change: Change, _gradient: Tensor) -> None:
+    def _begin_replay(self, change: StateChange, _gradient: Tensor) -> None:
         self._replayed = change
         Variable._execution_engine.queue_callback(self._end_replay)
 
@@ -169,13 +169,13 @@ def _require_readable(anatomy: Anatomy) -> None:
 
 @contextmanager
 def _states_passed_on(anatomy: Anatomy, block: int) -> Iterator[None]:
-    """Check in one forward that behind `block` each block is given just what the one before it put out."""
+    """Check in one forward that after `block` each block is given just what the one before it put out."""
     passed_on: list[Tensor] = []
 
     def compare(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if passed_on and not are_same(given_states(args, kwargs), passed_on[-1]):
             raise SettingsError(
-                f"block={block}: this model adds image features to the states behind it (deepstack), which would undo "
+                f"block={block}: this model adds image features to the states after it (deepstack), which would undo "
                 "the mask; mask a later block"
             )
 

@@ -1,8 +1,14 @@
-"""Which device a model goes to, and what is said where it can't."""
+"""Which device and precision a model gets, and what is reported where it can't have them."""
+
+from typing import Literal
 
 import torch
+from torch import nn
 
-from delta_attnmask.errors import SettingsError
+from delta_attnmask.errors import SettingsError, UnsupportedModelError
+from delta_attnmask.modeling.kernels import is_recent_gpu
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
 
@@ -30,12 +36,27 @@ def has_own_cores(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def is_recent_gpu(device: torch.device) -> bool:
-    """Whether an NVIDIA GPU is of Ampere's generation or later: only those compute in bfloat16 and run torch's flash.
+def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The precision of that name; "auto" is bfloat16 on an NVIDIA GPU, float16 on one too old for it, else float32."""
+    if dtype == "auto" and device.type == "cuda":
+        return torch.bfloat16 if is_recent_gpu(device) else torch.float16
+    if dtype == "auto":
+        return torch.float32
+    chosen: torch.dtype = getattr(torch, dtype)
+    return chosen
 
-    On earlier ones torch imitates bfloat16, slowly, and its memory-efficient attention refuses it.
-    """
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+def refuse_offloaded(name: str, model: nn.Module) -> None:
+    """Raise UnsupportedModelError where accelerate left parts outside the GPUs, to be fetched at every forward."""
+    sizes = dict.fromkeys((False, True), 0)
+    for parameter in model.parameters():
+        sizes[parameter.is_meta] += parameter.numel()
+    if sizes[True]:
+        share = sizes[True] / sum(sizes.values())
+        raise UnsupportedModelError(
+            f"{name}: {share:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
+            "--gpus-per-actor), or --dtype bfloat16"
+        )
 
 
 def _gpu_type() -> str | None:

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.narrow import Positions
-from delta_attnmask.modeling.outputs import are_same, first_states, given_states, with_states
+from delta_attnmask.modeling.running import Call, are_same, first_states, given_states, with_states
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+Positions = tuple[Tensor, Tensor]  # sample and position of each row
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Kept:
 
     states: block index to the states that it put out, `[..., batch, seq, hidden]`, for the blocks asked for.
     block_outputs, backbone_output: what they gave beside their states. backbone: what the head's owner called.
-    first_block: the first block behind which the states pass from block to block untouched.
+    first_block: the first block after which the states pass from block to block untouched.
     rows: the decoder's output at the positions that are read, `[row, hidden]`.
     """
 

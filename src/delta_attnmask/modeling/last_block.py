@@ -5,20 +5,19 @@ those of the captured forward, and at masked positions those of one run in which
 keys of the other positions never change, and only the rows that are read need attention and what follows it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from delta_attnmask.errors import UnsupportedModelError
-from delta_attnmask.modeling.attention.plain import attend, match_heads
-from delta_attnmask.modeling.attention.recorder import AtAttention, AttentionCall, AttentionRecorder
-from delta_attnmask.modeling.outputs import first_states, given_states, with_states
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+from delta_attnmask.modeling.attention import attend, match_heads
+from delta_attnmask.modeling.recorder import AtAttention, AttentionCall, AttentionRecorder
+from delta_attnmask.modeling.running import Call, first_states, given_states, replaced_forward, with_states
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,21 @@ class LastBlock:
         kept = ("hidden_states", "attention_mask")  # what stands in for attention needs no mask
         kwargs = {name: value if name in kept else narrow(value) for name, value in kwargs.items()}
         return self._forward(*args, **kwargs)
+
+
+@contextmanager
+def last_block_on_rows(
+    block: nn.Module, recorder: AttentionRecorder, rows: Rows, made: list[LastBlock]
+) -> Iterator[None]:
+    """Run the last block for the rows alone; what it is asked to give elsewhere are zeros. It is put into `made`."""
+    whole = block.forward
+
+    def on_rows(*args: Any, **kwargs: Any) -> Any:
+        made.append(LastBlock(whole, recorder, (args, kwargs), rows))
+        return made[-1].output
+
+    with replaced_forward(block, on_rows):
+        yield
 
 
 def at_rows(value: Any, rows: Rows, batch: int, seq: int) -> Any:

@@ -1,25 +1,31 @@
-"""Load a model and its processor by the conventions of Hugging Face: a folder, or a name on the hub."""
+"""Load a model and its processor by the conventions of Hugging Face: a folder (of a LoRA adapter too), or a hub name.
 
+Also what is done with a loaded model as a whole: its fingerprint, and compiling it.
+"""
+
+import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from delta_attnmask.errors import UnsupportedModelError
-from delta_attnmask.modeling.devices import PLACEMENTS, choose_device, is_recent_gpu
+from delta_attnmask.errors import SettingsError, UnsupportedModelError
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.devices import PLACEMENTS, Dtype, choose_device, choose_dtype, refuse_offloaded
 
+_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_VALUES_PER_TENSOR = 64  # of a fingerprint
 _SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,20 @@ class LoadedModel:
 def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revision: str | None = None) -> LoadedModel:
     """Load `name` (a folder or a hub name) without running code of its repository.
 
-    A folder that holds a PEFT adapter is loaded together with the base model, in the revision, that the adapter names.
+    A folder that holds a PEFT adapter is loaded with the base model that the adapter names, whose processor is used,
+    and merged into it, so that it runs as fast. Only safetensors are read.
     dtype: "auto" is what `choose_dtype` says. device: "auto" takes the GPU if there is one;
     "balanced" and the other names of accelerate's device_map spread the model over several.
+    revision: of the model, or of the adapter's base; if not given, the one that the adapter names.
 
     Raises UnsupportedModelError where it is missing, no image-text or causal language model, or too large for the
-    device; SettingsError where there is no such device.
+    device; SettingsError where there is no such device, or an adapter but no PEFT.
     """
-    if not Path(name).exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+    folder = Path(name)
+    if (folder / _ADAPTER).exists() and not (folder / "config.json").exists():
+        base, its_revision = _base_of(folder)
+        return _merged(name, load_model(base, dtype=dtype, device=device, revision=revision or its_revision))
+    if not folder.exists() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise UnsupportedModelError(
             f"{name}: there is no such folder; expected the folder of a model, or a name on the hub such as a/b"
         )
@@ -58,10 +70,7 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     wanted = choose_dtype(dtype, chosen)
     placement = {"device_map": device} if device in PLACEMENTS else {}
     try:
-        adapter = _adapter_of(name)
-        revision = revision or adapter.get("revision")
-        base = str(adapter["base_model_name_or_path"]) if adapter else name
-        config = AutoConfig.from_pretrained(base, revision=revision, **_SAFE)
+        config = AutoConfig.from_pretrained(name, revision=revision, **_SAFE)
         kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
         with bars_on_terminals_only():
             options = _SAFE | placement | {"dtype": wanted, "revision": revision, "use_safetensors": True}
@@ -90,19 +99,6 @@ def _explain(error: Exception, device: str, dtype: torch.dtype) -> str:
     return f"can't be loaded as an image-text or language model: {text}"
 
 
-def refuse_offloaded(name: str, model: nn.Module) -> None:
-    """Raise UnsupportedModelError where accelerate left parts outside the GPUs, to be fetched at every forward."""
-    sizes = dict.fromkeys((False, True), 0)
-    for parameter in model.parameters():
-        sizes[parameter.is_meta] += parameter.numel()
-    if sizes[True]:
-        share = sizes[True] / sum(sizes.values())
-        raise UnsupportedModelError(
-            f"{name}: {share:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
-            "--gpus-per-actor), or --dtype bfloat16"
-        )
-
-
 @contextmanager
 def bars_on_terminals_only() -> Iterator[None]:
     """Keep transformers' progress bars out of logs."""
@@ -116,23 +112,37 @@ def bars_on_terminals_only() -> Iterator[None]:
         hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """The precision of that name; "auto" is bfloat16 on an NVIDIA GPU, float16 on one too old for it, else float32."""
-    if dtype == "auto" and device.type == "cuda":
-        return torch.bfloat16 if is_recent_gpu(device) else torch.float16
-    if dtype == "auto":
-        return torch.float32
-    chosen: torch.dtype = getattr(torch, dtype)
-    return chosen
+def _base_of(folder: Path) -> tuple[str, str | None]:
+    """The base model that an adapter names, and its revision; a relative folder may also lie beside the adapter."""
+    path = folder / _ADAPTER
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UnsupportedModelError(f"{path} can't be read: {error}") from error
+    if not isinstance(base, str) or not base:
+        raise UnsupportedModelError(f"{path} names no base model; write its folder into base_model_name_or_path")
+    if not (folder / _ADAPTER_WEIGHTS).exists():
+        raise UnsupportedModelError(
+            f"{folder}: this adapter has no {_ADAPTER_WEIGHTS}; save it with safe_serialization=True"
+        )
+    beside = folder / base
+    return str(beside) if not Path(base).exists() and beside.is_dir() else base, revision
 
 
-def _adapter_of(name: str) -> dict[str, Any]:
-    """The configuration of the adapter that a folder holds; empty for a whole model."""
-    path = Path(name) / "adapter_config.json"
-    if not path.exists() or (Path(name) / "config.json").exists():
-        return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _merged(name: str, base: LoadedModel) -> LoadedModel:
+    """The base with the adapter of the folder `name` merged into it; adapters that are made of it name that folder."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise SettingsError(f"{name} is an adapter, which needs PEFT: pip install 'delta-attnmask[train]'") from error
+    model: Any = base.model
+    try:
+        merged = PeftModel.from_pretrained(model, name).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise UnsupportedModelError(f"{name}: the adapter doesn't fit {base.name}: {error}") from error
+    merged.name_or_path = name
+    return replace(base, name=name, model=merged.eval())
 
 
 def _takes_images(config: Any) -> bool:
@@ -147,3 +157,59 @@ def _load_processor(name: str, revision: str | None) -> Any:
         if Path(name).is_dir() and (Path(name) / "preprocessor_config.json").exists():
             raise
         return AutoTokenizer.from_pretrained(name, revision=revision, **_SAFE)
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Hex SHA-256 over the configuration and 64 evenly spaced values of every parameter and buffer.
+
+    Reads a few kilobytes however large the model is. Any training step changes nearly every parameter, so two
+    checkpoints of one model differ; so does the same checkpoint in another precision.
+    """
+    config: Any = model.config
+    digest = sha256(json.dumps(_portable(config.to_dict()), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(_some_values(tensor.detach()).tobytes())
+    return digest.hexdigest()
+
+
+def _some_values(tensor: Tensor) -> Any:
+    flat = tensor.reshape(-1)
+    step = max(1, flat.numel() // _VALUES_PER_TENSOR)
+    return flat[::step][:_VALUES_PER_TENSOR].cpu().double().numpy()
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what says where the model lies or which version wrote it."""
+    return {name: value for name, value in config.items() if name not in {"_name_or_path", "transformers_version"}}
+
+
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+    """Compile the forward of each decoder block but the last, and of each block of the vision tower.
+
+    Modules keep their identity; hooks and replaced forwards go on working, since only `forward` changes.
+    The last decoder block stays as it is: scoring runs a part of it on fewer rows.
+    backend: of torch.compile. Costs some seconds at the first batch, and again where the number of dimensions changes.
+    """
+    anatomy = examine(model)
+    for block in [*list(anatomy.blocks)[:-1], *vision_blocks(model, anatomy.decoder)]:
+        block.forward = torch.compile(_own_forward(block), dynamic=True, backend=backend)
+
+
+def vision_blocks(model: nn.Module, decoder: nn.Module) -> Iterator[nn.Module]:
+    """Blocks of one kind in a list outside the decoder; of nested lists the outer one."""
+    taken = set(decoder.modules())
+    for module in model.modules():
+        is_stack = isinstance(module, nn.ModuleList) and len({type(part) for part in module}) == 1
+        if is_stack and module not in taken:
+            taken.update(module.modules())
+            yield from module.children()
+
+
+def _own_forward(block: nn.Module) -> Callable[..., Any]:
+    """The forward without the wrappers that all classes of blocks share, since torch.compile keeps a few
+    versions of each function, not of each class; one that is patched already (accelerate) as it is."""
+    if "forward" in vars(block):
+        return block.forward
+    function = inspect.unwrap(type(block).forward)
+    return function.__get__(block)  # type: ignore[no-any-return]

@@ -1,21 +1,18 @@
-"""How far rounding alone moves a model's losses: the yardstick for two runs that add up in another order.
-
-In half precision two right kernels give losses that differ by 0.001 to 0.1 nats, which depends on the model. So the
-model is asked: its blocks' outputs are moved by up to one unit in the last place, at random, and the losses show what
-that does. Over 63 families in bfloat16 and float16 right kernels move them half to twice as far.
-"""
+"""How far rounding alone moves a model's losses: the yardstick for two runs that add up in another order."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
+from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.capture import nats, plain_logits
-from delta_attnmask.modeling.outputs import first_states, with_states
+from delta_attnmask.modeling.capture import nats
+from delta_attnmask.modeling.running import evaluating, first_states, no_cache, with_states
 
 _EXACT_HALF, _EXACT_FULL = 1e-3, 1e-4  # nats by which any token's loss may differ without a question
 _HALF = 1e-6  # the unit in the last place of half precisions is larger
@@ -26,6 +23,10 @@ INTO_LAST = slice(-2, -1)  # the one in front of the last
 
 class Rounding:
     """The untouched model's losses at the labelled positions, and how far rounding moves them.
+
+    In half precision two right kernels give losses that differ by 0.001 to 0.1 nats, which depends on the model. So the
+    model is asked: its blocks' outputs are moved by up to one unit in the last place, at random, and the losses show
+    what that does. Over 63 families in bfloat16 and float16 right kernels move them half to twice as far.
 
     losses: `[row]`, nats, float32. unit: of the last place, relative, in the coarsest precision that was seen.
     Raises UnsupportedModelError where the model's own forward fails.
@@ -38,7 +39,7 @@ class Rounding:
         self._targets = roles.targets(labels)
         self._spreads: dict[tuple[int | None, int | None, int], Tensor] = {}
         self.unit = 0.0
-        with _changed_outputs(anatomy.blocks[-1:], self._noted):
+        with changed_outputs(anatomy.blocks[-1:], self._noted):
             self.losses = self._run()
 
     def allows(self, differences: Tensor, times: float, blocks: slice = EVERY_BLOCK) -> bool:
@@ -55,7 +56,7 @@ class Rounding:
         key = (blocks.start, blocks.stop, draw)
         if key not in self._spreads:
             generator = torch.Generator().manual_seed(draw)
-            with _changed_outputs(self._anatomy.blocks[blocks], lambda states: self._moved(states, generator)):
+            with changed_outputs(self._anatomy.blocks[blocks], lambda states: self._moved(states, generator)):
                 differences = self._run() - self.losses
             self._spreads[key] = _mean_and_high(differences[differences.isfinite()])
         return self._spreads[key]
@@ -85,7 +86,7 @@ def _mean_and_high(differences: Tensor) -> Tensor:
 
 
 @contextmanager
-def _changed_outputs(blocks: Iterable[nn.Module], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def changed_outputs(blocks: Iterable[nn.Module], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     handles = [
         block.register_forward_hook(lambda _module, _args, output: with_states(output, change(first_states(output))))
         for block in blocks
@@ -95,3 +96,20 @@ def _changed_outputs(blocks: Iterable[nn.Module], change: Callable[[Tensor], Ten
     finally:
         for handle in handles:
             handle.remove()
+
+
+def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
+    """The logits of the untouched model in evaluation mode, not compiled; `[batch, seq, vocabulary]`.
+
+    Raises UnsupportedModelError where the model's code doesn't fit the installed transformers.
+    """
+    with torch.no_grad(), evaluating(anatomy), torch.compiler.set_stance("force_eager"):
+        try:
+            output = anatomy.model(**inputs, **no_cache(anatomy.model))
+        except (AttributeError, TypeError) as error:
+            raise UnsupportedModelError(
+                f"{type(anatomy.model).__name__}: its own forward fails under transformers {transformers.__version__} "
+                f"({error}); try another version of transformers"
+            ) from error
+    logits: Tensor = output.logits
+    return logits

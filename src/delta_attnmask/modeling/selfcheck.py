@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
 from delta_attnmask.errors import DataError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
-from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward
+from delta_attnmask.modeling.recorder import REGISTRY_LOCK
 from delta_attnmask.modeling.rounding import INTO_LAST, Rounding
+from delta_attnmask.settings import AttentionBackend
 
 # How many times as far as rounding moves the losses they may differ. Measured over 63 families and SmolLM2-135M in
 # bfloat16 and float16: replays 0; other attention kernels up to 2; the last block on single rows up to 0.8 where it
@@ -38,8 +38,7 @@ class SelfCheck:
 
     replay_error: largest difference in nats between the losses of a forward and of its replayed tail.
     loss_error: difference in nats between the captured losses and the untouched model's, mean over the tokens.
-    is_narrowed: whether the last block's feed-forward part may run on the positions that are read alone.
-    runs_on_rows: whether all of the last block may be run again on them alone.
+    runs_on_rows: whether the last block may be run again on the positions that are read alone.
     """
 
     decoder_path: str
@@ -48,7 +47,6 @@ class SelfCheck:
     backend: str
     replay_error: float
     loss_error: float
-    is_narrowed: bool = False
     runs_on_rows: bool = False
 
     def __str__(self) -> str:
@@ -60,12 +58,11 @@ class SelfCheck:
 
 
 def checked_anatomy(
-    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
+    anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
 ) -> Anatomy:
-    """The model's anatomy, after a self-check if the model had none yet in this state."""
-    anatomy = examine(model)
+    """The anatomy with what a self-check found, which is made now if the model had none yet in this state."""
     check = _known_check(anatomy, inputs, labels, attention)
-    return replace(anatomy, row_wise=anatomy.row_wise if check.is_narrowed else None, runs_on_rows=check.runs_on_rows)
+    return replace(anatomy, runs_on_rows=check.runs_on_rows)
 
 
 def self_check(
@@ -144,10 +141,9 @@ def check_model(
     rounding = Rounding(anatomy, inputs, probes)
     if not rounding.losses.isfinite().any():
         raise DataError("the loss is not finite")
-    plain = replace(anatomy, row_wise=None)
-    last = min(anatomy.last_block, max(0, anatomy.n_blocks - 2))  # behind the very last block there is but a norm
+    last = min(anatomy.last_block, max(0, anatomy.n_blocks - 2))  # after the very last block there is but a norm
     probe = partial(_probe, inputs, probes, attention)
-    whole = probe([0, last // 2, last], plain)
+    whole = probe([0, last // 2, last], anatomy)
     losses = _differences(whole.losses, rounding.losses)
     check = SelfCheck(
         decoder_path=anatomy.decoder_path,
@@ -159,10 +155,8 @@ def check_model(
     )
     _require_agreement(model, check, rounding, whole.replays, losses)
 
-    is_narrowed = anatomy.row_wise is not None and _gives(whole, partial(probe, [last], anatomy), rounding)
-    on_rows = replace(anatomy if is_narrowed else plain, runs_on_rows=True)
-    runs_on_rows = _gives(whole, partial(probe, [last], on_rows), rounding)
-    return replace(check, is_narrowed=is_narrowed, runs_on_rows=runs_on_rows)
+    on_rows = partial(probe, [last], replace(anatomy, runs_on_rows=True))
+    return replace(check, runs_on_rows=_gives(whole, on_rows, rounding))
 
 
 @dataclass(frozen=True)
@@ -187,7 +181,8 @@ def _probe(
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     is_masked = roles.is_token & (torch.arange(labels.shape[1], device=labels.device) % 3 == 1)
     last = blocks[-1]
-    with captured_forward(anatomy, inputs, labels, roles.is_token[:, None].float(), blocks, attention) as forward:
+    weights = roles.is_token[:, None].float()
+    with captured_forward(anatomy, inputs, labels, roles, weights, blocks, attention) as forward:
         losses = forward.token_losses(forward.final_rows())
         replays = [_differences(_replayed_losses(forward, block, losses), losses) for block in blocks]
         masked = losses[:0]

@@ -10,17 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from delta_attnmask.batches import TokenRoles
-from delta_attnmask.errors import SettingsError
-from delta_attnmask.masking.choose import choose_tokens, counted_queries, eligible_tokens, priority, sample_seeds
-from delta_attnmask.masking.replace import replacement_state
-from delta_attnmask.modeling.attention.received import AttentionBackend
+from delta_attnmask.batches import TokenRoles, require_fitting
+from delta_attnmask.errors import DataError, SettingsError
+from delta_attnmask.masking import (
+    choose_tokens,
+    counted_queries,
+    eligible_tokens,
+    priority,
+    replacement_state,
+    sample_seeds,
+)
+from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
 from delta_attnmask.modeling.selfcheck import checked_anatomy
-from delta_attnmask.scoring.embeddings import middle_block, pool_states
 from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
-from delta_attnmask.scoring.validate import require_scorable
-from delta_attnmask.settings import MaskSettings, Queries
+from delta_attnmask.settings import AttentionBackend, MaskSettings, Queries
 
 _RIVALS_READ: Queries = "all"  # the attention of all queries, whatever the settings count
 
@@ -68,7 +72,7 @@ def score_batch(
     special_ids: Iterable[int] = (),
     attention: AttentionBackend = "auto",
 ) -> BatchScore:
-    """Score the samples of one batch with one forward and one more pass through the blocks behind the masked one.
+    """Score the samples of one batch with one forward and one more pass through the blocks after the masked one.
 
     model: any Hugging Face model with a language-model head; nothing is left behind in it.
     inputs: what the model's forward takes, without labels.
@@ -82,7 +86,16 @@ def score_batch(
     no answer token.
     """
     settings = settings or MaskSettings()
-    score = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids, attention=attention).scores[0]
+    try:
+        sweep = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids, attention=attention)
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{type(model).__name__} can't run on these inputs: {error}; check that they are what its processor gives, "
+            "on the device of the model, with floating ones in its precision"
+        ) from error
+    score = sweep.scores[0]
     unmaskable = score.masked_loss.isnan().logical_and(~score.loss.isnan()).nonzero().flatten().tolist()
     if unmaskable:
         raise SettingsError(
@@ -103,29 +116,30 @@ def sweep_batch(
     embed: bool = False,
     special_ids: Iterable[int] = (),
     attention: AttentionBackend = "auto",
+    image_of: Sequence[int] | None = None,
 ) -> BatchSweep:
     """Score a batch under many settings for one forward; only the tail is run again for each.
 
     grid: at least one setting. rivals: further scores, computed from the logits and the attention of that forward.
     embed: pool the states of the middle block too.
+    image_of: which images are equal, as in an `EncodedBatch`; each is encoded once.
     Raises like `score_batch`, but a sample without an eligible token is no error.
     """
     rivals = rivals or {}
-    require_scorable(model, inputs, labels)
-    anatomy = checked_anatomy(model, inputs, labels, attention)
-    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
+    anatomy, roles = _prepare(model, inputs, labels, attention, special_ids)
     blocks = [anatomy.resolve_block(settings.block) for settings in grid]
-    middle = [middle_block(anatomy.n_blocks)] if embed else []
+    middle = [anatomy.middle_block] if embed else []
     pools = _pools(grid, rivals)
     weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
 
-    with captured_forward(anatomy, inputs, labels, weights, [*blocks, *middle], attention) as forward:
+    kept = [*blocks, *middle]
+    with captured_forward(anatomy, inputs, labels, roles, weights, kept, attention, image_of) as forward:
         means = _means(forward, roles, rivals)
         saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
         choices = _choose(grid, saliency, roles, sample_seeds(inputs, roles))
         masks = _mask(forward, blocks, grid, choices, roles)
         masked_losses = _run_tails(forward, blocks, masks)
-        embeddings = pool_states(forward.states[middle[0]], roles) if embed else None
+        embeddings = roles.pool(forward.states[middle[0]]) if embed else None
 
     scores = [
         BatchScore(means["loss"], loss.masked_fill(~choice.is_maskable, torch.nan), choice.saliency, choice.is_masked)
@@ -133,6 +147,21 @@ def sweep_batch(
     ]
     others = {name: value for name, value in means.items() if name in rivals}
     return BatchSweep(scores, others | _shares(rivals, saliency, roles), embeddings)
+
+
+def _prepare(
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor,
+    attention: AttentionBackend,
+    special_ids: Iterable[int] = (),
+) -> tuple[Anatomy, TokenRoles]:
+    """The checked model and the roles of the batch; whatever can't be scored is refused here."""
+    anatomy = examine(model)
+    require_fitting(inputs, labels)
+    roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
+    roles.require_answers()
+    return checked_anatomy(anatomy, inputs, labels, attention), roles
 
 
 @dataclass(frozen=True)
@@ -185,7 +214,7 @@ def _mask(
     choices: Sequence[_Choice],
     roles: TokenRoles,
 ) -> list[Mask]:
-    """What each setting replaces behind its block; settings that replace alike share the tensor."""
+    """What each setting replaces after its block; settings that replace alike share the tensor."""
     hows = [(block, settings.replacement) for block, settings in zip(blocks, grid, strict=True)]
     fills = {how: replacement_state(forward.states[how[0]], roles.is_token, how[1]) for how in set(hows)}
     return [(choice.is_masked, fills[how]) for choice, how in zip(choices, hows, strict=True)]
@@ -211,11 +240,15 @@ def _shares(rivals: Mapping[str, Rival], saliency: Mapping[Queries, Tensor], rol
 
 @torch.no_grad()
 def loss_batch(
-    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, *, attention: AttentionBackend = "auto"
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    labels: Tensor,
+    *,
+    attention: AttentionBackend = "auto",
+    image_of: Sequence[int] | None = None,
 ) -> Tensor:
     """The loss alone: mean negative log-likelihood over each sample's answer tokens in nats; `[batch]`, float32."""
-    require_scorable(model, inputs, labels)
-    anatomy = checked_anatomy(model, inputs, labels, attention)
+    anatomy, roles = _prepare(model, inputs, labels, attention)
     no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
-    with captured_forward(anatomy, inputs, labels, no_pools, [], attention) as forward:
+    with captured_forward(anatomy, inputs, labels, roles, no_pools, [], attention, image_of) as forward:
         return forward.answer_loss(forward.final_rows())

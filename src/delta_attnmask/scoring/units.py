@@ -181,6 +181,7 @@ class UnitScorer:
             embed=self.plan.embed,
             special_ids=self.encoder.special_ids,
             attention=self.plan.attention,
+            image_of=batch.image_of,
         )
         main = result.scores[0]
         columns = {"loss": main.loss, "masked_loss": main.masked_loss, "delta": main.delta, **result.rivals}
@@ -198,8 +199,8 @@ class UnitScorer:
         self.on_rows(len(batch.rows))
 
     def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
-        attention = self.plan.attention
-        losses = loss_batch(self.loaded.model, batch.inputs, batch.labels, attention=attention).tolist()
+        model, inputs, labels = self.loaded.model, batch.inputs, batch.labels
+        losses = loss_batch(model, inputs, labels, attention=self.plan.attention, image_of=batch.image_of).tolist()
         for row, value in zip(batch.rows, losses, strict=True):
             if row in found.numbers:
                 found.numbers[row][name] = value

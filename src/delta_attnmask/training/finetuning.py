@@ -23,9 +23,8 @@ from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
-from delta_attnmask.modeling.devices import is_recent_gpu
-from delta_attnmask.modeling.fingerprint import model_fingerprint
-from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only
+from delta_attnmask.modeling.kernels import is_recent_gpu
+from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import commonest, generalise
 from delta_attnmask.training.augmentation import MaskedStateAugmentation

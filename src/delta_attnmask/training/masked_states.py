@@ -20,17 +20,17 @@ from torch import Tensor, nn
 
 from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.masking.choose import (
+from delta_attnmask.masking import (
     choose_tokens,
     counted_queries,
     eligible_tokens,
     priority,
     random_numbers,
+    replace_states,
     sample_seeds,
 )
-from delta_attnmask.masking.replace import replace_states
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.changing import Change, changing_block
+from delta_attnmask.modeling.changing import StateChange, changing_block
 from delta_attnmask.training.plan import AugmentationSettings
 
 LABELS, KEYS, ALLOWED = "masking_labels", "masking_keys", "masking_allowed"
@@ -53,7 +53,7 @@ class StateMasking:
         self._special_ids = tuple(special_ids)
         self._only = only
 
-    def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> Change | None:
+    def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> StateChange | None:
         """What one forward changes; None if none of its samples is drawn."""
         if self.settings.mask.tokens == "image" and inputs.get("input_ids") is None:
             raise SettingsError("tokens='image': the forward is given embeddings, which don't tell where images stand")

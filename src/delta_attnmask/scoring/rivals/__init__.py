@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.derived import derived_names, needed_columns
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.records import Record
+
+if TYPE_CHECKING:
+    from delta_attnmask.records import Record
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class AttentionRival:
 class VariantRival:
     """The loss of the same answer in a changed record; None where the change doesn't apply."""
 
-    change: Callable[[Record], Record | None]
+    change: "Callable[[Record], Record | None]"
 
 
 Rival = TokenRival | AttentionRival | VariantRival
@@ -51,6 +53,8 @@ def load_rivals(names: Sequence[str]) -> dict[str, Rival]:
     A derived column stands for the rivals that it is made of; what every run stores anyway needs none.
     Raises SettingsError that lists all unknown names together.
     """
+    from delta_attnmask.derived import derived_names, needed_columns
+
     stored, derived, rivals = stored_names(), derived_names(), rival_names()
     if unknown := sorted(set(names) - {*stored, *derived, *rivals}):
         raise SettingsError(

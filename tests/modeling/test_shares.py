@@ -6,7 +6,7 @@ from torch import nn
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.modeling.anatomy import Anatomy, examine
-from delta_attnmask.modeling.attention.shares import MEASURES, read_shares
+from delta_attnmask.modeling.shares import MEASURES, read_shares
 from tests.families import FAMILIES
 from tests.families.family import EOS, IMAGE, Family
 from tests.reference import attention

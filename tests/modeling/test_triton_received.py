@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from delta_attnmask.modeling.attention.received import ReceivedAttention, counted_spans
-from tests.modeling.attention.devices import HAS_CUDA, NEEDS_CUDA, NEEDS_TRITON
-from tests.modeling.attention.inputs import AttentionInputs, MaskKind, Shape, by_definition, draw, error
+from delta_attnmask.modeling.kernels import ReceivedAttention, counted_spans
+from tests.modeling.attention_devices import HAS_CUDA, NEEDS_CUDA, NEEDS_TRITON
+from tests.modeling.attention_inputs import AttentionInputs, MaskKind, Shape, by_definition, draw, error
 
 DEVICE = "cuda" if HAS_CUDA else "cpu"
 KINDS: list[MaskKind] = ["none", "causal"]
@@ -23,7 +23,7 @@ SHAPES = [
 
 
 def received(inputs: AttentionInputs, lse: Tensor) -> Tensor:
-    from delta_attnmask.modeling.attention.triton_received import add_received
+    from delta_attnmask.modeling.triton_received import add_received
 
     batch, n_heads, seq, _ = inputs.query.shape
     sums = torch.ones(batch, n_heads, inputs.weights.shape[1], seq, device=inputs.query.device)
@@ -45,7 +45,7 @@ def test_equals_the_definition(kind: MaskKind, shape: Shape) -> None:
 
 @NEEDS_TRITON
 def test_the_first_launch_takes_no_model() -> None:
-    from delta_attnmask.modeling.attention.triton_received import launch_once
+    from delta_attnmask.modeling.triton_received import launch_once
 
     launch_once(torch.device(DEVICE))
 

@@ -2,24 +2,25 @@
 
 import inspect
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.modeling.attention.fused import fused_attend
-from delta_attnmask.modeling.attention.masks import MaskReader
-from delta_attnmask.modeling.attention.plain import attend
-from delta_attnmask.modeling.attention.received import AttentionBackend, ReceivedAttention, wants_tiles
-from delta_attnmask.modeling.attention.tiled import tiled_attend
+from delta_attnmask.modeling.attention import attend, tiled_attend
+from delta_attnmask.modeling.kernels import ReceivedAttention, fused_attend, wants_tiles
+from delta_attnmask.settings import AttentionBackend
 
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
 
 AttentionFunction = Callable[..., tuple[Tensor, Any]]
+
+_N_KEPT = 4  # masks: a model has one or two kinds of them
 
 _active: list["AttentionRecorder"] = []  # those at work in nested forwards, the innermost last
 
@@ -77,6 +78,66 @@ def recording(table: dict[str, Any], name: str, recorder: "AttentionRecorder") -
             del table[name]
         else:
             table[name] = original
+
+
+class _SeenMask(NamedTuple):
+    mask: Tensor
+    memory: tuple[Any, ...]  # when it was looked at
+    needs_none: bool
+
+
+class MaskReader:
+    """Tells for each mask of one forward whether a kernel can do without it.
+
+    Under "causal, padded on the right" no real token can see the padding behind it, so no mask is needed, and kernels
+    without one are faster. Each mask is looked at once: one device synchronisation a mask, not a block, also where a
+    model slices it anew for each block. Where a model is spread over devices, each block gets a copy of its own: it is
+    compared with the latest masks and not kept.
+    """
+
+    def __init__(self, roles: TokenRoles):
+        self._is_token = roles.is_token
+        self._latest: deque[_SeenMask] = deque(maxlen=_N_KEPT)
+
+    def simplify(self, mask: Tensor | None, is_causal: bool) -> tuple[Tensor | None, bool]:
+        """The mask to use, and whether the kernel shall mask the future itself."""
+        if mask is None:
+            return None, is_causal
+        return (None, True) if self._needs_none(mask) else (mask, is_causal)
+
+    def _needs_none(self, mask: Tensor) -> bool:
+        memory = _memory(mask)
+        for latest in self._latest:
+            if latest.memory == memory:
+                return latest.needs_none
+        for latest in self._latest:  # this waits for the device
+            if latest.memory == _memory(latest.mask) and _is_copy(latest.mask, mask):
+                return latest.needs_none
+        self._latest.append(_SeenMask(mask, memory, self._is_plain_causal(mask)))
+        return self._latest[-1].needs_none
+
+    def _is_plain_causal(self, mask: Tensor) -> bool:
+        is_token = self._is_token.to(mask.device)
+        seq = is_token.shape[1]
+        if mask.ndim != 4 or mask.shape[-2:] != (seq, seq) or mask.shape[0] not in (1, len(is_token)):
+            return False
+        positions = torch.arange(seq, device=mask.device)
+        is_right_padded = (is_token == (positions < is_token.sum(-1, keepdim=True))).all()
+        expected = (positions <= positions[:, None]) & is_token[:, None, None]
+        may_attend = mask if mask.dtype == torch.bool else mask == 0
+        agrees = ((may_attend == expected) | ~is_token[:, None, :, None]).all()
+        if mask.dtype != torch.bool:  # a bias that is added to some scores is more than a mask
+            agrees &= (may_attend | (mask <= torch.finfo(mask.dtype).min)).all()
+        return bool(is_right_padded & agrees)
+
+
+def _memory(mask: Tensor) -> tuple[Any, ...]:
+    """Where a mask lies, and how often that was written to: two masks of which this is equal hold the same numbers."""
+    return mask.device, mask.dtype, mask.data_ptr(), mask.shape, mask.stride(), mask._version
+
+
+def _is_copy(one: Tensor, other: Tensor) -> bool:
+    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
 class AttentionRecorder:

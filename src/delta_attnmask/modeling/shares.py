@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.attention.recorder import REGISTRY_LOCK
-from delta_attnmask.modeling.stopping import run_up_to
+from delta_attnmask.modeling.recorder import REGISTRY_LOCK
+from delta_attnmask.modeling.running import run_up_to
 
 MEASURES = ("entropy", "image", "question", "sink", "answer_to_image")
 _QUERIES_PER_CHUNK = 256

@@ -1,4 +1,4 @@
-"""Which tokens are masked: eligibility, order and the share taken. Pure tensor functions."""
+"""Which tokens are masked (eligibility, order, share), and what their states become. Pure tensor functions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.settings import Exclude, Order, Queries, Tokens
+from delta_attnmask.settings import Exclude, Order, Queries, Replacement, Tokens
 
 
 def counted_queries(roles: TokenRoles, queries: Queries) -> Tensor:
@@ -78,3 +78,24 @@ def random_numbers(seeds: Tensor, places: Tensor) -> Tensor:
     for multiplier in (0x45D9F3B, 0x119DE1F3, 0x2C1B3C6D):
         state = ((state ^ (state >> 16)) * multiplier) & 0x7FFF_FFFF
     return state
+
+
+def replacement_state(states: Tensor, is_token: Tensor, replacement: Replacement) -> Tensor:
+    """What each sample's masked states become: zeros, or the mean of its tokens' states; `[..., batch, 1, hidden]`.
+
+    states: `[..., batch, seq, hidden]`; leading dimensions (Gemma 3n's parallel streams) are treated alike.
+    is_token: `[batch, seq]`; on any device, since a model may be spread over several.
+    """
+    if replacement == "zero":
+        return torch.zeros_like(states[..., :1, :])
+    weight = is_token[..., None].to(states.device, torch.float32)
+    mean = (states.float() * weight).sum(-2, keepdim=True) / weight.sum(-2, keepdim=True)
+    return mean.to(states.dtype)
+
+
+def replace_states(states: Tensor, is_masked: Tensor, is_token: Tensor, replacement: Replacement) -> Tensor:
+    """A copy of `states` in which masked positions are replaced.
+
+    states: `[..., batch, seq, hidden]`. is_masked, is_token: `[batch, seq]`, on any device.
+    """
+    return torch.where(is_masked[..., None].to(states.device), replacement_state(states, is_token, replacement), states)

@@ -1,0 +1,235 @@
+"""The vision tower, once for all images of a batch: one attention call for all of them, and equal images encoded once.
+
+transformers calls "sdpa" once for each image and block where a tower lays all images one after the other in one
+sequence, which leaves a GPU waiting.
+"""
+
+import copy
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from delta_attnmask.modeling.anatomy import Anatomy, owner_of
+from delta_attnmask.modeling.kernels import takes_flash
+
+# With "flash" in its name, transformers hands over all images at once and says where each begins.
+PACKED = "delta_attnmask_packed_flash"
+
+# Largest relative difference of image features that another batch size may cause.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+_ENCODING = "get_image_features"
+
+_can_share: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@contextmanager
+def packed_vision(anatomy: Anatomy) -> Iterator[None]:
+    """Let the attention modules that are given the images' boundaries, and use "sdpa", attend to all at once."""
+    configs = [config for config in _configs(anatomy.modules) if config is not anatomy.decoder_config]
+    packed = [config for config in configs if config._attn_implementation == "sdpa"]
+    table = AttentionInterface._global_mapping
+    table[PACKED] = packed_attention
+    try:
+        for config in packed:
+            config._attn_implementation = PACKED
+        yield
+    finally:
+        for config in packed:
+            config._attn_implementation = "sdpa"
+        table.pop(PACKED, None)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers; each image attends to itself.
+
+    query, key, value: `[1, head, seq, dim]`. cu_seq_lens_q: where each image begins, and the end, `[image + 1]`.
+    Returns `[1, seq, head, dim]`.
+    """
+    if cu_seq_lens_q is None:
+        output = functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+        return output.transpose(1, 2).contiguous(), None
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    if query.device.type == "cuda" and takes_flash(query) and query.shape[-1] % 8 == 0 and max_length_q is not None:
+        return _flash(query, key, value, cu_seq_lens_q.int(), int(max_length_q), scaling)[None], None
+    lengths = cu_seq_lens_q.diff().tolist()
+    return _by_image(query, key, value, lengths, scaling)[None], None
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None) -> Tensor:
+    kernel = torch.ops.aten._flash_attention_forward
+    output: Tensor = kernel(
+        query, key, value, starts, starts, longest, longest, 0.0, False, return_debug_mask=False, scale=scale
+    )[0]
+    return output
+
+
+def _by_image(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None) -> Tensor:
+    """`[seq, head, dim]`; runs of images of one length share a call."""
+    outputs = []
+    start = 0
+    for length, run in itertools.groupby(lengths):
+        n_images = len(list(run))
+        part = slice(start, start + length * n_images)
+        start = part.stop
+        shape = (n_images, length, *query.shape[1:])
+        q, k, v = (states[part].reshape(shape).transpose(1, 2) for states in (query, key, value))
+        output = functional.scaled_dot_product_attention(q, k, v, scale=scale)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)
+
+
+def _configs(modules: Sequence[nn.Module]) -> list[Any]:
+    """The configurations of modules that are given where each image begins."""
+    packing = [module for module in modules if _takes_boundaries(type(module).forward)]
+    configs = (getattr(module, "config", None) for module in packing)
+    return list({id(config): config for config in configs if config is not None}.values())
+
+
+@functools.cache
+def _takes_boundaries(forward: Callable[..., Any]) -> bool:
+    return "cu_seqlens" in inspect.signature(forward).parameters
+
+
+@contextmanager
+def shared_images(model: nn.Module, image_of: Sequence[int] | None) -> Iterator[None]:
+    """Encode equal images of a batch once, where the model has `get_image_features` with one result an image.
+
+    image_of: for each image, in the batch's order, the index of the first that equals it; None shares nothing.
+    The first time, a model's features are computed both ways; one whose features differ never shares.
+    """
+    is_shared = image_of is not None and len(set(image_of)) < len(image_of)
+    owner = owner_of(model, _ENCODING) if is_shared else None
+    if owner is None or image_of is None or _ENCODING in vars(owner):
+        yield
+        return
+    setattr(owner, _ENCODING, _sharing(owner, getattr(owner, _ENCODING), image_of))
+    try:
+        yield
+    finally:
+        delattr(owner, _ENCODING)
+
+
+def image_cost(anatomy: Anatomy) -> float:
+    """What encoding an image token costs, in tokens of the decoder, by their weights; 0 where none is shared."""
+    if owner_of(anatomy.model, _ENCODING) is None:
+        return 0.0
+    head = anatomy.model.get_output_embeddings().weight  # type: ignore[operator]
+    language = {id(weight) for weight in (*anatomy.decoder.parameters(), head)}
+    n_vision = sum(weight.numel() for weight in anatomy.model.parameters() if id(weight) not in language)
+    return n_vision / sum(weight.numel() for weight in anatomy.blocks.parameters())
+
+
+def _sharing(owner: nn.Module, original: Callable[..., Any], image_of: Sequence[int]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+    kept = sorted(set(image_of))
+    places = [kept.index(image) for image in image_of]  # of each image among those that are encoded
+
+    def encode(*args: Any, **kwargs: Any) -> Any:
+        distinct = _distinct(signature.bind(*args, **kwargs).arguments, image_of, kept)
+        if distinct is None or _can_share.get(owner) is False:
+            return original(*args, **kwargs)
+        features = _expand(original(**distinct), places)
+        if owner not in _can_share:
+            everything = original(*args, **kwargs)
+            _can_share[owner] = features is not None and _agree(features, everything)
+            return everything
+        return original(*args, **kwargs) if features is None else features
+
+    return encode
+
+
+def _distinct(arguments: dict[str, Any], image_of: Sequence[int], kept: Sequence[int]) -> dict[str, Any] | None:
+    """The call's arguments for the images in `kept` alone; None where it isn't one that is understood.
+
+    Its every tensor must have one entry an image (Qwen-VL's pixels: some rows an image), the same where one is shared.
+    """
+    flat = {**arguments, **arguments.get("kwargs", {})}
+    flat.pop("kwargs", None)
+    pixels, grid = flat.get("pixel_values"), flat.get("image_grid_thw")
+    if not isinstance(pixels, Tensor) or pixels.ndim < 2:
+        return None
+    sizes: list[int] = [1] * len(pixels) if grid is None else grid.prod(-1).tolist()
+    others = {name: value for name, value in flat.items() if name != "pixel_values" and isinstance(value, Tensor)}
+    if len(sizes) != len(image_of) or sum(sizes) != len(pixels):
+        return None
+    if any(value.ndim == 0 or len(value) != len(sizes) for value in others.values()):
+        return None
+    if any(sizes[image] != sizes[first] for image, first in enumerate(image_of)):
+        return None
+    index = torch.tensor(kept)
+    parts = torch.split(pixels, sizes)
+    cut = {name: value[index.to(value.device)] for name, value in others.items()}
+    return {**flat, **cut, "pixel_values": torch.cat([parts[image] for image in kept])}
+
+
+def _expand(output: Any, places: list[int]) -> Any:
+    """The output for all images, given the one for the distinct images; None where it isn't one entry an image."""
+    if isinstance(output, Tensor | list | tuple):
+        return _expand_features(output, places)
+    features: Any = getattr(output, "pooler_output", None)
+    expanded = _expand_features(features, places)
+    if expanded is None:
+        return None
+    changed = copy.copy(output)
+    changed["pooler_output"] = expanded
+    if getattr(output, "deepstack_features", None) is not None:
+        sizes = [len(part) for part in features]
+        changed["deepstack_features"] = [_expand_layer(layer, places, sizes) for layer in output.deepstack_features]
+    return changed
+
+
+def _expand_features(features: Any, places: list[int]) -> Any:
+    if features is None or len(features) != max(places) + 1:
+        return None
+    if isinstance(features, Tensor):
+        return features[torch.tensor(places, device=features.device)]
+    return type(features)(features[place] for place in places)
+
+
+def _expand_layer(layer: Any, places: list[int], sizes: list[int]) -> Any:
+    """One deepstack layer: a tensor an image, or (before transformers 5.23) all of them in one tensor."""
+    if not isinstance(layer, Tensor):
+        return _expand_features(layer, places)
+    parts = torch.split(layer, sizes)
+    return torch.cat([parts[place] for place in places])
+
+
+def _agree(features: Any, others: Any) -> bool:
+    """Whether two outputs hold the same features but for rounding."""
+    found, expected = _tensors(features), _tensors(others)
+    return len(found) == len(expected) and all(
+        one.shape == other.shape and _is_close(one, other) for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _is_close(one: Tensor, other: Tensor) -> bool:
+    scale = other.float().abs().max().clamp(min=1e-6)
+    return bool((one - other).float().abs().max() <= scale * _TOLERANCE.get(other.dtype, 1e-4))
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in _tensors(part)]
+    return [*_tensors(output.pooler_output), *_tensors(getattr(output, "deepstack_features", None) or [])]
