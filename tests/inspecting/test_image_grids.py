@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from delta_attnmask.modeling.stopping import run_up_to
 from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers import LlavaImageProcessor
@@ -22,7 +21,7 @@ from delta_attnmask.inspecting.inspection_page import render_fragment
 from delta_attnmask.inspecting.inspector import Inspector
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.modeling.running import with_positions
+from delta_attnmask.modeling.running import run_up_to, with_positions
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.settings import MaskSettings
