@@ -28,7 +28,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import DataError, DeltaAttnMaskError, RowError
-from delta_attnmask.modeling.devices import is_recent_gpu
+from delta_attnmask.modeling.kernels import is_recent_gpu
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.training.examples import Examples, Numbers
