@@ -23,6 +23,7 @@ from delta_attnmask.scoring import units
 from delta_attnmask.scoring.jobs import Progress, score_dataset
 from delta_attnmask.scoring.trial import dry_run_line
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
+from delta_attnmask.settings import AttentionBackend
 from tests.families import FAMILIES
 
 PLAN = ScoringPlan(MaskSettings.paper())

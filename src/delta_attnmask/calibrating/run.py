@@ -12,9 +12,7 @@ from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.fingerprint import model_fingerprint
-from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
@@ -22,7 +20,7 @@ from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer, fit_grid
-from delta_attnmask.settings import CALIBRATION_GRID, MaskSettings
+from delta_attnmask.settings import CALIBRATION_GRID, AttentionBackend, MaskSettings
 
 _DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
 _WINDOWS = 50  # places of the data that they come from, so that sources behind one another are all seen

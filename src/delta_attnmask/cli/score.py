@@ -155,8 +155,7 @@ def score(
     tell_format(dataset)
 
     from delta_attnmask.executing.actors import Cluster
-    from delta_attnmask.modeling.compiling import compile_blocks
-    from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.modeling.load import compile_blocks, load_model
     from delta_attnmask.scoring.jobs import Recipe, Task, score_dataset, score_on_cluster
     from delta_attnmask.scoring.rivals import load_rivals
     from delta_attnmask.scoring.trial import dry_run_line

@@ -12,8 +12,7 @@ from delta_attnmask.evaluating.asking import Lender, choose_lenders
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.modeling.fingerprint import model_fingerprint
-from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.jobs import Progress

@@ -23,12 +23,11 @@ from delta_attnmask.executing.engines import Failure, Faults, LocalPool, Pool
 from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.modeling.anatomy import examine, text_config
-from delta_attnmask.modeling.compiling import compile_blocks
-from delta_attnmask.modeling.fingerprint import model_fingerprint
-from delta_attnmask.modeling.load import Dtype, LoadedModel, load_model
+from delta_attnmask.modeling.devices import Dtype
+from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.scores import UnitReport
-from delta_attnmask.scoring.embeddings import embedding_table, middle_block
+from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.trial import refuse_hopeless
 from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan, UnitScorer
@@ -291,7 +290,7 @@ def make_manifest(
     if plan.sweep:
         settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
     if plan.embed:
-        settings["embeddings"] = f"mean over tokens at block {middle_block(examine(loaded.model).n_blocks)}"
+        settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
     return Manifest(
         model=loaded.name,
         model_fingerprint=model_fingerprint(loaded.model),

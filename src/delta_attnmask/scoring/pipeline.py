@@ -19,8 +19,8 @@ from delta_attnmask.executing.workers import Workers, ahead
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.modeling.positions import with_positions
-from delta_attnmask.modeling.sharing import image_cost
+from delta_attnmask.modeling.running import with_positions
+from delta_attnmask.modeling.vision import image_cost
 from delta_attnmask.records import Record
 
 Encoded = TypeVar("Encoded")

@@ -15,7 +15,6 @@ from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
 from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
-from delta_attnmask.modeling.attention.received import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
 from delta_attnmask.records import Record
@@ -23,7 +22,7 @@ from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
 from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, in_step
 from delta_attnmask.scoring.rivals import Rival, VariantRival
-from delta_attnmask.settings import MaskSettings, require_positive
+from delta_attnmask.settings import AttentionBackend, MaskSettings, require_positive
 
 _CHECK_ATTEMPTS = 8
 
