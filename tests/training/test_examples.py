@@ -40,7 +40,7 @@ def test_the_top_share_of_those_that_have_a_value() -> None:
     assert key_number("f" * 64) == 2**60 - 1
 
 
-def test_metrics_go_on_behind_the_step_and_know_their_seconds(tmp_path: Path) -> None:
+def test_metrics_resume_after_the_step_and_know_their_seconds(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, 0)
     for step in range(1, 5):

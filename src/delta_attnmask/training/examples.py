@@ -89,8 +89,8 @@ def require_usable(table: pa.Table, plan: TrainingPlan, max_failed: float) -> No
     failed = table.filter(is_failed)
     if failed.num_rows > max_failed * table.num_rows:
         raise DataError(
-            f"{failed.num_rows} of {table.num_rows} rows can't be trained on, which is more than {max_failed:.4g} of "
-            f"them (max_failed); {describe_faults(skipped_faults(failed))}"
+            f"{failed.num_rows} of {table.num_rows} rows can't be trained on, more than the {100 * max_failed:g}% that "
+            f"max_failed allows; {describe_faults(skipped_faults(failed))}"
         )
 
 

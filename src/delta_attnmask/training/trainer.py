@@ -184,8 +184,8 @@ class ExampleTrainer(SFTTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load what `save_pretrained` wrote by `from_pretrained`.
 
-        The Trainer takes the names in the file for those of the modules. Where the two differ (LLaVA), it would go on
-        with the weights that it has, and do no more than log a warning.
+        The Trainer takes the names in the file for those of the modules. Where the two differ (LLaVA), it would keep
+        the weights that it has, and do no more than log a warning.
         """
         target = self.model if model is None else model
         if not isinstance(target, PreTrainedModel):  # an adapter, whose names don't differ
