@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask import artifacts
-from delta_attnmask.artifacts import Manifest, RunFolder, collect_versions, write_atomically, write_text_atomically
+from delta_attnmask import runs
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.manifest import Manifest, collect_versions
 from delta_attnmask.records import Fingerprint
-from delta_attnmask.scores import SampleScore
+from delta_attnmask.runs import RunFolder, merge_run
+from delta_attnmask.scores import SampleScore, score_table
+from delta_attnmask.storage import write_atomically, write_text_atomically
 
 N_ROWS, UNIT_ROWS = 25, 10
 
@@ -125,7 +127,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path, manifest):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ArtifactError, match=r"thesis\.tex"), RunFolder.start(tmp_path, manifest):
         pass
-    with pytest.raises(ArtifactError, match="no run folder"):
+    with pytest.raises(ArtifactError, match="holds no run"):
         RunFolder.open(tmp_path)
     assert not (tmp_path / "manifest.json").exists()
 
@@ -154,18 +156,18 @@ def test_a_unit_needs_exactly_its_rows(tmp_path, manifest, rows):
 def test_scores_in_any_order_are_stored_in_that_of_the_input(tmp_path, manifest):
     with RunFolder.start(tmp_path, manifest) as run:
         run.write_unit(0, make_scores(range(10))[::-1])
-        assert pq.read_table(run.shard_path(0))["row"].to_pylist() == list(range(10))
+        assert pq.read_table(run.unit_path(0))["row"].to_pylist() == list(range(10))
 
 
-def test_side_tables_are_in_place_before_the_scores(tmp_path, manifest, monkeypatch):
+def test_side_tables_are_in_place_before_the_scores(tmp_path, manifest):
     side = pa.table({"row": [1]})
     with RunFolder.start(tmp_path, manifest) as run:
         run.write_unit(0, make_scores(range(10)), sweep=side)
-        assert pq.read_table(run.shard_path(0, "sweep")).equals(side)
-        monkeypatch.setattr(artifacts, "score_table", lambda *_: (_ for _ in ()).throw(MemoryError))
-        with pytest.raises(MemoryError):
-            run.write_unit(1, make_scores(range(10, 20)), sweep=side)
-        assert run.shard_path(1, "sweep").exists()
+        assert pq.read_table(run.unit_path(0, "sweep")).equals(side)
+        no_number = [replace(score, delta="none") for score in make_scores(range(10, 20))]
+        with pytest.raises(pa.ArrowException):
+            run.write_unit(1, no_number, sweep=side)
+        assert run.unit_path(1, "sweep").exists()
         assert run.units_to_do() == [1, 2]
 
 
@@ -181,9 +183,9 @@ def test_an_incomplete_run_is_no_table(tmp_path, manifest):
 def test_wrong_shards_are_noticed(tmp_path, manifest):
     with RunFolder.start(tmp_path, manifest) as run:
         write_all(run)
-    shard = run.shard_path(1)
+    shard = run.unit_path(1)
     good = shard.read_bytes()
-    shard.write_bytes(run.shard_path(0).read_bytes())
+    shard.write_bytes(run.unit_path(0).read_bytes())
     with pytest.raises(ArtifactError, match="each once and in order"):
         run.read_scores()
     for bad in (b"", good[:-20], b"x" * 100):
@@ -213,10 +215,12 @@ def test_two_at_once(tmp_path, manifest):
 
 HOLDER = """
 import sys, time
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.manifest import Manifest
+from delta_attnmask.runs import RunFolder
 from pathlib import Path
 manifest = Manifest.from_json(Path(sys.argv[2]).read_text())
 with RunFolder.start(sys.argv[1], manifest) as run:
+    (run.path / "scores").mkdir()
     (run.path / "scores" / ".unit-00000.parquet.aa.tmp").write_bytes(b"half")
     print("held", flush=True)
     time.sleep(60)
@@ -286,11 +290,11 @@ def test_the_folder_of_a_file_is_made(tmp_path):
 
 
 def test_units_beyond_five_digits(tmp_path, manifest):
-    run = RunFolder(tmp_path, replace(manifest, n_rows=100_001, unit_rows=1))
-    (tmp_path / "scores").mkdir()
-    for unit in (3, 100_000):
-        run.shard_path(unit).write_bytes(b"")
-    assert run.finished_units() == {3, 100_000}
+    with RunFolder.start(tmp_path, replace(manifest, n_rows=100_001, unit_rows=1)) as run:
+        (tmp_path / "scores").mkdir()
+        for unit in (3, 100_000):
+            run.unit_path(unit).write_bytes(b"")
+        assert run.finished_units() == {3, 100_000}
 
 
 def test_the_manifest_is_plain_json(manifest):
@@ -319,3 +323,69 @@ def test_only_a_run_without_scores_is_withdrawn(tmp_path, manifest):
 def test_hashes_that_differ_are_shown_by_their_first_digits(manifest):
     (said,) = manifest.differences(replace(manifest, input=Fingerprint("b" * 64, 100)))
     assert said == f"input.sha256: '{'a' * 12}…' there, '{'b' * 12}…' now"
+
+
+# Rows that were scored in memory
+
+
+def test_a_table_in_memory_becomes_the_folder_of_a_run(tmp_path, manifest, monkeypatch):
+    manifest = replace(manifest, data="", images="")
+    side = pa.table({"row": [0, 11, 11, 24], "value": [0.0, 1.0, 2.0, 3.0]})
+    table = score_table(make_scores(range(N_ROWS)), ("el2n",))
+    monkeypatch.setattr(runs, "MAX_UNITS", 2)
+    with RunFolder.start(tmp_path, manifest) as run:
+        run.write_all(table.select(table.column_names[::-1]), sweep=side)
+    found = RunFolder.open(tmp_path)
+    assert found.is_complete
+    assert found.read_scores() == table
+    assert found.read_side("sweep") == side
+    assert [file.units for file in found.unit_files()] == [range(2), range(2, 3)]
+    with RunFolder.start(tmp_path, manifest) as run:
+        assert run.units_to_do() == []
+    assert merge_run(tmp_path).read_scores() == table
+    with pytest.raises(ArtifactError, match="scored in memory"):
+        found.manifest.require_data()
+    assert replace(manifest, data="x.json").require_data() == "x.json"
+
+
+def test_a_table_in_memory_must_be_that_of_the_run(tmp_path, manifest):
+    table = score_table(make_scores(range(N_ROWS)), ("el2n",))
+    with RunFolder.start(tmp_path, manifest) as run:
+        for other, message in [
+            (table.drop_columns("el2n"), "expected the columns"),
+            (table.slice(1), "expected the rows 0 to 24"),
+            (table.take([*range(24), 23]), "expected the rows 0 to 24"),
+        ]:
+            with pytest.raises(ArtifactError, match=message):
+                run.write_all(other)
+        assert run.units_to_do() == [0, 1, 2]
+
+
+# Folders of older versions
+
+
+def test_a_run_of_the_first_schema_opens_and_is_resumed(tmp_path, manifest):
+    with RunFolder.start(tmp_path, manifest) as run:
+        run.write_unit(0, make_scores(range(10)))
+        old = pq.read_table(run.unit_path(0)).drop_columns("reason_code")
+        pq.write_table(old, run.unit_path(0))
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    content |= {"schema": 1}
+    del content["revision"]
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    with RunFolder.start(tmp_path, replace(manifest, revision="main")) as run:
+        assert run.manifest == manifest
+        assert run.units_to_do() == [1, 2]
+        write_all(run)
+        assert run.read_failed()["reason"].to_pylist() == ["why"] * 4
+    before = RunFolder.open(tmp_path).read_scores(["reason_code", "row"])
+    assert before["reason_code"].to_pylist()[:15] == [""] * 14 + ["template"]
+    assert merge_run(tmp_path).read_scores(["reason_code", "row"]) == before
+
+
+def test_a_file_is_no_folder(tmp_path, manifest):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ArtifactError, match="is a file; choose a folder"):
+        RunFolder.refuse_foreign(tmp_path / "run")
+    with pytest.raises(ArtifactError, match="can't be made"), RunFolder.start(tmp_path / "run", manifest):
+        pass

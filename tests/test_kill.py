@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.runs import RunFolder
 
 N_ROWS, UNIT_ROWS = 20, 2
 
@@ -42,12 +42,12 @@ MOMENTS = [
     Moment("in the self-check", "delta_attnmask.modeling.selfcheck:check_model"),
     Moment("in a batch", "delta_attnmask.scoring.units:sweep_batch", n=2),
     Moment("while rows are encoded", "delta_attnmask.encoding.encoder:Encoder._draft", n=8),
-    Moment("while a side table is written", "delta_attnmask.artifacts:pq.write_table", is_half_written=True),
-    Moment("between a side table and the scores", "delta_attnmask.artifacts:pq.write_table", n=2),
-    Moment("while the scores are written", "delta_attnmask.artifacts:pq.write_table", n=4, is_half_written=True),
+    Moment("while a side table is written", "delta_attnmask.unit_folders:pq.write_table", is_half_written=True),
+    Moment("between a side table and the scores", "delta_attnmask.unit_folders:pq.write_table", n=2),
+    Moment("while the scores are written", "delta_attnmask.unit_folders:pq.write_table", n=4, is_half_written=True),
     Moment("before the scores are in place", "pathlib:Path.replace", n=4),
     Moment("behind the scores", "delta_attnmask.storage:_sync_folder", n=2),
-    Moment("before the end is marked", "delta_attnmask.artifacts:RunFolder.mark_complete"),
+    Moment("before the end is marked", "delta_attnmask.runs:RunFolder.mark_complete"),
 ]
 
 

@@ -10,14 +10,15 @@ import fsspec
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.artifacts import Manifest, RunFolder, refuse_foreign_folder
 from delta_attnmask.errors import ArtifactError, DataError, RowError
-from delta_attnmask.executing.merge import merge_run
-from delta_attnmask.manifest import Shard
+from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
+from delta_attnmask.locations import RemoteFolder, as_path, as_url
+from delta_attnmask.manifest import Manifest, Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits, read_image_bytes
-from delta_attnmask.remote import RemoteFolder, as_path, as_url
+from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.scores import SampleScore
+from tests.evaluating.folders import write_evaluation
 from tests.executing.test_shards import do_units
 from tests.executing.test_shards import manifest as manifest  # the fixture
 
@@ -65,7 +66,7 @@ def test_a_run_behind_a_url_is_the_run_of_a_folder(
     with RunFolder.start(url, manifest) as run:
         do_units(run, 5)
         assert run.location == url
-        assert not list((run.path / "scores").iterdir())  # nothing stays on this machine
+        assert {path.suffix for path in run.path.iterdir()} == {".json"}  # no table stays on this machine
     with RunFolder.start(url, manifest) as run:
         assert run.units_to_do() == [*range(5, 12)]
         joined = RunFolder.join(url, manifest)
@@ -97,17 +98,17 @@ def test_another_run_behind_a_url_is_refused(store: fsspec.AbstractFileSystem, m
     store.pipe_file("/runs/b/thesis.tex", b"")
     with pytest.raises(ArtifactError, match=r"thesis\.tex"), RunFolder.start("memory://runs/b", manifest):
         pass
-    with pytest.raises(ArtifactError, match="no run folder"):
+    with pytest.raises(ArtifactError, match="holds no run"):
         RunFolder.open("memory://runs/nothing")
 
 
 def test_a_folder_with_other_files_takes_no_run(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     store.pipe_file("/runs/a/calibration.json", b"{}")
     for folder in ("memory://runs/a", "memory://runs/nothing", tmp_path / "nothing"):
-        refuse_foreign_folder(folder)
+        RunFolder.refuse_foreign(folder)
     store.pipe_file("/runs/a/thesis.tex", b"")
-    with pytest.raises(ArtifactError, match=r"isn't empty and is no run folder \(it has 'thesis.tex'\)"):
-        refuse_foreign_folder("memory://runs/a")
+    with pytest.raises(ArtifactError, match=r"isn't empty and holds no run \(it has 'thesis.tex'\)"):
+        RunFolder.refuse_foreign("memory://runs/a")
 
 
 def test_shards_behind_a_url_are_merged(store: fsspec.AbstractFileSystem, manifest: Manifest) -> None:
@@ -214,3 +215,14 @@ def test_failed_rows_of_a_run_behind_a_url(store: fsspec.AbstractFileSystem, man
     with RunFolder.start("memory://runs/b", manifest) as run:
         run.withdraw()
     assert files(store, "runs/b") == []
+
+
+def test_an_evaluation_behind_a_url(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    local = write_evaluation(tmp_path / "eval", [[True], None], "ab")
+    before = EvaluationFolder.open(local)
+    with EvaluationFolder.start("memory://evals/a", before.manifest) as folder:
+        folder.write_unit(0, [Prediction(**line) for line in before.read().to_pylist()], 1.5)
+    found = EvaluationFolder.open("memory://evals/a")
+    assert found.read() == before.read()
+    assert found.seconds() == 1.5
+    assert files(store, "evals/a") == ["manifest.json", "predictions-00000.parquet"]

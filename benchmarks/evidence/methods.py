@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates, find_candidates, ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
 from delta_attnmask.selecting.rules import make_rule

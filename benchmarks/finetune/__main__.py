@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.derived import derive, derived_names
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates
 from delta_attnmask.selecting.rules import make_rule
 
@@ -81,7 +81,7 @@ def read_pool(demo: Path) -> Pool:
     run = RunFolder.open(demo / "run")
     scores = run.read_scores()
     scores = scores.filter(pa.compute.equal(scores["status"], "ok"))
-    shards = [pq.read_table(run.shard_path(unit, "sweep"), columns=["row", "delta"]) for unit in range(run.n_units)]
+    shards = [pq.read_table(run.unit_path(unit, "sweep"), columns=["row", "delta"]) for unit in range(run.n_units)]
     sweep = pa.concat_tables(shards)
     paper = dict(zip(sweep["row"].to_pylist(), sweep["delta"].to_pylist(), strict=True))
     rows = scores["row"].to_pylist()

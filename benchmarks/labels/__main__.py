@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.scored import FORMS
 from delta_attnmask.derived import derive, derived_names, needed_columns
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import auroc
 
@@ -42,8 +41,7 @@ def candidates(run: RunFolder, scores: pa.Table) -> dict[str, Values]:
         name: values for name, values in columns.items() if name not in {"masked_loss", "delta", "n_answer_tokens"}
     }
     found |= {name: derive(name, columns.__getitem__) for name in rivals(columns)}
-    shards = [pq.read_table(run.shard_path(unit, "sweep")) for unit in range(run.n_units)]
-    sweep = pa.concat_tables(shards)
+    sweep = run.read_side("sweep")
     grid = [MaskSettings.from_dict(one) for one in run.manifest.settings["sweep"]]
     n_settings = len(grid)
     masked = sweep["masked_loss"].to_numpy().astype(np.float64).reshape(-1, n_settings)

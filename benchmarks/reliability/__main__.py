@@ -27,13 +27,12 @@ from pathlib import Path
 
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.reliability.starts import start, start_stub
 from benchmarks.scale.__main__ import make_manifest
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.embedded import export
 from delta_attnmask.executing.actors import Cluster, connect, import_ray
+from delta_attnmask.runs import RunFolder
 
 _CONTEXT = get_context("forkserver")
 _PRELOADED = [
@@ -173,7 +172,7 @@ def finish(child: ForkServerProcess) -> int:
 
 def tables(out: Path) -> dict[str, pa.Table]:
     run = RunFolder.open(out)
-    side = {part.path.name: pq.read_table(part.path) for part in run.parts("embeddings")}
+    side = {file.name: run.read_files([file]) for file in run.unit_files("embeddings")}
     return {"scores": run.read_scores(), **side}
 
 

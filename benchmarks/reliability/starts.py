@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmarks.scale.stub import StubWorker
 from delta_attnmask import cli
-from delta_attnmask.artifacts import Manifest
 from delta_attnmask.executing.actors import Cluster, ray_pool
+from delta_attnmask.manifest import Manifest
 
 
 def start(arguments: list[str]) -> None:

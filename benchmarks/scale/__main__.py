@@ -17,10 +17,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.scale.stub import score
-from delta_attnmask.artifacts import Manifest, RunFolder
-from delta_attnmask.executing.merge import merge_run
-from delta_attnmask.manifest import Shard
+from delta_attnmask.manifest import Manifest, Shard
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.selecting.run_selection import select_from_run
 
 

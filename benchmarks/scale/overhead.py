@@ -18,9 +18,9 @@ from pathlib import Path
 from benchmarks.reliability.starts import start
 from benchmarks.scale.__main__ import make_manifest
 from benchmarks.scale.stub import StubWorker
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.executing.actors import Cluster, ray_pool
 from delta_attnmask.executing.engines import LocalPool
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import UnitReport
 
 
@@ -42,7 +42,7 @@ def recognise(path: Path, n_units: int = 10_000) -> None:
     manifest = make_manifest(n_units, 1)
     with RunFolder.start(path, manifest) as run:
         for unit in range(n_units):
-            run.shard_path(unit).touch()
+            run.unit_path(unit).touch()
     report("recognise a finished run of 10,000 units", 1, lambda: _units_to_do(path, n_units))
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ReasonCode
 from delta_attnmask.executing.engines import LocalPool
-from delta_attnmask.manifest import WHOLE, Shard
+from delta_attnmask.manifest import WHOLE, Manifest, Shard
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore, UnitReport
 
 _ANSWER_TYPES = ("yes/no", "number", "word", "phrase", "sentence", "long")

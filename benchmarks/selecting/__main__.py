@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SCORE_SCHEMA
 from delta_attnmask.selecting.selector import select_rows
 
@@ -86,7 +87,7 @@ def write_run(folder: Path, n_rows: int, unit_rows: int) -> RunFolder:
     with RunFolder.start(folder, manifest) as run:
         for unit in range(run.n_units):
             table = make_table(np.array(run.unit_rows(unit)), rng)
-            pq.write_table(table, run.shard_path(unit), compression="zstd")
+            pq.write_table(table, run.unit_path(unit), compression="zstd")
     return run
 
 

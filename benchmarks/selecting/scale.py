@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SCORE_SCHEMA
 from delta_attnmask.selecting.selector import select_rows
 
@@ -52,7 +53,7 @@ def write_run(path: Path, n_units: int, unit_rows: int) -> RunFolder:
     random = np.random.default_rng(0)
     with RunFolder.start(path, manifest) as run:
         for unit in range(n_units):
-            pq.write_table(make_table(run.unit_rows(unit), random), run.shard_path(unit), compression="zstd")
+            pq.write_table(make_table(run.unit_rows(unit), random), run.unit_path(unit), compression="zstd")
         run.mark_complete()
     return run
 

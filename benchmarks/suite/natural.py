@@ -27,7 +27,7 @@ from embedded.fetch import PACKAGES, fetch_all
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import ranking_values
 from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.statistics import auroc

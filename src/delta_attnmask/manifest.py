@@ -1,4 +1,4 @@
-"""What a run scores, and with what: decides whether a second start goes on with the first. No torch here."""
+"""What a folder holds, and made with what: decides whether a second start resumes the first. No torch here."""
 
 import json
 import re
@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from platform import python_version
 from typing import Any, Self
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.records import Fingerprint
-from delta_attnmask.storage import TEMPORARY, create_text
 
-MANIFEST_SCHEMA = 1
+MANIFEST_SCHEMA = 2
+_OLD_SCHEMA = 1  # without `revision`
 _HASH = re.compile(r"[0-9a-f]{40,}")
 _N_HASH_DIGITS = 12
 _VERSIONED = ("delta-attnmask", "torch", "transformers", "tokenizers", "pillow", "pyarrow", "numpy")
@@ -33,9 +32,11 @@ def collect_versions() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a run scores, and with what.
+    """What a run or an evaluation is made of, and with what.
 
-    model, data, images: names and paths as given; a run may go on with the same things at another place.
+    model, data, images: names and paths as given; a run may be resumed with the same things at another place.
+        data: empty where the rows were in memory; then no file can be read again.
+    revision: of a model on the hub.
     model_fingerprint, settings, input, format, n_rows, unit_rows, extra_columns: decide the scores and how they are
         laid out, so they must not change within a folder.
     settings: plain JSON values; `calibration` only says where the others come from, and may change.
@@ -51,6 +52,7 @@ class Manifest:
     format: str
     n_rows: int
     unit_rows: int
+    revision: str | None = None
     extra_columns: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=collect_versions)
@@ -61,9 +63,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError, KeyError or TypeError for what is no manifest of this version."""
+        """Raises ValueError, KeyError or TypeError for what is no manifest that this version knows."""
         values = json.loads(text)
-        if values.pop("schema") != MANIFEST_SCHEMA or set(values) != {field.name for field in fields(cls)}:
+        known = {field.name for field in fields(cls)}
+        schema = values.pop("schema")
+        if schema == _OLD_SCHEMA:
+            values["revision"] = None
+        if schema not in {MANIFEST_SCHEMA, _OLD_SCHEMA} or set(values) != known:
             raise ValueError("written by another version")
         values["input"] = Fingerprint(**values["input"])
         return cls(**values | {name: tuple(values[name]) for name in ("extra_columns", "command")})
@@ -72,14 +78,20 @@ class Manifest:
     def n_units(self) -> int:
         return -(-self.n_rows // self.unit_rows)
 
-    def rows_of(self, unit: int) -> range:
-        """The input rows of a unit."""
-        first = unit * self.unit_rows
-        return range(first, min(first + self.unit_rows, self.n_rows))
+    def rows_of(self, unit: int, last: int | None = None) -> range:
+        """The input rows of a unit, or of those up to a last one."""
+        end = (unit if last is None else last) + 1
+        return range(unit * self.unit_rows, min(end * self.unit_rows, self.n_rows))
+
+    def require_data(self) -> str:
+        """Where the input is; ArtifactError if the rows were in memory."""
+        if not self.data:
+            raise ArtifactError("these rows were scored in memory, so there is no file to read them from; use --data")
+        return self.data
 
     def differences(self, other: Self) -> list[str]:
-        """What keeps `other` from going on with this run, field by field."""
-        return tell_differences(self._identity(), other._identity())
+        """What keeps `other` from resuming this run, field by field."""
+        return name_differences(self._identity(), other._identity())
 
     def _identity(self) -> dict[str, Any]:
         fixed = ("model_fingerprint", "format", "n_rows", "unit_rows", "extra_columns")
@@ -92,16 +104,16 @@ class Manifest:
         )
 
 
-def tell_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def name_differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between what a folder was made with and what a start wants now, name by name."""
     return [
-        f"{name}: {show_value(there.get(name))} there, {show_value(now.get(name))} now"
+        f"{name}: {_show(there.get(name))} there, {_show(now.get(name))} now"
         for name in dict.fromkeys([*there, *now])
         if there.get(name) != now.get(name)
     ]
 
 
-def show_value(value: object) -> str:
+def _show(value: object) -> str:
     """A value for a message; of a hash its first digits."""
     is_hash = isinstance(value, str) and _HASH.fullmatch(value)
     return repr(f"{str(value)[:_N_HASH_DIGITS]}…" if is_hash else value)
@@ -140,48 +152,3 @@ class Shard:
 
 
 WHOLE = Shard()
-
-
-def agree(path: Path, manifest: Manifest, shard: Shard) -> Manifest:
-    """The folder's manifest: this one if there is none yet, else the one that is there, if it is of the same run."""
-    found = read_manifest(path)
-    if found is None:
-        refuse_foreign_files(path)
-        create_text(path / "manifest.json", manifest.to_json(), shard.tag)
-        found = read_manifest(path)  # another shard may have been faster
-    if found is None:
-        raise ArtifactError(f"{path / 'manifest.json'} vanished; is another program at work in this folder?")
-    refuse_another(path, found, manifest)
-    return found
-
-
-def refuse_another(path: Path, found: Manifest, manifest: Manifest) -> None:
-    if differences := found.differences(manifest):
-        raise ArtifactError(
-            f"{path} holds another run; choose another folder, or repeat that run's choices. "
-            f"What differs: {'; '.join(differences)}"
-        )
-
-
-def read_manifest(path: Path) -> Manifest | None:
-    try:
-        return Manifest.from_json((path / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path / 'manifest.json'} can't be read: {error}") from error
-
-
-def refuse_foreign_files(path: Path) -> None:
-    """A folder without a manifest may hold only what a run leaves that was killed before it wrote one.
-
-    Raises ArtifactError where it holds something else.
-    """
-    for entry in path.iterdir():
-        is_own = entry.name in {"scores", "calibration.json"} or entry.name.startswith("lock")
-        is_own = is_own or entry.name.endswith(TEMPORARY)
-        is_foreign = not is_own or (entry.is_dir() and any(entry.iterdir()))
-        if is_foreign and not (path / "manifest.json").exists():  # another shard may have put it there meanwhile
-            raise ArtifactError(
-                f"{path} isn't empty and is no run folder (it has {entry.name!r}); choose another folder"
-            )

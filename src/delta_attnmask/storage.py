@@ -1,7 +1,6 @@
 """Files that are whole or not there, and locks among the processes that write them. No torch here."""
 
 import errno
-import fcntl
 import os
 import secrets
 import socket
@@ -9,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from delta_attnmask.errors import ArtifactError
 
@@ -46,7 +47,7 @@ def write_text_atomically(path: Path, text: str, tag: str = "") -> None:
 
 
 def create_text(path: Path, text: str, tag: str = "") -> bool:
-    """Write a file unless it is there; of several processes that try, exactly one is told True.
+    """Write a file unless it is there; of several processes that try, exactly one gets True.
 
     A hard link decides, which also holds on NFS. On a file system without links a later writer may replace an earlier
     one, so whoever depends on the content must read it back.
@@ -72,9 +73,9 @@ def create_text(path: Path, text: str, tag: str = "") -> bool:
 
 
 def remove_stale(folder: Path, tag: str = "") -> None:
-    """Remove what killed processes left half-written in a folder and those below it.
+    """Remove what killed processes left half-written in a folder and its subfolders.
 
-    tag: only what was written with this tag; empty for everything, which only who is alone in the folder may remove.
+    tag: only what was written with this tag; empty for everything, which only a process that is alone may remove.
     """
     pattern = f".*{tag}.????????{TEMPORARY}" if tag else f".*{TEMPORARY}"
     for aside in [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]:
@@ -94,54 +95,25 @@ def _sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def hold_folder(path: Path) -> Iterator[None]:
-    """Make a folder if it is missing, and hold its lock; ArtifactError where it can't be made or is in use."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"folder {path} can't be made: {error.strerror}") from error
-    with hold_lock(path / "lock"):
-        yield
+def hold_lock(path: Path, wait_s: float = 0) -> Iterator[bool]:
+    """Hold a lock file alone; the kernel releases it when the process ends, however it ends.
 
-
-def refuse_other_files(path: Path, kind: str) -> None:
-    """Raise ArtifactError where a folder holds more than a process leaves that was killed before its first file.
-
-    kind: what the folder should hold, for the message.
+    Yields False where the file system has no locks. Raises ArtifactError, naming the holder, where another process
+    keeps it for longer than `wait_s`.
     """
-    for entry in path.iterdir():
-        if entry.name != "lock" and not entry.name.endswith(TEMPORARY):
-            raise ArtifactError(f"{path} isn't empty and holds no {kind} (it has {entry.name!r}); choose another")
-
-
-@contextmanager
-def hold_lock(path: Path, *, shared: bool = False) -> Iterator[bool]:
-    """Hold a lock file; the kernel releases it when the process ends, however it ends.
-
-    shared: any number of processes may hold it so, and none exclusively meanwhile.
-    Yields False where the file system has no locks. Raises ArtifactError where another process is in the way.
-    """
+    lock = FileLock(path, timeout=wait_s, thread_local=False, fallback_to_soft=False)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ArtifactError(f"run folder {path.parent} can't be written: {error.strerror}") from error
-    try:
-        is_held = _lock(handle, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield is_held
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, path: Path, kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        lock.acquire()
+    except Timeout as error:
+        with suppress(OSError):
+            holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         raise ArtifactError(f"{path.parent} is in use by {holder}; wait for it, or stop it and start again") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise ArtifactError(f"{path} can't be locked: {error.strerror}") from error
-        return False
-    return True
+    try:
+        with suppress(OSError):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        yield lock.is_locked
+    finally:
+        lock.release()

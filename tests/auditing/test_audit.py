@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.quotas import QUOTAS
 from delta_attnmask.selecting.run_selection import select_from_run
 from tests.selecting.tables import make_scores, skewed_deltas, write_run
@@ -98,7 +98,7 @@ def test_overlap_with_settings_of_a_sweep(run):
             )
             for block, sign in ((-2, 1), (-4, -1))
         ]
-        pq.write_table(pa.concat_tables(parts), run.shard_path(unit, "sweep"))
+        pq.write_table(pa.concat_tables(parts), run.unit_path(unit, "sweep"))
     found = audit(run)["overlap"]["settings"]
     assert found["block -2"] == {"overlap": 1.0, "spearman": 1.0}
     assert found["block -4"] == {"overlap": 0.0, "spearman": -1.0}

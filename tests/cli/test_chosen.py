@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.calibrating import run
 from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.run import write_calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import STANDARD_GRID
 from tests.calibrating.test_run import calibration_of
 
@@ -79,7 +79,7 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_calibrated(
     (tmp_path / "thesis.tex").touch()
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     assert call("score", *given, "--out", tmp_path) == 2
-    assert "isn't empty and is no run folder (it has 'thesis.tex'); choose another" in capsys.readouterr().err
+    assert "isn't empty and holds no run (it has 'thesis.tex'); choose another" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -92,7 +92,7 @@ def test_one_message_and_exit_code_2(tmp_path, capsys):
     assert "\x1b" not in error
     assert error.count("\n") == 1
     assert call("select", tmp_path, "--keep", "20%", "--out", tmp_path / "x") == 2
-    assert "no run folder" in capsys.readouterr().err
+    assert "holds no run" in capsys.readouterr().err
 
 
 def test_wrong_usage_is_exit_code_2(capsys):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.artifacts import RunFolder
+from delta_attnmask.runs import RunFolder
 from tests.reading.builders import make_row, write_images, write_list
 
 

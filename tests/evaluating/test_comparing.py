@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask import ArtifactError, SettingsError
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.compare import compare
 from delta_attnmask.evaluating.comparing import compare_contenders
 from delta_attnmask.evaluating.contenders import gather_contenders
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 from tests.evaluating.folders import write_evaluation
 

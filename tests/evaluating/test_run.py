@@ -371,7 +371,7 @@ def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
 ) -> None:
     plan = replace(OWN, draft=False)
     folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)
-    folder.shard_path(1).unlink()
+    folder.unit_path(1).unlink()
     monkeypatch.setattr(Generator, "finish", failing(RuntimeError("never"), lambda openings: True, []))
     evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)
     assert {line["row"] for line in answers(folder) if line["status"] == "failed"} == {8}

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ArtifactError, UnitsFailedError
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.records import Record
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.jobs import Task, UnitWorker, score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings

@@ -15,12 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask.artifacts import Manifest, Pace, RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
-from delta_attnmask.executing import merge
-from delta_attnmask.executing.merge import merge_run
-from delta_attnmask.manifest import WHOLE, Shard
+from delta_attnmask.manifest import WHOLE, Manifest, Shard
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.runs import Pace, RunFolder, merge_run
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.storage import create_text
 
@@ -226,25 +224,24 @@ def test_a_merged_run_reads_the_same(done: Path) -> None:
     assert tables(done) == before
 
 
-def test_files_are_merged_up_to_a_size(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_merged_up_to_a_size(done: Path) -> None:
     before = tables(done)
-    monkeypatch.setattr(merge, "_groups", partial(merge._groups, max_units=5))
-    merge_run(done)
+    merge_run(done, max_units=5)
     assert files(done) == [f"merged-{first:05d}-{last:05d}.parquet" for first, last in ((0, 4), (5, 9), (10, 11))]
     assert tables(done) == before
-    sizes = {part.first: part.path.stat().st_size for part in RunFolder.open(done).parts()}
-    assert [[part.first for part in group] for group in merge._groups(RunFolder.open(done).parts())] == []
-    assert len(sizes) == 3
+    merge_run(done)  # what is merged stays as it is
+    assert len(files(done)) == 3
 
 
 def test_bytes_bound_a_merged_file(done: Path) -> None:
-    parts = RunFolder.open(done).parts()
-    size = max(part.path.stat().st_size for part in parts)
-    groups = list(merge._groups(parts, max_bytes=3 * size))
-    assert [part for group in groups for part in group] == parts
-    assert all(sum(part.path.stat().st_size for part in group) <= 3 * size for group in groups)
-    assert 4 <= len(groups) < 12
-    assert all(len(group) == 1 for group in merge._groups(parts, max_bytes=1))
+    sizes = [path.stat().st_size for path in sorted((done / "scores").iterdir())]
+    merge_run(done, max_bytes=1)
+    assert len(files(done)) == N_UNITS
+    merge_run(done, max_bytes=3 * max(sizes))
+    merged = RunFolder.open(done).unit_files()
+    assert [unit for file in merged for unit in file.units] == [*range(N_UNITS)]
+    assert all(sum(sizes[unit] for unit in file.units) <= 3 * max(sizes) for file in merged)
+    assert 4 <= len(merged) < 12
 
 
 def test_an_incomplete_run_is_not_merged(tmp_path: Path, manifest: Manifest) -> None:
@@ -258,8 +255,8 @@ def test_an_incomplete_run_is_not_merged(tmp_path: Path, manifest: Manifest) -> 
 @pytest.mark.parametrize("other", [2, 4])
 def test_rows_that_are_doubled_are_noticed(done: Path, other: int) -> None:
     run = RunFolder.open(done)
-    run.shard_path(3).write_bytes(run.shard_path(other).read_bytes())
-    with pytest.raises(ArtifactError, match="units 0 to 11 don't hold the rows"):
+    run.unit_path(3).write_bytes(run.unit_path(other).read_bytes())
+    with pytest.raises(ArtifactError, match="expected the rows 0 to 57, each once"):
         merge_run(done)
     assert len(files(done)) == N_UNITS
     assert not run.is_complete
@@ -267,7 +264,7 @@ def test_rows_that_are_doubled_are_noticed(done: Path, other: int) -> None:
 
 @pytest.mark.parametrize("kind", ["scores", "sweep"])
 def test_broken_files_are_told(done: Path, kind: str) -> None:
-    RunFolder.open(done).shard_path(3, kind).write_bytes(b"PAR1")
+    RunFolder.open(done).unit_path(3, kind).write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match="can't be read"):
         merge_run(done)
     assert not RunFolder.open(done).is_complete
@@ -294,13 +291,12 @@ def test_a_merge_that_is_killed_anywhere_loses_nothing(done: Path) -> None:
             counter = count()
             for owner, name in ((pq, "write_table"), (Path, "replace"), (Path, "unlink")):
                 patched.setattr(owner, name, stop_at(n, counter, getattr(owner, name)))
-            patched.setattr(merge, "_groups", partial(merge._groups, max_units=4))
             try:
-                merge_run(done)
+                merge_run(done, max_units=4)
             except Stop:
                 n_kills += 1
         assert tables(done) == before
     assert n_kills >= 4
-    merge_run(done)
+    merge_run(done, max_units=4)
     assert tables(done) == before
     assert files(done) == files(done, "sweep") == [f"merged-{n:05d}-{n + 3:05d}.parquet" for n in (0, 4, 8)]

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import DeviceError, SettingsError
 from delta_attnmask.executing.actors import Cluster, ray_pool
 from delta_attnmask.executing.engines import Faults
+from delta_attnmask.manifest import Manifest
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore, UnitReport
 
 FAULTS = Faults(ends_run=(SettingsError,), ends_worker=(DeviceError,))

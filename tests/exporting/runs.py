@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import ArtifactError, DataError, SettingsError
 from delta_attnmask.exporting.export import Place, export_selection
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.rows import iter_rows
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.selecting.selector import select_rows
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 
 HOSTILE = "<script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"

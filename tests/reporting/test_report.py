@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling import load
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.pace import Pace
 from delta_attnmask.reporting import gallery
 from delta_attnmask.reporting.gallery import Card, make_cards
 from delta_attnmask.reporting.report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
+from delta_attnmask.runs import Pace, RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of, select_from_run
 from tests.cli.test_commands import call
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.exporting.export import export_selection
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reviewing.answers import FORMAT
 from delta_attnmask.reviewing.handout import begin_review
 from delta_attnmask.reviewing.protocol import Pair, Protocol
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
 from tests.selecting.tables import make_scores, write_run

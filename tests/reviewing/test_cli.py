@@ -81,7 +81,7 @@ def test_errors_are_one_message(scored, tmp_path, capsys):
         ((run, "--selection", kept), "--out is missing"),
         ((run, "--out", new), "expected RUN --selection FILE --out DIR"),
         ((run, "--selection", kept, "--out", new, "--collect", kept), "to begin a review"),
-        ((tmp_path, "--selection", kept, "--out", new), "no run folder"),
+        ((tmp_path, "--selection", kept, "--out", new), "holds no run"),
         ((run, "--selection", scored / "none.json", "--out", new), "is missing"),
         ((run, "--selection", kept, "--out", new, "--pairs", "0"), "expected 1 "),
         ((run, "--selection", kept, "--out", new, "--against", "none"), "is missing"),

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.reviewing.handout import begin_review, write_page
 from delta_attnmask.reviewing.protocol import PROTOCOL_FILE, Protocol, other_side
 from delta_attnmask.reviewing.samples import SampleBook
+from delta_attnmask.runs import RunFolder
 from tests.reviewing.conftest import HOSTILE, SOURCES
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.report import Request, make_report
 from delta_attnmask.reviewing.answers import collect
 from delta_attnmask.reviewing.review_results import read_results
 from delta_attnmask.reviewing.review_section import review_section
+from delta_attnmask.runs import RunFolder
 from tests.reviewing.conftest import answer_all, save
 
 

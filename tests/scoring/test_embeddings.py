@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from delta_attnmask import MaskSettings
-from delta_attnmask.executing.merge import merge_run
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import merge_run
 from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.scoring.jobs import score_dataset
@@ -74,12 +74,12 @@ def test_units_without_a_scored_row_are_merged_with_others(
     dataset = Dataset(tmp_path / "data.json", embedded / "images")
     plan = ScoringPlan(MaskSettings.paper(), embed=True)
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan, unit_rows=2)
-    schemas = {pq.read_schema(part.path) for part in run.parts("embeddings")}
+    schemas = {run.read_files([file]).schema for file in run.unit_files("embeddings")}
     assert len(schemas) == 1
     if width is not None:
-        pq.write_table(embedding_table({}, width), run.shard_path(0, "embeddings"))
+        pq.write_table(embedding_table({}, width), run.unit_path(0, "embeddings"))
     wanted = np.array([2, 3, 6, 9])
     before = read_embeddings(run, wanted)
     merged = merge_run(tmp_path / "run")
-    assert len(merged.parts("embeddings")) == 1
+    assert len(merged.unit_files("embeddings")) == 1
     assert np.array_equal(read_embeddings(merged, wanted), before)

@@ -62,7 +62,7 @@ def test_a_run_holds_what_its_model_could_have(embedded_model: LoadedModel, embe
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan)
     kept = [MaskSettings.from_dict(one) for one in run.manifest.settings["sweep"]]
     assert kept == list(STANDARD_GRID)
-    lines = pq.read_table(run.shard_path(0, "sweep")).to_pylist()
+    lines = pq.read_table(run.unit_path(0, "sweep")).to_pylist()
     assert len(lines) == 6 * len(kept)
     told = [{name: line[name] for name in MaskSettings().to_dict()} for line in lines[: len(kept)]]
     assert told == [setting.to_dict() for setting in kept]

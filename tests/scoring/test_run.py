@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.manifest import Shard
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring import units
 from delta_attnmask.scoring.jobs import Progress, score_dataset
 from delta_attnmask.scoring.trial import dry_run_line

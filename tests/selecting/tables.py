@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from delta_attnmask.artifacts import Manifest, RunFolder
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore, score_table
 
 

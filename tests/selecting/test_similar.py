@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.selecting.candidates import Candidates
 from delta_attnmask.selecting.rules import make_rule
@@ -159,7 +159,7 @@ def write_embeddings(run: RunFolder, vectors: np.ndarray, left_out: int) -> None
         rows = [row for row in run.unit_rows(unit_idx) if row != left_out]
         pq.write_table(
             embedding_table({row: vectors[row] for row in rows}, vectors.shape[1]),
-            run.shard_path(unit_idx, "embeddings"),
+            run.unit_path(unit_idx, "embeddings"),
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from delta_attnmask import ArtifactError, MaskSettings, SettingsError
 from delta_attnmask.training.examples import key_number, top_positions
-from delta_attnmask.training.folder import MetricsFile, TrainingFolder
+from delta_attnmask.training.folder import MetricsFile, TrainingFolder, TrainingNote
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.trainer import GroupedBatches
 
@@ -53,7 +53,7 @@ def test_metrics_resume_after_the_step_and_know_their_seconds(tmp_path: Path) ->
 
 
 def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path: Path) -> None:
-    with TrainingFolder.start(tmp_path / "out", {"seed": 0}, {}) as folder:
+    with TrainingFolder.start(tmp_path / "out", TrainingNote({"seed": 0})) as folder:
         assert folder.last_checkpoint() is None
         for step in (2, 10, 9):
             (folder.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
@@ -62,11 +62,16 @@ def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path: Path) -> None:
         assert not (folder.checkpoints / "checkpoint-10").exists()
         with (
             pytest.raises(ArtifactError, match="in use"),
-            TrainingFolder.start(tmp_path / "out", {"seed": 0}, {}),
+            TrainingFolder.start(tmp_path / "out", TrainingNote({"seed": 0})),
         ):
             pass
     (tmp_path / "out/train.json").write_text("[]")
-    with pytest.raises(ArtifactError, match="expected an object"), TrainingFolder.start(tmp_path / "out", {}, {}):
+    with pytest.raises(ArtifactError, match="expected an object"):
+        TrainingFolder.open(tmp_path / "out")
+    with (
+        pytest.raises(ArtifactError, match="needs a folder on this machine"),
+        TrainingFolder.start("memory://out", TrainingNote({})),
+    ):
         pass
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import (
     Candidates,
     Indices,

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.auditing.effects import describe_sources, mix_changes, trait_correlations
 from delta_attnmask.auditing.overlaps import overlaps
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.quotas import QUOTAS
 from delta_attnmask.selecting.run_selection import Calibrated, candidates_of, read_calibrated
 from delta_attnmask.selecting.strata import strata_of

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.artifacts import collect_versions, write_text_atomically
 from delta_attnmask.calibrating.calibrate import Calibration, calibrate
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
@@ -21,6 +21,7 @@ from delta_attnmask.scoring.rivals import load_rivals, rival_names
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer, fit_grid
 from delta_attnmask.settings import CALIBRATION_GRID, AttentionBackend, MaskSettings
+from delta_attnmask.storage import write_text_atomically
 
 _DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
 _WINDOWS = 50  # places of the data that they come from, so that sources behind one another are all seen

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder, write_text_atomically
 from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
+from delta_attnmask.storage import write_text_atomically
 
 _SHOWN = 12  # rows of a table; the JSON has all
 

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
 from delta_attnmask.selecting.run_selection import select_from_run
@@ -116,7 +116,7 @@ def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
 
 def _paper_delta(run: RunFolder, scores: pa.Table) -> NDArray[np.float64]:
     """The paper's plain delta of the same rows, from the sweep that ran beside the chosen setting."""
-    shards = [pq.read_table(run.shard_path(unit, "sweep"), columns=["row", "delta"]) for unit in range(run.n_units)]
+    shards = [pq.read_table(run.unit_path(unit, "sweep"), columns=["row", "delta"]) for unit in range(run.n_units)]
     sweep = pa.concat_tables(shards)
     by_row = dict(zip(sweep["row"].to_pylist(), sweep["delta"].to_pylist(), strict=True))
     return np.array([by_row[row] for row in scores["row"].to_pylist()], dtype=np.float64)

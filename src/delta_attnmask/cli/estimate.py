@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.cli.audit import print_costs, require_rate
 from delta_attnmask.cli.tables import print_table
@@ -14,6 +13,7 @@ from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.settings import PRESETS, require_positive
+from delta_attnmask.storage import write_text_atomically
 
 if TYPE_CHECKING:
     from delta_attnmask.modeling.load import LoadedModel

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.compute as pc
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.convert import Converted
@@ -15,6 +14,7 @@ from delta_attnmask.exporting.export import Place, export_rows, open_scored
 from delta_attnmask.exporting.joined import export_scores
 from delta_attnmask.exporting.targets import TargetName
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, read_note
 
 _N_TOLD = 5

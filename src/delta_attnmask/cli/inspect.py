@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
-from delta_attnmask.cli.recorded import recorded_option
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -121,7 +120,7 @@ def _source_of(run: Path | None, model: str | None, data: Path | None, images: P
         images=images or (Path(manifest.images) if manifest.images else None),
         format=None if data else manifest.format,
         settings=mask_of(manifest.settings),
-        revision=None if model else recorded_option(manifest.command, "--revision"),
+        revision=None if model else manifest.revision,
     )
 
 

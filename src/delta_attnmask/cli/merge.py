@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from delta_attnmask.cli.progress import show_progress
-from delta_attnmask.executing.merge import merge_run
-from delta_attnmask.remote import as_url
+from delta_attnmask.runs import merge_run
 
 
 def merge(run: Path, /) -> None:
@@ -19,8 +18,8 @@ def merge(run: Path, /) -> None:
     """
     with show_progress("merging") as advance:
         done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))
-    where = as_url(run) or run
-    n_files = len(done.parts())
+    where = done.location
+    n_files = len(done.unit_files())
     print(
         f"{where}: {done.manifest.n_rows} rows, each once, in {n_files} file{'s' * (n_files != 1)}; "
         f"next: delta-attnmask select {where} --keep 20% --out FILE"

@@ -2,9 +2,9 @@
 
 import sys
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
+from delta_attnmask.runs import RunFolder
 
 _N_KINDS = 20
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
@@ -16,6 +15,7 @@ from delta_attnmask.reviewing.labelstudio import export_label_studio
 from delta_attnmask.reviewing.protocol import Protocol
 from delta_attnmask.reviewing.review_results import ReviewResults, read_results
 from delta_attnmask.reviewing.samples import SampleBook
+from delta_attnmask.runs import RunFolder
 
 
 def review(

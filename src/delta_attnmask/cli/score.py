@@ -6,16 +6,16 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import refuse_foreign_folder
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.outcome import tell_outcome
 from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.locations import beside
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.remote import beside
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Preset, Queries, Replacement, Tokens, require_positive
 
 
@@ -150,7 +150,7 @@ def score(
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
     if not dry_run:
-        refuse_foreign_folder(out)
+        RunFolder.refuse_foreign(out)
     dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
 

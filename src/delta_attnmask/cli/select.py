@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.cli.export import print_converted
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.exporting.export import Place, export_selection
 from delta_attnmask.exporting.targets import TargetName
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order
 from delta_attnmask.selecting.rules import all_rules
 from delta_attnmask.selecting.run_selection import select_from_run

@@ -116,7 +116,7 @@ def train(
 def choose_mask(settings: str | None, from_scores: Path | None, overrides: dict[str, Any]) -> MaskSettings:
     """The mask of a preset, of a calibration, or of the run that the scores come from, with single options changed."""
     if settings is None and from_scores is not None:
-        from delta_attnmask.artifacts import RunFolder
+        from delta_attnmask.runs import RunFolder
 
         mask = mask_of(RunFolder.open(from_scores).manifest.settings)
     elif settings is None or settings in PRESETS:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.predictions import EvaluationFolder
+from delta_attnmask.runs import RunFolder
 
 # A limit taken from the data's longest answer may differ, since tokenizers do; a given one cuts answers off.
 _MUST_AGREE = ("turns", "max_new_tokens_given")

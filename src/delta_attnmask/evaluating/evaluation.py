@@ -140,6 +140,7 @@ def _make_manifest(
         format=dataset.format_name,
         n_rows=dataset.n_rows,
         unit_rows=unit_rows,
+        revision=loaded.revision,
         command=command,
     )
 

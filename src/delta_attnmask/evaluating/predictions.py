@@ -6,26 +6,17 @@ EVAL/evaluation.json            the figures; written when no unit is missing
 EVAL/lock                       held by the process that writes
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.manifest import Manifest, read_manifest
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.scores import Status
-from delta_attnmask.storage import (
-    hold_folder,
-    refuse_other_files,
-    remove_stale,
-    write_atomically,
-    write_text_atomically,
-)
+from delta_attnmask.unit_folders import UnitFolder
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -78,82 +69,41 @@ class Prediction:
     ended: bool | None = None
 
 
-class EvaluationFolder:
+class EvaluationFolder(UnitFolder):
     """The folder of one evaluation. `open` reads it, `start` also writes."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path, self.manifest = path, manifest
+    kind = "evaluation"
+    command = "evaluate"
+    main_table = ""  # the unit files lie in the folder itself
+    unit_name = "predictions"
+    schema = PREDICTION_SCHEMA
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open an evaluation for reading; ArtifactError if there is none."""
-        path = Path(path)
-        manifest = read_manifest(path)
-        if manifest is None or "max_new_tokens" not in manifest.settings:
-            raise ArtifactError(f"{path} holds no evaluation; `delta-attnmask evaluate --out` makes one")
-        return cls(path, manifest)
-
-    @classmethod
-    @contextmanager
-    def start(cls, path: str | Path, manifest: Manifest) -> Iterator[Self]:
-        """Begin in a new or empty folder, or go on with the same evaluation; the folder is locked meanwhile.
-
-        Raises ArtifactError, naming every difference, if the folder belongs to another one.
-        """
-        path = Path(path)
-        with hold_folder(path):
-            found = read_manifest(path)
-            if found is None:
-                refuse_other_files(path, "evaluation")
-                write_text_atomically(path / "manifest.json", manifest.to_json())
-            elif differences := found.differences(manifest):
-                raise ArtifactError(
-                    f"{path} holds another evaluation; choose another folder, or repeat that one's choices. "
-                    f"What differs: {'; '.join(differences)}"
-                )
-            remove_stale(path)
-            yield cls(path, found or manifest)
-
-    def shard_path(self, unit: int) -> Path:
-        return self.path / f"predictions-{unit:05d}.parquet"
-
-    def units_to_do(self) -> list[int]:
-        return [unit for unit in range(self.manifest.n_units) if not self.shard_path(unit).exists()]
+    def parse(cls, text: str) -> Manifest:
+        manifest = Manifest.from_json(text)
+        if "max_new_tokens" not in manifest.settings:
+            raise ValueError("it is of a run, not of an evaluation")
+        return manifest
 
     def write_unit(self, unit: int, predictions: Sequence[Prediction], seconds: float) -> None:
         """Put a unit's answers in place, whole or not at all; every row of the unit must have a line."""
-        if {line.row for line in predictions} != set(self.manifest.rows_of(unit)):
-            raise ArtifactError(f"unit {unit} needs lines for exactly the rows {self.manifest.rows_of(unit)}")
+        if {line.row for line in predictions} != set(self.unit_rows(unit)):
+            raise ArtifactError(f"unit {unit} needs lines for exactly the rows {self.unit_rows(unit)}")
         ordered = sorted(predictions, key=lambda line: (line.row, line.swapped_row is not None, line.turn))
         table = pa.Table.from_pylist([asdict(line) for line in ordered], schema=PREDICTION_SCHEMA)
-        with write_atomically(self.shard_path(unit)) as file:
-            stamped = table.replace_schema_metadata({_SECONDS: f"{seconds:.3f}".encode()})
-            pq.write_table(stamped, file, compression="zstd")
+        stamped = table.replace_schema_metadata({_SECONDS: f"{seconds:.3f}".encode()})
+        self.write_table(stamped, unit)
 
     def read(self) -> pa.Table:
         """All answers in the order of the rows; ArtifactError if a unit is missing or broken."""
-        if missing := self.units_to_do():
-            raise ArtifactError(
-                f"{self.path} is incomplete: {len(missing)} of {self.manifest.n_units} units are missing; "
-                "start the same `evaluate` command again to finish it"
-            )
-        shards = [self._read_shard(unit) for unit in range(self.manifest.n_units)]
-        return pa.concat_tables([shard.replace_schema_metadata() for shard in shards])
+        self.require_all()
+        return self.read_files(self.unit_files(), schema=self.schema)
 
     def seconds(self) -> float:
         """Wall-clock seconds that the units took, over all starts; without loading the model."""
-        metadata = [pq.read_schema(self.shard_path(unit)).metadata or {} for unit in range(self.manifest.n_units)]
+        places = [self.files.place(file.name) for file in self.unit_files()]
+        metadata = [pq.read_schema(place, filesystem=self.files.filesystem).metadata or {} for place in places]
         return round(sum(float(one.get(_SECONDS, 0)) for one in metadata), 3)
 
     def write_report(self, report: dict[str, Any]) -> None:
-        write_text_atomically(self.path / "evaluation.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-
-    def _read_shard(self, unit: int) -> pa.Table:
-        path = self.shard_path(unit)
-        try:
-            table = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowException) as error:
-            raise ArtifactError(f"{path} can't be read: {error}; delete it and evaluate again") from error
-        if not table.schema.equals(PREDICTION_SCHEMA):
-            raise ArtifactError(f"{path} was written by another version; delete it and evaluate again")
-        return table
+        self.write_json("evaluation.json", report, indent=2)

@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import RunFolder, write_text_atomically
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.exporting.convert import Converted, convert_rows
 from delta_attnmask.exporting.native import export_native, is_one_file
 from delta_attnmask.exporting.targets import TargetName, choose_target
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, note_path, write_note
 from delta_attnmask.selecting.run_selection import sources_of
 from delta_attnmask.selection import Selection
+from delta_attnmask.storage import write_text_atomically
 
 _N_TOLD = 20  # refused rows that the note names
 

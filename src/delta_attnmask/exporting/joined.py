@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from delta_attnmask.artifacts import RunFolder, write_text_atomically
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.features import HF_KEY, IMAGES, MESSAGES, describe_schema, read_features
 from delta_attnmask.exporting.tables import open_table, write_batches
@@ -17,6 +16,8 @@ from delta_attnmask.reading.columns import Columns
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.embedded import parse_embedded
 from delta_attnmask.records import Record
+from delta_attnmask.runs import RunFolder
+from delta_attnmask.storage import write_text_atomically
 
 PREFIX = "score_"
 _ROWS = 256

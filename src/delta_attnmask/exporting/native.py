@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.registration import add_entry
 from delta_attnmask.exporting.spans import copy_json, copy_tar
@@ -18,6 +17,7 @@ from delta_attnmask.reading.dataset import Dataset, Part
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.llama_factory import LlamaFactory
 from delta_attnmask.reading.tars import TarFile
+from delta_attnmask.storage import write_text_atomically
 
 MIXTURE = "mixture.json"
 

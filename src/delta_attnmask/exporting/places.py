@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from delta_attnmask.artifacts import write_atomically
 from delta_attnmask.errors import ReasonCode, RowError
+from delta_attnmask.locations import RemoteFolder
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.embedded import parse_embedded
-from delta_attnmask.remote import RemoteFolder
+from delta_attnmask.storage import write_atomically
 
 _ENDINGS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II": "tif"}
 

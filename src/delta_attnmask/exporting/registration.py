@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.llama_factory import INFO_FILE
+from delta_attnmask.storage import write_text_atomically
 
 _ENTRY: Mapping[str, Any] = {
     "formatting": "sharegpt",

@@ -7,11 +7,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import write_atomically
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.rows import Layout, open_input
 from delta_attnmask.reading.tars import TarFile
+from delta_attnmask.storage import write_atomically
 
 _AROUND: dict[Layout, tuple[bytes, bytes, bytes]] = {
     "list": (b"[\n", b",\n", b"\n]\n"),

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import write_atomically
 from delta_attnmask.reading.columns import ArrowFile, Columns, ParquetFile
+from delta_attnmask.storage import write_atomically
 
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 1000

@@ -10,11 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from delta_attnmask.artifacts import write_atomically
 from delta_attnmask.exporting.features import IMAGES, MESSAGES, describe_schema
 from delta_attnmask.exporting.places import find_ending
 from delta_attnmask.exporting.tables import open_table, write_batches
 from delta_attnmask.exporting.targets import Layout
+from delta_attnmask.storage import write_atomically
 
 WriteRow = Callable[[int, dict[str, Any], list[bytes]], None]  # row, fields, and the images that stand in the file
 

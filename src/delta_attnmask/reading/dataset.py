@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
+from delta_attnmask.locations import RemoteFolder, as_path, as_url
 from delta_attnmask.reading.containers import Container, open_container
 from delta_attnmask.reading.formats import Format, choose_format, read_record
 from delta_attnmask.reading.images import ImageLimits, decode_image, iter_images, read_image_bytes
 from delta_attnmask.reading.inputs import Source, find_sources
 from delta_attnmask.reading.rows import open_input
 from delta_attnmask.records import Fingerprint, Record
-from delta_attnmask.remote import RemoteFolder, as_path, as_url
 
 if TYPE_CHECKING:
     from PIL.Image import Image

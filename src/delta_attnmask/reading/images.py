@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import ReasonCode, RowError
+from delta_attnmask.locations import RemoteFolder
 from delta_attnmask.reading.faults import show_bytes
-from delta_attnmask.remote import RemoteFolder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

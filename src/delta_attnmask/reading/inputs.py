@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from delta_attnmask.errors import DataError
-from delta_attnmask.remote import as_path, as_url, fetch_file
+from delta_attnmask.locations import as_path, as_url, fetch_file
 
 _FAMILIES = {
     ".parquet": "parquet",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.reporting.findings import Findings
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import (
@@ -19,6 +18,7 @@ from delta_attnmask.reporting.words import (
     write_seconds,
     write_share,
 )
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selection import Selection
 
 _KIN = 0.9  # rank correlation with low loss from which a reader must hear of it

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
@@ -26,6 +25,7 @@ from delta_attnmask.reporting.sections import (
 )
 from delta_attnmask.reporting.standing import Standing, find_standing
 from delta_attnmask.reporting.words import name_settings, to_prose, write_number
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of
 from delta_attnmask.selection import Selection
 

@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.errors import ArtifactError, DataError
 from delta_attnmask.reviewing.labelstudio import read_tasks
 from delta_attnmask.reviewing.protocol import ANSWERS, Answer, Pair, Protocol
+from delta_attnmask.storage import write_text_atomically
 
 FORMAT = "delta-attnmask-answers"
 MAX_NAME_CHARS = 40

@@ -7,14 +7,15 @@ from secrets import token_hex
 
 import numpy as np
 
-from delta_attnmask.artifacts import RunFolder, write_text_atomically
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.reporting.page import render_page
 from delta_attnmask.reviewing.pairs import COLUMNS, Rows, choose_pools, draw_pairs
 from delta_attnmask.reviewing.protocol import PAIR_QUESTIONS, PROTOCOL_FILE, SHEET_QUESTIONS, SIDES, Protocol, Review
 from delta_attnmask.reviewing.samples import IMAGE_SIDE, THUMBNAIL_SIDE, SampleBook
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selection import Selection
+from delta_attnmask.storage import write_text_atomically
 
 _PAIRS_PER_SHEET = 10
 _MAX_PAIRS = 1000  # a page of so many holds up to 300 MB of images

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from delta_attnmask.artifacts import write_text_atomically
 from delta_attnmask.reviewing.protocol import ANSWERS, PAIR_QUESTIONS, SIDES, Answer, Pair
 from delta_attnmask.reviewing.samples import SampleBook
+from delta_attnmask.storage import write_text_atomically
 
 _UNDATED = "1970-01-01"
 _LABELS: dict[Answer, str] = {"first": "Sample 1", "second": "Sample 2", "equal": "Equal", "unknown": "Can't tell"}

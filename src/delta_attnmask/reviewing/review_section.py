@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.drawing import FAILED, KEPT, MUTED, Chart, drawing, rule_out
 from delta_attnmask.reporting.sections import Section
 from delta_attnmask.reviewing.review_results import QuestionResult, ReviewResults, name_control, percent
+from delta_attnmask.runs import RunFolder
 
 _COLOURS = {"better": KEPT, "worse": FAILED, "open": MUTED}
 _CONCLUSIONS = {

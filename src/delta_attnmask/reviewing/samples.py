@@ -9,13 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, RowError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.records import Record, Role
 from delta_attnmask.reporting.page import embed_image
 from delta_attnmask.reviewing.protocol import Pair, Side
+from delta_attnmask.runs import RunFolder
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 import torch
 
-from delta_attnmask.artifacts import Manifest, RunFolder
 from delta_attnmask.errors import (
     ArtifactError,
     DataError,
@@ -21,11 +20,12 @@ from delta_attnmask.errors import (
 from delta_attnmask.executing.actors import Cluster, ray_pool
 from delta_attnmask.executing.engines import Failure, Faults, LocalPool, Pool
 from delta_attnmask.executing.process import keep_freed_memory
-from delta_attnmask.manifest import WHOLE, Shard
+from delta_attnmask.manifest import WHOLE, Manifest, Shard
 from delta_attnmask.modeling.anatomy import examine, text_config
 from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import UnitReport
 from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.scoring.pipeline import Unit
@@ -301,6 +301,7 @@ def make_manifest(
         format=rows.format_name,
         n_rows=rows.n_rows,
         unit_rows=unit_rows,
+        revision=loaded.revision,
         extra_columns=tuple(plan.rivals),
         command=command,
     )

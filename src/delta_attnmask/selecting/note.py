@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selection import Budget, Selection
 
 Order = Literal["input", "score"]

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates, Indices, Vectors, find_candidates, stored_columns
 from delta_attnmask.selecting.quotas import QUOTAS
 from delta_attnmask.selecting.rules import read_columns
 from delta_attnmask.selecting.selector import TEXT_COLUMNS, Background, count_sources, prepare, select_rows
 from delta_attnmask.selection import Budget, Selection
+from delta_attnmask.unit_folders import UnitFile
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ def read_embeddings(run: RunFolder, rows: Indices) -> Vectors:
     order = np.argsort(rows, kind="stable")
     vectors: Vectors = np.empty((0, 0), dtype=np.float16)
     n_found = 0
-    for part in run.parts("embeddings"):
-        edges = run.unit_rows(part.first).start, run.unit_rows(part.last).stop
-        wanted = order[slice(*np.searchsorted(rows[order], edges))]
+    for file in run.unit_files("embeddings"):
+        within = run.unit_rows(file.first, file.last)
+        wanted = order[slice(*np.searchsorted(rows[order], (within.start, within.stop)))]
         if not len(wanted):
             continue
-        held, found = _read_part(part.path)
+        held, found = _read_file(run, file)
         if not np.isin(rows[wanted], held).all():
-            raise ArtifactError(f"{part.path} lacks rows that have a score")
+            raise ArtifactError(f"{run.location}: {file.name} lacks rows that have a score")
         vectors = vectors if n_found else np.empty((len(rows), found.shape[1]), dtype=np.float16)
         vectors[wanted] = found[np.searchsorted(held, rows[wanted])]
         n_found += len(wanted)
@@ -135,12 +135,9 @@ def read_embeddings(run: RunFolder, rows: Indices) -> Vectors:
     return vectors
 
 
-def _read_part(path: Path) -> tuple[Indices, Vectors]:
+def _read_file(run: RunFolder, file: UnitFile) -> tuple[Indices, Vectors]:
     """The rows that a file holds, ascending, and their vectors."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} can't be read: {error}") from error
+    table = run.read_files([file])
     column = table["embedding"].combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False)
     return table["row"].to_numpy(), vectors.reshape(len(table), column.type.list_size)

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.artifacts import RunFolder
 from delta_attnmask.errors import ArtifactError, DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import Faults, count_faults, describe_faults
 from delta_attnmask.records import Record
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.budgets import best_first
 from delta_attnmask.selecting.candidates import ranking_values, stored_columns
 from delta_attnmask.statistics import Values

@@ -18,15 +18,16 @@ from peft import LoraConfig
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from delta_attnmask.artifacts import RunFolder, collect_versions
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
 from delta_attnmask.modeling.kernels import is_recent_gpu
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, model_fingerprint
 from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import commonest, generalise
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import (
     Examples,
@@ -39,7 +40,7 @@ from delta_attnmask.training.examples import (
     skipped_faults,
     write_rows,
 )
-from delta_attnmask.training.folder import MetricsFile, TrainingFolder
+from delta_attnmask.training.folder import MetricsFile, TrainingFolder, TrainingNote
 from delta_attnmask.training.masked_states import masked_states
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.trainer import (
@@ -98,7 +99,7 @@ def train_dataset(
     encoder = make_encoder(loaded, plan.max_tokens)
     identity = {"model": model_fingerprint(loaded.model), "merge": merge, **_identity(loaded, dataset, plan)}
     about = {"model": loaded.name, "data": str(dataset.path), "command": list(command), "versions": _versions()}
-    with TrainingFolder.start(out, identity, about) as folder:
+    with TrainingFolder.start(out, TrainingNote(identity, about)) as folder:
         if folder.is_complete:
             return Outcome(folder.path, folder.about, is_new=False)
         began = time.monotonic()

@@ -10,54 +10,65 @@ OUT/…                in the end the model and its processor, or the adapter
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from delta_attnmask.errors import ArtifactError
-from delta_attnmask.manifest import tell_differences
-from delta_attnmask.storage import hold_folder, refuse_other_files, remove_stale, write_text_atomically
+from delta_attnmask.folders import Folder
+from delta_attnmask.manifest import name_differences
+from delta_attnmask.storage import write_text_atomically
 
-_FILE = "train.json"
 _MARKER = "trainer_state.json"  # what the Trainer writes into a checkpoint last
 
 
-class TrainingFolder:
-    """The folder of one training, held by this process.
+@dataclass(frozen=True)
+class TrainingNote:
+    """The content of `train.json`. identity: what must not change between starts; about: everything else."""
 
-    about: the content of train.json.
-    """
+    identity: Mapping[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self.path, self.about = path, about
+    def to_json(self) -> str:
+        return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    @contextmanager
-    def start(cls, path: str | Path, identity: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[Self]:
-        """Begin in a new or empty folder, or go on with the same training; the folder is locked meanwhile.
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError for what is no object."""
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+        return cls(found.pop("identity", {}), found)
 
-        identity: what must not change between starts. about: what else train.json shall say of the first start.
-        Raises ArtifactError, naming every difference, where the folder belongs to another training or is in use.
-        """
-        path = Path(path)
-        with hold_folder(path):
-            found = _read(path)
-            if found is None:
-                refuse_other_files(path, "training")
-                found = {**about, "identity": json.loads(json.dumps(identity))}
-                write_text_atomically(path / _FILE, _to_json(found))
-            elif differences := tell_differences(found.get("identity", {}), json.loads(json.dumps(identity))):
-                raise ArtifactError(
-                    f"{path} holds another training; choose another folder, or repeat that one's choices. "
-                    f"What differs: {'; '.join(differences)}"
-                )
-            remove_stale(path)
-            yield cls(path, found)
+    @property
+    def content(self) -> dict[str, Any]:
+        return {**self.about, "identity": self.identity}
+
+    def differences(self, other: Self) -> list[str]:
+        """What keeps `other` from resuming this training, name by name."""
+        return name_differences(self.identity, json.loads(json.dumps(other.identity)))
+
+
+class TrainingFolder(Folder[TrainingNote]):
+    """The folder of one training, on this machine: checkpoints are written in place."""
+
+    kind = "training"
+    command = "train"
+    identity_file = "train.json"
+    takes_urls = False
+
+    @classmethod
+    def parse(cls, text: str) -> TrainingNote:
+        return TrainingNote.from_json(text)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The content of `train.json`."""
+        return self.manifest.content
 
     @property
     def is_complete(self) -> bool:
-        return "seconds" in self.about
+        return "seconds" in self.manifest.about
 
     @property
     def checkpoints(self) -> Path:
@@ -73,9 +84,9 @@ class TrainingFolder:
         return None
 
     def complete(self, **results: Any) -> None:
-        """Say that the training is over and what came of it; the checkpoints are needed no more."""
-        self.about |= results
-        write_text_atomically(self.path / _FILE, _to_json(self.about))
+        """Record that the training is over and what came of it; the checkpoints are needed no more."""
+        self.manifest = TrainingNote(self.manifest.identity, {**self.manifest.about, **results})
+        write_text_atomically(self.path / self.identity_file, self.manifest.to_json())
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
@@ -86,7 +97,7 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        """Go on at `step`; lines of later steps, which are trained anew, are dropped."""
+        """Resume at `step`; lines of later steps, which are trained anew, are dropped."""
         self._path = path
         kept = [line for line in _read_lines(path) if line["step"] <= step]
         self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
@@ -108,19 +119,3 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return lines
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((path / _FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path / _FILE} can't be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{path / _FILE} can't be read: expected an object, got {type(found).__name__}")
-    return found
-
-
-def _to_json(about: Mapping[str, Any]) -> str:
-    return json.dumps(about, indent=2, ensure_ascii=False) + "\n"
