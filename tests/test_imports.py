@@ -32,10 +32,12 @@ def test_public_names() -> None:
         "DeltaAttnMaskError",
         "MaskSettings",
         "MaskedStateAugmentation",
+        "Selection",
         "SettingsError",
         "UnsupportedModelError",
         "masked_states",
         "score_batch",
+        "select_rows",
     ]
     for name in delta_attnmask.__all__:
         assert getattr(delta_attnmask, name).__name__ == name

@@ -19,7 +19,7 @@ from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates, find_candidates, ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
 from delta_attnmask.selecting.rules import make_rule
-from delta_attnmask.selecting.run_selection import read_calibrated, read_embeddings, select_from_run
+from delta_attnmask.selecting.run_selection import read_embeddings, select_from_run
 from delta_attnmask.selecting.selector import select_rows
 from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters
 from delta_attnmask.selecting.strata import strata_of
@@ -121,8 +121,7 @@ def read_pool(place: Workplace) -> ScoredPool:
     """The scores with the paper's delta and the random tokens' score as columns."""
     folder = RunFolder.open(place.scored)
     scores = folder.read_scores()
-    calibrated = read_calibrated(place.scored)
-    chosen = calibrated.form if calibrated else str(folder.manifest.settings["form"])
+    chosen = str(folder.manifest.settings["form"])
     forms = {
         "paper": (place.paper, PRESETS["paper"].form),
         "relative": (place.relative, PRESETS["relative"].form),

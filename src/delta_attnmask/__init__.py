@@ -12,6 +12,8 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from delta_attnmask.scoring.delta import BatchScore, score_batch
+    from delta_attnmask.selecting.selector import select_rows
+    from delta_attnmask.selection import Selection
     from delta_attnmask.settings import MaskSettings
     from delta_attnmask.training.augmentation import MaskedStateAugmentation
     from delta_attnmask.training.masked_states import masked_states
@@ -27,10 +29,12 @@ _HOMES = {
     "DeltaAttnMaskError": "delta_attnmask.errors",
     "MaskSettings": "delta_attnmask.settings",
     "MaskedStateAugmentation": "delta_attnmask.training.augmentation",
+    "Selection": "delta_attnmask.selection",
     "SettingsError": "delta_attnmask.errors",
     "UnsupportedModelError": "delta_attnmask.errors",
     "masked_states": "delta_attnmask.training.masked_states",
     "score_batch": "delta_attnmask.scoring.delta",
+    "select_rows": "delta_attnmask.selecting.selector",
 }
 
 __all__ = [
@@ -41,10 +45,12 @@ __all__ = [
     "DeltaAttnMaskError",
     "MaskSettings",
     "MaskedStateAugmentation",
+    "Selection",
     "SettingsError",
     "UnsupportedModelError",
     "masked_states",
     "score_batch",
+    "select_rows",
 ]
 
 

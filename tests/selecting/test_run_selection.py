@@ -8,7 +8,8 @@ import pytest
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.selecting.note import read_note, write_note
 from delta_attnmask.selecting.quotas import QUOTAS
-from delta_attnmask.selecting.run_selection import Calibrated, read_calibrated, select_from_run
+from delta_attnmask.selecting.run_selection import read_background, select_from_run
+from delta_attnmask.selecting.selector import Background
 from tests.selecting.tables import make_scores, skewed_deltas, write_run
 
 N_ROWS = 1000
@@ -124,24 +125,26 @@ def test_a_note_read_back(run, tmp_path):
         read_note(path, run)
 
 
-def test_what_is_read_of_a_calibration(tmp_path):
-    assert read_calibrated(tmp_path) is None
-    path = tmp_path / "calibration.json"
+def test_what_is_read_of_a_calibration(run):
+    assert read_background(run).planted_ratio == {}
+    path = run.path / "calibration.json"
     path.write_text('{"form": "delta", "warnings": ["blind"], "seconds": 3}')
-    assert read_calibrated(tmp_path) == Calibrated("delta", {}, ("blind",), 3.0)
-    options = {"source": {"planted_ratio": 0.25}, "another": {"planted_ratio": 1}}
-    path.write_text(json.dumps({"form": "delta", "warnings": [], "quota": {"options": options}}))
-    assert read_calibrated(tmp_path) == Calibrated("delta", {"source": 0.25})
+    found = read_background(run)
+    assert (found.form, found.planted_ratio["delta"], found.warnings) == ("relative_delta", {}, ("blind",))
+    assert found.calibration_s == 3.0
 
 
 def test_ratios_hold_for_what_was_calibrated_alone():
-    found = Calibrated("delta", {"source": 0.25}, settings={"block": -2})
-    assert found.ratios_for("delta", {"block": -2, "dtype": "float32"}) == {"source": 0.25}
-    assert found.ratios_for("loss", {"block": -2}) == found.ratios_for("delta", {"block": -4}) == {}
+    options = {"source": {"planted_ratio": 0.25}, "another": {"planted_ratio": 1}}
+    report = {"form": "delta", "warnings": [], "settings": {"block": -2}, "quota": {"options": options}}
+    same = Background.of({"block": -2, "dtype": "float32"}, report, None)
+    assert same.planted_ratio == {"delta": {"source": 0.25}}
+    assert Background.of({"block": -4}, report, None).planted_ratio == {"delta": {}}
+    assert Background.of({"block": -4, "form": "loss"}, None, None) == Background("loss")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"form": "delta"}', '{"form": 1, "warnings": 2}'])
-def test_what_is_no_calibration(tmp_path, text):
-    (tmp_path / "calibration.json").write_text(text)
+def test_what_is_no_calibration(run, text):
+    (run.path / "calibration.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"is no calibration.*remove it or calibrate again"):
-        read_calibrated(tmp_path)
+        read_background(run)

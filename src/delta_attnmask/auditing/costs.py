@@ -18,7 +18,7 @@ def break_even(
     """For each share that is kept: seconds of scoring, of training on all and on the kept rows, and what that saves.
 
     seconds_per_row: of scoring. fixed_s: of calibration before it, counted with it.
-    train_rate: rows that training gets through in a second; without it only `pays_below` is told: scoring pays where
+    train_rate: rows that training gets through in a second; without it only `pays_below` is given: scoring pays where
         training is slower than that many rows a second.
     """
     scoring_s = fixed_s + n_rows * seconds_per_row

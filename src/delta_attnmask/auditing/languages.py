@@ -2,7 +2,7 @@
 
 The limits: it knows the languages below and no other; relatives of theirs are taken for them or stay undecided. A text
 of a word or two often has no vote. Two languages in one text become one. The audit asks it about the question alone,
-of which a run keeps the first 160 characters; answers aren't kept, so their language isn't told.
+of which a run keeps the first 160 characters; answers aren't kept, so their language isn't known.
 """
 
 import re
@@ -10,7 +10,7 @@ from functools import cache
 
 UNDECIDED = "Latin script, undecided"
 
-# Scripts by the first and last character that tells them; a text's script is that of its first such letter.
+# Scripts by their first and last character; a text's script is that of its first such letter.
 _SCRIPTS = {
     "Latin": ("A", "\u024f"),
     "Greek": ("\u0370", "\u03ff"),

@@ -11,7 +11,8 @@ from delta_attnmask.auditing.overlaps import overlaps
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.quotas import QUOTAS
-from delta_attnmask.selecting.run_selection import Calibrated, candidates_of, read_calibrated
+from delta_attnmask.selecting.run_selection import candidates_of, read_background
+from delta_attnmask.selecting.selector import Background
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.selection import Selection
 from delta_attnmask.statistics import rounded, share_between
@@ -38,7 +39,7 @@ def audit_run(
     scores = run.read_scores(encoded=True)
     candidates = candidates_of(selection, run, scores)
     sources = strata_of(candidates.table, ["source"])
-    calibrated = read_calibrated(run.path)
+    background = read_background(run)
     return {
         "column": selection.column,
         "rule": selection.rule,
@@ -51,21 +52,19 @@ def audit_run(
         "sources": describe_sources(candidates, sources),
         "mix": mix_changes(candidates.table, np.searchsorted(candidates.indices, selection.indices)),
         "overlap": overlaps(candidates, selection, run.read_side("sweep"), others or {}),
-        "defects": expected_defects(calibrated, selection, run.manifest.settings),
-        "costs": _costs(run, calibrated, train_rate, epochs),
-        "warnings": list(calibrated.warnings) if calibrated else [],
+        "defects": expected_defects(background, selection),
+        "costs": _costs(run, background.calibration_s, train_rate, epochs),
+        "warnings": list(background.warnings),
     }
 
 
-def expected_defects(
-    calibrated: Calibrated | None, selection: Selection, settings: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def expected_defects(background: Background, selection: Selection) -> dict[str, Any] | None:
     """What share of the kept rows is defective for some shares in the pool, if its defects are like the planted ones.
 
     From the planted share that the selection's quota keeps on the calibration's sample; None where it isn't known.
     """
     quota = next((name for name, columns in QUOTAS.items() if columns == selection.quota_by), None)
-    ratio = calibrated.ratios_for(selection.column, settings).get(quota or "") if calibrated else None
+    ratio = background.planted_ratio.get(selection.column, {}).get(quota or "")
     if ratio is None:
         return None
     return {
@@ -75,13 +74,11 @@ def expected_defects(
     }
 
 
-def _costs(
-    run: RunFolder, calibrated: Calibrated | None, train_rate: float | None, epochs: float
-) -> dict[str, Any] | None:
+def _costs(run: RunFolder, calibration_s: float, train_rate: float | None, epochs: float) -> dict[str, Any] | None:
     pace, n_rows = run.pace, run.manifest.n_rows
     if not pace.n_rows or not pace.seconds:
         return None
-    per_row, calibration_s = pace.seconds / pace.n_rows, calibrated.seconds if calibrated else 0.0
+    per_row = pace.seconds / pace.n_rows
     return {
         "rows_per_s": round(1 / per_row, 2),
         "scoring_s": round(per_row * n_rows, 1),

@@ -2,8 +2,8 @@
 
 Differences are paired: the same rows, and of several seeds the same seeds. Their intervals draw rows (of each source,
 for the mean over sources); the p-value is an exact sign test over the rows on which two methods differ (with one answer
-a row and one seed that is McNemar's test). The spread over seeds is told beside it: what rows say and what seeds say
-are two things.
+a row and one seed that is McNemar's test). The spread over seeds is reported beside it: what rows say and what seeds
+say are two things.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.contenders import Contender, seconds_spent
 from delta_attnmask.evaluating.predictions import EvaluationFolder
-from delta_attnmask.evaluating.summarising import MEASURES, own_lines, to_numbers
+from delta_attnmask.evaluating.summarising import MEASURES, own_lines, row_sums, to_numbers
 from delta_attnmask.statistics import Values, mean_of_shares, sign_test
 
 _TURNS_PER_ROW = 1 << 20  # makes one number of row and turn
@@ -165,9 +165,7 @@ def _groups(answers: _Answers, right: Values) -> dict[str, tuple[Values, Values]
 
 def _by_row(places: NDArray[np.int64], values: Values) -> tuple[Values, Values]:
     """Sums of the values of each row, and how many answers it has."""
-    rows, row_idx = np.unique(places // _TURNS_PER_ROW, return_inverse=True)
-    sums = np.bincount(row_idx, weights=values, minlength=len(rows))
-    return sums.astype(np.float64), np.bincount(row_idx, minlength=len(rows)).astype(np.float64)
+    return row_sums(places // _TURNS_PER_ROW, values)
 
 
 def _mean_over_sources(answers: _Answers, measure: str) -> float:

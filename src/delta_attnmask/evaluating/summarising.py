@@ -1,8 +1,7 @@
 """The figures of an evaluation: accuracy with intervals, looking at the image, and whether instructions are kept."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,11 @@ from delta_attnmask.statistics import Estimate, Values, mean_of_shares
 MEASURES = ("exact", "normalised")
 
 
-@dataclass(frozen=True)
-class RowSums:
-    """Sums over each row's answers, in the order of the rows."""
-
-    n: Values
-    hits: dict[str, Values]
-
-    @classmethod
-    def of(cls, lines: pa.Table, columns: Sequence[str]) -> "RowSums":
-        """columns: numbers or booleans of the lines."""
-        rows, place = np.unique(lines["row"].to_numpy(), return_inverse=True)
-        hits = {
-            name: np.bincount(place, weights=to_numbers(lines, name), minlength=len(rows)).astype(np.float64)
-            for name in columns
-        }
-        return cls(np.bincount(place, minlength=len(rows)).astype(np.float64), hits)
+def row_sums(rows: NDArray[np.int64], values: Values) -> tuple[Values, Values]:
+    """Sums of the values of each row's answers, and how many answers it has; in the order of the rows."""
+    found, place = np.unique(rows, return_inverse=True)
+    counts = np.bincount(place, minlength=len(found)).astype(np.float64)
+    return np.bincount(place, weights=values, minlength=len(found)).astype(np.float64), counts
 
 
 def to_numbers(lines: pa.Table, column: str) -> Values:
@@ -100,13 +88,12 @@ def failed_rows(predictions: pa.Table) -> list[tuple[int, str, str]]:
 
 def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
     """Of one group of answers. Loss: mean over answers of their nats per token."""
-    sums = RowSums.of(own, MEASURES)
     if not len(own):
         return {"n_rows": 0, "n_answers": 0}
     return {
-        "n_rows": len(sums.n),
+        "n_rows": pc.count_distinct(own["row"]).as_py(),
         "n_answers": len(own),
-        **{name: asdict(mean_of_shares([(sums.hits[name], sums.n)], seed)) for name in MEASURES},
+        **{name: asdict(mean_of_shares([_sums_of(own, name)], seed)) for name in MEASURES},
         "loss": float(to_numbers(own, "loss").mean()),
         "swapped": _swapped(pairs, seed),
         "instructions": _instructions(own),
@@ -125,13 +112,12 @@ def _swapped(pairs: pa.Table, seed: int) -> dict[str, Any] | None:
 
 
 def _sums_of(lines: pa.Table, column: str) -> tuple[Values, Values]:
-    sums = RowSums.of(lines, [column])
-    return sums.hits[column], sums.n
+    return row_sums(lines["row"].to_numpy(), to_numbers(lines, column))
 
 
 def _gain_of(pairs: pa.Table, measure: str) -> tuple[Values, Values]:
-    sums = RowSums.of(pairs, [measure, f"swapped_{measure}"])
-    return sums.hits[measure] - sums.hits[f"swapped_{measure}"], sums.n
+    gains = to_numbers(pairs, measure) - to_numbers(pairs, f"swapped_{measure}")
+    return row_sums(pairs["row"].to_numpy(), gains)
 
 
 def _instructions(own: pa.Table) -> dict[str, float]:

@@ -10,7 +10,7 @@ from delta_attnmask.statistics import Values
 
 Counts = NDArray[np.int64]
 
-_HALVINGS = 200
+_HALVINGS = 70  # until the level no longer moves
 _LOG_NOTHING = -50.0  # the logarithm of a share that is no row
 
 

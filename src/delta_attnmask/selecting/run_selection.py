@@ -1,8 +1,8 @@
 """Select from a run folder: its scores, its calibration and its embeddings. Nothing is written."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pyarrow as pa
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates, Indices, Vectors, find_candidates, stored_columns
-from delta_attnmask.selecting.quotas import QUOTAS
 from delta_attnmask.selecting.rules import read_columns
 from delta_attnmask.selecting.selector import TEXT_COLUMNS, Background, count_sources, prepare, select_rows
 from delta_attnmask.selection import Budget, Selection
@@ -61,52 +60,14 @@ def sources_of(run: RunFolder, kept: Indices) -> dict[str, dict[str, int]]:
     return count_sources(run.read_scores(["row", "status", "source"], encoded=True), kept)
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """What selecting reads of a run's calibration.
-
-    form, settings: the column that it chose, and the mask settings.
-    planted_ratio: quota to planted copies kept relative to chance; {} if not rated.
-    warnings: what no setting could see, in plain words. seconds: how long it took.
-    """
-
-    form: str
-    planted_ratio: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def ratios_for(self, column: str, settings: Mapping[str, Any]) -> Mapping[str, float]:
-        """`planted_ratio` if it was measured on this column under these settings of a run; else {}."""
-        is_same = all(settings.get(name) == value for name, value in self.settings.items())
-        return self.planted_ratio if column == self.form and is_same else {}
-
-
-def read_calibrated(run: Path) -> Calibrated | None:
-    """RUN/calibration.json, or None where there is none."""
-    path = run / "calibration.json"
+def read_background(run: RunFolder) -> Background:
+    """What a run knows of its scores: settings, RUN/calibration.json if it has one, embeddings."""
+    path = run.path / "calibration.json"
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        options = report.get("quota", {}).get("options", {})
-        ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
-        warnings = tuple(map(str, report["warnings"]))
-        return Calibrated(
-            report["form"], ratios, warnings, float(report.get("seconds", 0)), dict(report.get("settings", {}))
-        )
-    except FileNotFoundError:
-        return None
+        report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return Background.of(run.manifest.settings, report, partial(read_embeddings, run))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} is no calibration: {error}; remove it or calibrate again") from error
-
-
-def read_background(run: RunFolder) -> Background:
-    """What a run knows of its scores."""
-    settings, calibrated = run.manifest.settings, read_calibrated(run.path)
-    embed = partial(read_embeddings, run)
-    if calibrated is None:
-        return Background(settings.get("form"), embed)
-    ratios = {calibrated.form: calibrated.ratios_for(calibrated.form, settings)}
-    return Background(settings.get("form"), embed, ratios, calibrated.warnings)
 
 
 def read_embeddings(run: RunFolder, rows: Indices) -> Vectors:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.candidates import Candidates, Embed, Indices, find_candidates, is_scored, row_indices
-from delta_attnmask.selecting.quotas import MIX_COLUMNS, chance_distortion, choose_columns, distortion
+from delta_attnmask.selecting.quotas import MIX_COLUMNS, QUOTAS, chance_distortion, choose_columns, distortion
 from delta_attnmask.selecting.rules import make_rule, read_columns
 from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters, without_duplicates
 from delta_attnmask.selecting.strata import encode, strata_of
@@ -28,14 +28,30 @@ class Background:
     """What is known of scores beside their table; without a run, nothing.
 
     form: the column that the rows were scored for. embed: gives the embeddings of rows.
-    planted_ratio: by ranking column, each quota's planted copies kept relative to chance, from calibration.
-    warnings: of the calibration.
+    planted_ratio: of the calibrated column, each quota's planted copies kept relative to chance; {} for others.
+    warnings, calibration_s: what the calibration warned of, and how long it took.
     """
 
     form: str | None = None
     embed: Embed | None = None
     planted_ratio: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    calibration_s: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], calibration: Mapping[str, Any] | None, embed: Embed | None) -> Self:
+        """From a run's settings and the report of its calibration.
+
+        Ratios hold only if the rows were scored under the very settings that were calibrated. Raises KeyError,
+        TypeError, ValueError or AttributeError for what is no such report.
+        """
+        if calibration is None:
+            return cls(settings.get("form"), embed)
+        is_same = all(settings.get(name) == value for name, value in calibration.get("settings", {}).items())
+        options = calibration.get("quota", {}).get("options", {}) if is_same else {}
+        ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
+        warnings, seconds = tuple(map(str, calibration["warnings"])), float(calibration.get("seconds", 0))
+        return cls(settings.get("form"), embed, {calibration["form"]: ratios}, warnings, seconds)
 
 
 class HasTable(Protocol):

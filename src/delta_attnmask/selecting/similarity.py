@@ -25,7 +25,7 @@ _N_ITERATIONS = 16
 
 
 def centred(vectors: Vectors) -> Floats:
-    """The vectors less their mean, at length 1 again: what all have in common tells nothing apart."""
+    """The vectors less their mean, at length 1 again: what all have in common distinguishes none."""
     floats: Floats = vectors.astype(np.float32)
     floats -= floats.mean(axis=0)
     lengths = np.linalg.norm(floats, axis=1, keepdims=True)
