@@ -4,42 +4,35 @@ import pytest
 import torch
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.modeling.devices import choose_device
+from delta_attnmask.modeling.devices import Accelerators, choose_device
 from delta_attnmask.modeling.load import choose_dtype
 
-
-@pytest.fixture
-def gpus(monkeypatch):
-    """A function that lets torch find so many CUDA devices."""
-
-    def pretend(n_gpus):
-        found = torch.device("cuda") if n_gpus else None
-        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
-        monkeypatch.setattr(torch.accelerator, "device_count", lambda: n_gpus)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-
-    return pretend
+NONE, TWO = Accelerators("", 0, is_cuda_built=True), Accelerators("cuda", 2, is_cuda_built=True)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps", "balanced", "gpu", "cuda:x", "meta", ""])
-def test_without_a_gpu(gpus, device):
-    gpus(0)
+def test_without_a_gpu(device):
     with pytest.raises(SettingsError, match=r"^device='.*': .*; possible here: auto, cpu$") as caught:
-        choose_device(device)
+        choose_device(device, NONE)
     assert "\n" not in str(caught.value)
-    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto", NONE) == choose_device("cpu", NONE) == torch.device("cpu")
 
 
-def test_with_two_gpus(gpus):
-    gpus(2)
-    assert choose_device("auto") == choose_device("cuda") == choose_device("balanced") == torch.device("cuda")
-    assert choose_device("cuda:1") == torch.device("cuda:1")
+def test_with_two_gpus():
+    names = ("auto", "cuda", "balanced")
+    assert {choose_device(name, TWO) for name in names} == {torch.device("cuda")}
+    assert choose_device("cuda:1", TWO) == torch.device("cuda:1")
     possible = "possible here: auto, cpu, cuda, cuda:0, cuda:1, balanced"
     with pytest.raises(SettingsError, match=f"device='cuda:2': there are 2, counted from 0; {possible}"):
-        choose_device("cuda:2")
+        choose_device("cuda:2", TWO)
     with pytest.raises(SettingsError, match=f"device='gpu': no such device; {possible}"):
-        choose_device("gpu")
+        choose_device("gpu", TWO)
+
+
+def test_what_torch_finds_here():
+    found = Accelerators.found()
+    assert (found.type == "cuda") == torch.cuda.is_available()
+    assert choose_device("auto").type in ("cpu", found.type)
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")])
@@ -50,11 +43,8 @@ def test_the_precision_is_one_that_the_gpu_computes_in(monkeypatch, capability, 
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
 
 
-def test_a_build_without_cuda_is_named(gpus, monkeypatch):
-    gpus(0)
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+def test_a_build_without_cuda_is_named():
     with pytest.raises(SettingsError, match="is built without CUDA"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+        choose_device("cuda", Accelerators("", 0, is_cuda_built=False))
     with pytest.raises(SettingsError, match="finds none on this machine"):
-        choose_device("cuda")
+        choose_device("cuda", NONE)

@@ -1,10 +1,7 @@
 """Torch's flash kernels on each device at hand, which code sums what tokens receive, and the sum."""
 
-import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -93,50 +90,51 @@ def test_triton_is_refused_without_a_gpu() -> None:
     assert not wants_triton("auto", torch.device("cpu"))
 
 
+class Launching(ModuleType):
+    """Stands for the Triton kernel on GPUs that this machine hasn't."""
+
+    def __init__(self, error: Exception):
+        super().__init__("triton_received")
+        self.error = error
+        self.tried: list[torch.device] = []
+
+    def launch_once(self, device: torch.device) -> None:
+        self.tried.append(device)
+        raise self.error
+
+
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.device]]:
-    """The first launches that were tried, as if there were GPUs, and Triton without a C compiler."""
-    tried: list[torch.device] = []
-
-    def launch_once(device: torch.device) -> None:
-        tried.append(device)
-        raise RuntimeError("Failed to find C compiler.\nPlease specify")
-
-    module = SimpleNamespace(launch_once=launch_once)
+def launching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Launching:
+    """Triton without a C compiler, if no other error is given."""
+    module = Launching(getattr(request, "param", RuntimeError("Failed to find C compiler.\nPlease specify")))
     monkeypatch.setitem(sys.modules, "delta_attnmask.modeling.triton_received", module)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    kernels._launch_fault.cache_clear()
-    yield tried
-    kernels._launch_fault.cache_clear()
+    return module
 
 
-def test_triton_is_left_aside_where_it_cannot_be_launched(launches: list[torch.device]) -> None:
-    gpus = [torch.device("cuda:0"), torch.device("cuda:1")]
+def test_triton_is_left_aside_where_it_cannot_be_launched(launching: Launching) -> None:
+    gpus = [torch.device("cuda:8"), torch.device("cuda:9")]
     for _ in range(3):
         assert not any(wants_triton("auto", gpu) for gpu in gpus)
-    assert launches == gpus
-    assert not wants_triton("plain", torch.device("cuda:2"))
-    assert launches == gpus
+    assert launching.tried == gpus
+    assert not wants_triton("plain", torch.device("cuda:10"))
+    assert launching.tried == gpus
     with pytest.raises(SettingsError, match=r"attention='triton': can't be launched: Failed to find C compiler.; use"):
         wants_triton("triton", gpus[0])
 
 
-def test_columns_say_why_triton_did_not_sum_them(launches: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "column_sums", lambda *_, **__: torch.zeros(1, 1, 4, device="cuda"))
+@pytest.mark.usefixtures("launching")
+def test_columns_say_why_triton_did_not_sum_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "column_sums", lambda *_, **__: torch.zeros(1, 1, 4, device="cuda:11"))
     with FakeTensorMode():
-        states, lse = torch.zeros(1, 2, 4, 16, device="cuda"), torch.zeros(1, 2, 4, device="cuda")
+        states, lse = torch.zeros(1, 2, 4, 16, device="cuda:11"), torch.zeros(1, 2, 4, device="cuda:11")
         for backend, named in (("fused", "columns"), ("auto", "columns (Triton can't be launched: Failed to find")):
-            total = ReceivedAttention(torch.ones(1, 1, 4, device="cuda"), backend)
+            total = ReceivedAttention(torch.ones(1, 1, 4, device="cuda:11"), backend)  # type: ignore[arg-type]
             assert total.add_columns(states, states, lse, None, scale=1.0, is_causal=True).startswith(named)
 
 
-def test_a_device_that_fails_at_the_first_launch_is_no_fault_of_triton(
-    launches: list[torch.device], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(device: torch.device) -> None:
-        raise torch.OutOfMemoryError("full")
-
-    monkeypatch.setattr(sys.modules["delta_attnmask.modeling.triton_received"], "launch_once", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        wants_triton("auto", torch.device("cuda:0"))
+@pytest.mark.parametrize("launching", [torch.OutOfMemoryError("full")], indirect=True)
+def test_a_device_that_fails_at_the_first_launch_is_no_fault_of_triton(launching: Launching) -> None:
+    for _ in range(2):
+        with pytest.raises(torch.OutOfMemoryError):
+            wants_triton("auto", torch.device("cuda:12"))
+    assert len(launching.tried) == 2

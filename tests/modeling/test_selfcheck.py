@@ -4,18 +4,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from delta_attnmask import MaskSettings, UnsupportedModelError, score_batch
 from delta_attnmask.modeling import selfcheck
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.recorder import AttentionCall, AttentionRecorder
 from delta_attnmask.modeling.rounding import Rounding, changed_outputs
 from delta_attnmask.modeling.selfcheck import check_model, probe_labels, self_check
 from delta_attnmask.settings import AttentionBackend
@@ -135,18 +135,19 @@ def test_a_model_whose_replay_differs_is_refused(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
-def test_a_model_whose_attention_is_read_wrongly_is_refused(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_whose_attention_is_read_wrongly_is_refused(dtype: torch.dtype) -> None:
+    """One whose own attention function takes an option that nobody else knows."""
     model, batch = build("Llama", dtype)
-    attend = AttentionRecorder._attend
+    AttentionInterface.register("sdpa", sharper)
+    try:
+        with pytest.raises(UnsupportedModelError, match="reading its attention changes its loss"):
+            check_model(model, *batch)
+    finally:
+        AttentionInterface.register("sdpa", sdpa_attention_forward)
 
-    def scaled(recorder: AttentionRecorder, call: AttentionCall) -> Tensor:
-        return attend(recorder, replace(call, scale=call.scale * 1.2))
 
-    monkeypatch.setattr(AttentionRecorder, "_attend", scaled)
-    with pytest.raises(UnsupportedModelError, match="reading its attention changes its loss"):
-        check_model(model, *batch)
+def sharper(*args: Any, scaling: float, **kwargs: Any) -> tuple[Tensor, None]:
+    return sdpa_attention_forward(*args, scaling=scaling * 1.2, **kwargs)
 
 
 def test_rounding_moves_the_losses_less_in_a_finer_precision() -> None:

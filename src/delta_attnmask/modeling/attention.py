@@ -15,7 +15,7 @@ from torch import Tensor
 
 _CHUNK_ELEMENTS = 1 << 24  # of one chunk's scores: 64 MiB in float32
 _CACHE_ELEMENTS = 1 << 19  # of one chunk's scores for each core of a CPU, so that they stay in its cache
-_CPU_QUERIES = 32  # a chunk on a CPU; small, since causal chunks skip the keys behind them
+_CPU_QUERIES = 32  # a chunk on a CPU; small, since causal chunks skip the keys after them
 _GPU_QUERIES = 256
 _LOG2_E = math.log2(math.e)
 
@@ -126,7 +126,7 @@ def tiled_attend(
     received = None if weights is None else weights.new_zeros(weights.shape, dtype=torch.float32)
     for tile in _cache_tiles(query.new_ones(batch, seq, dtype=torch.bool), n_heads):
         n_keys = tile.stop if is_causal else key.shape[2]
-        scores = _tile_scores(query[tile.samples, :, tile.queries], key[tile.samples, :, :n_keys], scale * _LOG2_E)
+        scores = _scores(query[tile.samples, :, tile.queries], key[tile.samples, :, :n_keys], None, scale * _LOG2_E)
         if mask is not None:
             scores = _masked(scores, mask[tile.samples, :, tile.queries, :n_keys])
         if is_causal:
@@ -139,14 +139,6 @@ def tiled_attend(
             counts = weights[tile.samples, :, None, tile.queries] * divisor[:, None, ..., 0] / n_heads
             received[tile.samples, :, :n_keys] += counts.flatten(2) @ shares.flatten(1, 2)
     return output, received
-
-
-def _tile_scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """`q·k * scale`, `[sample, head, queries, keys]`; queries of grouped heads share one product."""
-    groups, n_keys = query.shape[0] * key.shape[1], key.shape[2]
-    left, right = query.reshape(groups, -1, query.shape[-1]), key.reshape(groups, n_keys, -1).transpose(-1, -2)
-    scores = torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
-    return scores.view(*query.shape[:3], n_keys)
 
 
 def _weighted(shares: Tensor, value: Tensor) -> Tensor:
@@ -164,18 +156,19 @@ def _in_powers_of_two(mask: Tensor | None, batch: int, seq: int) -> Tensor | Non
     return mask.expand(batch, -1, seq, -1)
 
 
-def _scores(query: Tensor, key: Tensor, added: Tensor, scale: float) -> Tensor:
+def _scores(query: Tensor, key: Tensor, added: Tensor | None, scale: float) -> Tensor:
     """`q·k * scale + added` in float32, `[batch, head, queries, keys]`; queries of grouped heads share one product."""
-    batch, n_heads, n_queries, dim = query.shape
-    groups, n_keys = batch * key.shape[1], key.shape[2]
+    groups, n_keys, dim = query.shape[0] * key.shape[1], key.shape[2], query.shape[-1]
     left = query.reshape(groups, -1, dim)
     right = key.reshape(groups, n_keys, dim).transpose(-1, -2)
-    added = added.reshape(groups, -1, 1)
-    if query.device.type == "cuda" and query.dtype != torch.float32:
-        scores = torch.bmm(left, right, out_dtype=torch.float32).mul_(scale).add_(added)
+    if added is None:
+        scores = torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scale)
+    elif query.device.type == "cuda" and query.dtype != torch.float32:
+        product = torch.bmm(left, right, out_dtype=torch.float32)
+        scores = product.mul_(scale).add_(added.reshape(groups, -1, 1))
     else:
-        scores = torch.baddbmm(added, left.float(), right.float(), alpha=scale)
-    return scores.view(batch, n_heads, n_queries, n_keys)
+        scores = torch.baddbmm(added.reshape(groups, -1, 1), left.float(), right.float(), alpha=scale)
+    return scores.view(*query.shape[:3], n_keys)
 
 
 def _tiles(is_counted: Tensor, n_heads: int) -> Iterator[Piece]:
@@ -231,7 +224,7 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _future(size: int, device: torch.device) -> Tensor:
-    """True where a key of a square tile lies behind its query; `[size, size]`."""
+    """True where a key of a square tile comes after its query; `[size, size]`."""
     return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
 
 

@@ -42,7 +42,7 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class CapturedForward:
-    """What one forward left behind, and how to run its tail and its head again.
+    """What one forward left, and how to run its tail and its head again.
 
     saliency: `[batch, pool, seq]`, pools in the order of `query_weights`.
     states: block index to the states that it put out, `[..., batch, seq, hidden]`.

@@ -1,6 +1,6 @@
 """Which device and precision a model gets, and what is reported where it can't have them."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -13,21 +13,50 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
 
 
-def choose_device(device: str) -> torch.device:
+class Accelerators(NamedTuple):
+    """Those that torch finds on this machine: their type, such as "cuda" ("" without any), and how many there are."""
+
+    type: str
+    n_devices: int
+    is_cuda_built: bool
+
+    @classmethod
+    def found(cls) -> "Accelerators":
+        present = torch.accelerator.current_accelerator(check_available=True)
+        is_built: bool = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+        if present is None:
+            return cls("", 0, is_built)
+        return cls(present.type, torch.accelerator.device_count(), is_built)
+
+    def why_absent(self, device: torch.device) -> str:
+        if self.type == device.type:
+            return f"there are {self.n_devices}, counted from 0"
+        if device.type == "cuda" and not self.is_cuda_built:
+            return f"torch {torch.__version__} is built without CUDA"
+        return f"torch {torch.__version__} finds none on this machine"
+
+    def names(self) -> str:
+        """What may be asked for here."""
+        numbered = [f"{self.type}:{index}" for index in range(self.n_devices)]
+        several = ["balanced"] if self.type == "cuda" else []
+        return ", ".join(["auto", "cpu", *([self.type] if self.type else []), *numbered, *several])
+
+
+def choose_device(device: str, accelerators: Accelerators | None = None) -> torch.device:
     """The device of that name; "auto" takes the GPU if there is one, and placements over all GPUs begin at the first.
 
+    accelerators: of this machine, if not given.
     Raises SettingsError where the name is unknown or this machine has no such device.
     """
+    present = accelerators or Accelerators.found()
     if device == "auto":
-        return torch.device(_gpu_type() or "cpu")
+        return torch.device(present.type if present.type in ("cuda", "mps") else "cpu")
     try:
         chosen = torch.device("cuda" if device in PLACEMENTS else device)
     except RuntimeError as error:
-        raise SettingsError(f"device={device!r}: no such device; possible here: {_possible()}") from error
-    present = torch.accelerator.current_accelerator(check_available=True)
-    n_present = 0 if present is None or present.type != chosen.type else torch.accelerator.device_count()
-    if chosen.type != "cpu" and (chosen.index or 0) >= n_present:
-        raise SettingsError(f"device={device!r}: {_why_absent(chosen, n_present)}; possible here: {_possible()}")
+        raise SettingsError(f"device={device!r}: no such device; possible here: {present.names()}") from error
+    if chosen.type != "cpu" and (chosen.type != present.type or (chosen.index or 0) >= present.n_devices):
+        raise SettingsError(f"device={device!r}: {present.why_absent(chosen)}; possible here: {present.names()}")
     return chosen
 
 
@@ -57,25 +86,3 @@ def refuse_offloaded(name: str, model: nn.Module) -> None:
             f"{name}: {share:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
             "--gpus-per-actor), or --dtype bfloat16"
         )
-
-
-def _gpu_type() -> str | None:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else None
-
-
-def _why_absent(device: torch.device, n_present: int) -> str:
-    if n_present:
-        return f"there are {n_present}, counted from 0"
-    if device.type == "cuda" and not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        return f"torch {torch.__version__} is built without CUDA"
-    return f"torch {torch.__version__} finds none on this machine"
-
-
-def _possible() -> str:
-    present = torch.accelerator.current_accelerator(check_available=True)
-    if present is None:
-        return "auto, cpu"
-    numbered = [f"{present.type}:{index}" for index in range(torch.accelerator.device_count())]
-    return ", ".join(["auto", "cpu", present.type, *numbered, *(["balanced"] if present.type == "cuda" else [])])

@@ -16,7 +16,7 @@ Positions = tuple[Tensor, Tensor]  # sample and position of each row
 
 @dataclass(frozen=True)
 class Kept:
-    """What one forward left behind.
+    """What one forward left.
 
     states: block index to the states that it put out, `[..., batch, seq, hidden]`, for the blocks asked for.
     block_outputs, backbone_output: what they gave beside their states. backbone: what the head's owner called.

@@ -4,7 +4,6 @@ What each token receives is summed over heads, queries and blocks, from the log-
 """
 
 import functools
-import importlib.util
 
 import torch
 from torch import Tensor
@@ -138,8 +137,8 @@ class ReceivedAttention:
             return self._columns if is_simple else "columns"
         from delta_attnmask.modeling.triton_received import add_received
 
+        sums, spans = self._by_head(query.device, query.shape[1]), self._spans.to(query.device)
         with torch.cuda.device(query.device):
-            sums, spans = self._by_head(query.device, query.shape[1]), self._spans.to(query.device)
             add_received(sums, query, key, lse, weights, spans, scale=scale, is_causal=is_causal)
         self.n_blocks += 1
         return "triton"
@@ -178,24 +177,19 @@ def wants_triton(backend: AttentionBackend, device: torch.device) -> bool:
     return not fault
 
 
-def _triton_fault(device: torch.device) -> str:
-    """What keeps the Triton kernel from a device, without a subject; empty where nothing does."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return f"needs an NVIDIA GPU and the triton package; the model is on {device.type!r}"
-    return _launch_fault(device)
-
-
 @functools.cache
-def _launch_fault(device: torch.device) -> str:
-    """The same of a first launch on a GPU, which is tried once.
+def _triton_fault(device: torch.device) -> str:
+    """What keeps the Triton kernel from a device, without a subject; empty where nothing does.
 
-    Triton compiles its launcher then, for which many a slim container lacks the C compiler or Python's headers.
+    A first launch is tried: Triton compiles its launcher then, for which many a slim container lacks the C compiler or
+    Python's headers.
     """
+    if device.type != "cuda":
+        return f"needs an NVIDIA GPU and the triton package; the model is on {device.type!r}"
     try:
         from delta_attnmask.modeling.triton_received import launch_once
 
-        with torch.cuda.device(device):
-            launch_once(device)
+        launch_once(device)
     except (torch.AcceleratorError, torch.OutOfMemoryError):  # about the device or what it holds, not about Triton
         raise
     except Exception as error:  # noqa: BLE001 - compilers that are missing or fail raise anything
@@ -204,7 +198,7 @@ def _launch_fault(device: torch.device) -> str:
 
 
 def counted_spans(weights: Tensor) -> Tensor:
-    """The first query of each sample that any pool counts, and the one behind the last; `[batch, 2]`, int32."""
+    """The first query of each sample that any pool counts, and one past the last; `[batch, 2]`, int32."""
     is_counted = (weights != 0).any(1)
     first = is_counted.int().argmax(-1)
     last = weights.shape[-1] - is_counted.flip(-1).int().argmax(-1)

@@ -65,7 +65,7 @@ def recorded_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Te
 
 @contextmanager
 def recording(table: dict[str, Any], name: str, recorder: "AttentionRecorder") -> Iterator[None]:
-    """Put `recorder` behind the attention implementation `name` of transformers' table."""
+    """Let `recorder` run as the attention implementation `name` of transformers' table."""
     original = table.get(name)
     recorder.original = _active[-1] if original is recorded_attention else original
     table[name] = recorded_attention
@@ -89,7 +89,7 @@ class _SeenMask(NamedTuple):
 class MaskReader:
     """Tells for each mask of one forward whether a kernel can do without it.
 
-    Under "causal, padded on the right" no real token can see the padding behind it, so no mask is needed, and kernels
+    Under "causal, padded on the right" no real token can see the padding after it, so no mask is needed, and kernels
     without one are faster. Each mask is looked at once: one device synchronisation a mask, not a block, also where a
     model slices it anew for each block. Where a model is spread over devices, each block gets a copy of its own: it is
     compared with the latest masks and not kept.

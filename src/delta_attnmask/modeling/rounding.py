@@ -18,7 +18,7 @@ _EXACT_HALF, _EXACT_FULL = 1e-3, 1e-4  # nats by which any token's loss may diff
 _HALF = 1e-6  # the unit in the last place of half precisions is larger
 _N_DRAWS = 8  # at most: a choice of experts that hangs on the last place doesn't flip in every draw
 EVERY_BLOCK = slice(None)
-INTO_LAST = slice(-2, -1)  # the one in front of the last
+INTO_LAST = slice(-2, -1)  # the one before the last
 
 
 class Rounding:

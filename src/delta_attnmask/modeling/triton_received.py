@@ -31,7 +31,7 @@ def add_received(
 
     received: `[batch, head, pool, seq]`, float32, contiguous. query: `[batch, head, seq, dim]`; key may have fewer
     heads (grouped). lse: `[batch, head, seq]`. weights: `[batch, pool, seq]`, float32, contiguous.
-    spans: `[batch, 2]`, int32: each sample's first query that counts, and the one behind its last; others cost nothing.
+    spans: `[batch, 2]`, int32: each sample's first query that counts, and one past its last; others cost nothing.
     """
     query, key = (states if states.stride(-1) == 1 else states.contiguous() for states in (query, key))
     lse = lse.contiguous()
@@ -69,8 +69,9 @@ def launch_once(device: torch.device) -> None:
     """Compile the kernel and run it on one token of one head; raises whatever keeps Triton from that."""
     one = torch.ones(1, 1, 1, 16, device=device)
     received, spans = torch.zeros(1, 1, 1, 1, device=device), torch.tensor([[0, 1]], dtype=torch.int32, device=device)
-    add_received(received, one, one, one[..., 0], one[0, ..., :1], spans, scale=1.0, is_causal=True)
-    received.item()  # waits for what only the device can refuse
+    with torch.cuda.device_of(received):  # type: ignore[no-untyped-call]
+        add_received(received, one, one, one[..., 0], one[0, ..., :1], spans, scale=1.0, is_causal=True)
+        received.item()  # waits for what only the device can refuse
 
 
 @triton.jit  # type: ignore[untyped-decorator]

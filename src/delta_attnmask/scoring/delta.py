@@ -165,7 +165,7 @@ def _prepare(
 
 
 @dataclass(frozen=True)
-class _Choice:
+class _ChosenTokens:
     """What one setting masks.
 
     saliency, is_masked: `[batch, seq]`. is_maskable: whether the sample has any token that may be masked, `[batch]`.
@@ -196,14 +196,14 @@ def _means(forward: CapturedForward, roles: TokenRoles, rivals: Mapping[str, Riv
 
 def _choose(
     grid: Sequence[MaskSettings], saliency: Mapping[Queries, Tensor], roles: TokenRoles, seeds: Tensor
-) -> list[_Choice]:
+) -> list[_ChosenTokens]:
     """The tokens that each setting masks: the share of the eligible ones that comes first in its order."""
     choices = []
     for settings in grid:
         received = saliency[settings.queries]
         eligible = eligible_tokens(roles, settings.tokens, settings.exclude)
         ranked_by = priority(received, settings.order, seeds, roles.is_token)
-        choices.append(_Choice(received, choose_tokens(ranked_by, eligible, settings.fraction), eligible.any(-1)))
+        choices.append(_ChosenTokens(received, choose_tokens(ranked_by, eligible, settings.fraction), eligible.any(-1)))
     return choices
 
 
@@ -211,7 +211,7 @@ def _mask(
     forward: CapturedForward,
     blocks: Sequence[int],
     grid: Sequence[MaskSettings],
-    choices: Sequence[_Choice],
+    choices: Sequence[_ChosenTokens],
     roles: TokenRoles,
 ) -> list[Mask]:
     """What each setting replaces after its block; settings that replace alike share the tensor."""
