@@ -22,11 +22,10 @@ def test_everything_is_escaped_and_unknown_names_are_errors():
 
 
 def test_policy_allows_the_very_styles_and_scripts_of_the_page():
-    html = render_page("base.html", title="t", allow={"connect-src": "'self'"})
+    html = render_page("base.html", title="t")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1].replace("&#39;", "'")
     assert "unsafe" not in policy
     assert policy.startswith("default-src 'none'; ")
-    assert policy.endswith("; connect-src 'self'")
     for tag in ("style", "script"):
         found = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
         assert found
@@ -36,7 +35,7 @@ def test_policy_allows_the_very_styles_and_scripts_of_the_page():
 
 
 def test_policy_of_other_bytes_differs():
-    assert content_policy(["a{}"], ["1"], {}) != content_policy(["a{} "], ["1"], {})
+    assert content_policy(["a{}"], ["1"]) != content_policy(["a{} "], ["1"])
 
 
 @pytest.mark.parametrize("size", [(2000, 1000), (40, 10), (1, 300)])

@@ -13,7 +13,6 @@ from delta_attnmask.errors import ArtifactError
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling import load
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reporting import gallery
 from delta_attnmask.reporting.gallery import Card, make_cards
 from delta_attnmask.reporting.report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
@@ -42,11 +41,12 @@ def request_for(run: RunFolder, keep: str = "20%", **options: object) -> Request
     return Request(run=run, selection=select_from_run(run, keep), **options)
 
 
-def cards_of(run: RunFolder, **options: object) -> list[Card]:
+def cards_of(run: RunFolder, max_thumbnails: int = 500, **options: object) -> list[Card]:
     request = request_for(run, **options)
     scores = run.read_scores(encoded=True)
     standing = find_standing(request.selection, candidates_of(request.selection, run, scores))
-    return make_cards(scores, standing, open_data(request), request.n_cards)
+    reader = replace(open_data(request), max_thumbnails=max_thumbnails)
+    return make_cards(scores, standing, reader, request.n_cards)
 
 
 def test_it_answers_the_question_first(html):
@@ -205,15 +205,14 @@ def test_what_is_no_calibration_is_refused(run, tmp_path):
         make_report(request_for(run, calibration=tmp_path / "nowhere"))
 
 
-def test_page_with_500_pictures_stays_below_ten_megabytes(tmp_path, monkeypatch):
+def test_page_with_500_pictures_stays_below_ten_megabytes(tmp_path):
     run = write_run(tmp_path / "run", write_data(tmp_path / "data", 9, side=300), np.arange(9.0).tolist())
     html = make_report(request_for(run, n_cards=10_000)).html
     cards = re.findall(r'<li class="card.*?</li>', html, re.DOTALL)
     assert html.count('src="data:image/webp') == len(cards) == 9
     largest = max(map(len, cards))  # noise: nothing is harder to compress
     assert 500 * largest + len(html) - sum(map(len, cards)) < 10_000_000
-    monkeypatch.setattr(gallery, "_N_THUMBNAILS", 4)
-    problems = [picture.problem for card in cards_of(run) for picture in card.pictures]
+    problems = [picture.problem for card in cards_of(run, max_thumbnails=4) for picture in card.pictures]
     assert sorted(problems) == [""] * 4 + ["only 4 images are shown"] * 5
 
 

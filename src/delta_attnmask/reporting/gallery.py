@@ -25,7 +25,6 @@ GROUPS = {
     "failed": "Failed",
 }
 MAX_CARDS = 500
-_N_THUMBNAILS = 500  # on the whole page
 _N_IMAGES = 4  # of a card
 _MAX_TEXT = 1200  # characters of a turn
 _MAX_TURNS = 12
@@ -79,6 +78,7 @@ class Reader:
 
     dataset: Dataset | None
     problem: str = ""
+    max_thumbnails: int = 500  # on the whole page
     n_thumbnails: int = field(default=0, init=False)
 
     def fill(self, card: Card, key: str) -> None:
@@ -99,8 +99,8 @@ class Reader:
 
     def _show(self, name: str) -> Picture:
         shown = "embedded image" if name.startswith("data:") else name
-        if self.dataset is None or self.n_thumbnails >= _N_THUMBNAILS:
-            return Picture(shown, None, f"only {_N_THUMBNAILS} images are shown")
+        if self.dataset is None or self.n_thumbnails >= self.max_thumbnails:
+            return Picture(shown, None, f"only {self.max_thumbnails} images are shown")
         try:
             thumbnail = embed_image(self.dataset.load_image(name))
         except RowError as error:

@@ -135,8 +135,8 @@ def _say_defects(audit: Mapping[str, Any]) -> list[str]:
     expected = audit["defects"]["expected"] if audit["defects"] else {}
     return [
         "If the data's own defects are like the planted ones, and if, say, a fifth of all rows had one, then about "
-        f"{round(after * audit['n_kept']):,} of the {count(audit['n_kept'], 'kept row')} would; of as many random rows "
-        f"about {round(0.2 * audit['n_kept']):,}."
+        f"{round(after * audit['n_kept']):,} of the {count(audit['n_kept'], 'kept row')} would have one; of as many random "
+        f"rows about {round(0.2 * audit['n_kept']):,}."
         for before, after in expected.items()
         if before == "20%"
     ]

@@ -8,7 +8,7 @@ the templates; the policy in the page allows them by their hashes and nothing el
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -49,13 +49,11 @@ def render_page(
     package: str = HERE,
     styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
-    allow: Mapping[str, str] | None = None,
     **values: Any,
 ) -> str:
     """The HTML of a template, which finds its values, and `title`, by their names.
 
     package: where the templates, styles and scripts lie, below `templates/`; the base page's come first.
-    allow: further directives of the policy, such as {"connect-src": "'self'"} for a page that is served.
     Raises jinja2.UndefinedError for a name that the template uses and nobody gave.
     """
     css = [read_asset("style.css"), *(read_asset(name, package) for name in styles)]
@@ -67,7 +65,7 @@ def render_page(
             values
             | {
                 "title": title,
-                "policy": content_policy(css, js, allow or {}),
+                "policy": content_policy(css, js),
                 # The project's own files; as markup they stay the bytes that were hashed.
                 "styles": [Markup(text) for text in css],
                 "scripts": [Markup(text) for text in js],
@@ -102,7 +100,7 @@ def read_asset(name: str, package: str = HERE) -> str:
     return (resources.files(package) / "templates" / name).read_text(encoding="utf-8").strip()
 
 
-def content_policy(styles: Iterable[str], scripts: Iterable[str], allow: Mapping[str, str]) -> str:
+def content_policy(styles: Iterable[str], scripts: Iterable[str]) -> str:
     """The Content-Security-Policy: nothing but these very styles and scripts, and pictures that the page holds."""
     directives = {
         "default-src": "'none'",
@@ -112,7 +110,7 @@ def content_policy(styles: Iterable[str], scripts: Iterable[str], allow: Mapping
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    return "; ".join(f"{name} {value}" for name, value in (directives | dict(allow)).items())
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
 
 
 def embed_image(image: "Image", *, max_side: int = 256, max_bytes: int = 12_000) -> Thumbnail:
