@@ -243,7 +243,7 @@ def test_inspections_are_of_the_revision_that_scored(embedded, tmp_path, capsys,
     manifest = RunFolder.open(run).manifest
     wanted = []
     monkeypatch.setattr(load, "load_model", lambda name, **options: wanted.append(options) or load_model(name))
-    write_manifest(run, replace(manifest, command=("score", "--revision", "v1")))
+    write_manifest(run, replace(manifest, revision="v1"))
     assert call("report", run, "--inspect", "1", "-o", out) == 0
     assert out.read_text().count('<section class="inspection"') == 1
     assert "WARNING" not in capsys.readouterr().err

@@ -133,10 +133,11 @@ def _say_sight(findings: Findings | None) -> str:
 def _say_defects(audit: Mapping[str, Any]) -> list[str]:
     """What that means for the kept rows. How many rows have a defect is unknown; a fifth stands for it."""
     expected = audit["defects"]["expected"] if audit["defects"] else {}
+    n_kept = audit["n_kept"]
     return [
         "If the data's own defects are like the planted ones, and if, say, a fifth of all rows had one, then about "
-        f"{round(after * audit['n_kept']):,} of the {count(audit['n_kept'], 'kept row')} would have one; of as many random "
-        f"rows about {round(0.2 * audit['n_kept']):,}."
+        f"{round(after * n_kept):,} of the {count(n_kept, 'kept row')} would have one; of as many random rows about "
+        f"{round(0.2 * n_kept):,}."
         for before, after in expected.items()
         if before == "20%"
     ]
