@@ -22,22 +22,14 @@ def break_even(
         training is slower than that many rows a second.
     """
     scoring_s = fixed_s + n_rows * seconds_per_row
-    return [_at(share, n_rows, scoring_s, train_rate, epochs) for share in shares]
-
-
-def _at(share: float, n_rows: int, scoring_s: float, train_rate: float | None, epochs: float) -> dict[str, Any]:
-    n_kept = round(share * n_rows)
-    line: dict[str, Any] = {
-        "keep": share,
-        "n_kept": n_kept,
-        "scoring_s": round(scoring_s, 1),
-        "pays_below": round((n_rows - n_kept) * epochs / scoring_s, 3) if scoring_s else None,
-    }
-    if train_rate:
-        full_s, kept_s = n_rows * epochs / train_rate, n_kept * epochs / train_rate
-        line |= {
-            "training_all_s": round(full_s, 1),
-            "training_kept_s": round(kept_s, 1),
-            "saved_s": round(full_s - kept_s - scoring_s, 1),
-        }
-    return line
+    lines = []
+    for share in shares:
+        n_kept = round(share * n_rows)
+        pays_below = round((n_rows - n_kept) * epochs / scoring_s, 3) if scoring_s else None
+        line = {"keep": share, "n_kept": n_kept, "scoring_s": round(scoring_s, 1), "pays_below": pays_below}
+        if train_rate:
+            full_s, kept_s = n_rows * epochs / train_rate, n_kept * epochs / train_rate
+            line |= {"training_all_s": round(full_s, 1), "training_kept_s": round(kept_s, 1)}
+            line |= {"saved_s": round(full_s - kept_s - scoring_s, 1)}
+        lines.append(line)
+    return lines

@@ -6,23 +6,16 @@ of which a run keeps the first 160 characters; answers aren't kept, so their lan
 """
 
 import re
+import unicodedata
 from functools import cache
 
 UNDECIDED = "Latin script, undecided"
 
-# Scripts by their first and last character; a text's script is that of its first such letter.
+# Writing systems by the first word of their letters' names in Unicode.
 _SCRIPTS = {
-    "Latin": ("A", "\u024f"),
-    "Greek": ("\u0370", "\u03ff"),
-    "Cyrillic": ("\u0400", "\u052f"),
-    "Hebrew": ("\u0590", "\u05ff"),
-    "Arabic": ("\u0600", "\u06ff"),
-    "Devanagari": ("\u0900", "\u097f"),
-    "Thai": ("\u0e00", "\u0e7f"),
-    "Kana": ("\u3040", "\u30ff"),
-    "Han": ("\u3400", "\u9fff"),
-    "Hangul": ("\uac00", "\ud7a3"),
+    name.upper(): name for name in ["Latin", "Greek", "Cyrillic", "Hebrew", "Arabic", "Devanagari", "Thai", "Hangul"]
 }
+_SCRIPTS |= {"HIRAGANA": "Kana", "KATAKANA": "Kana", "CJK": "Han"}
 _WORDS = {
     "English": "the of and is are what which how many this that in on to does do there where who why can you with it",
     "German": "der die das und ist sind was welche welcher wie viele ein eine im auf den dem zu nicht wo wer warum",
@@ -53,10 +46,9 @@ def language(text: str) -> str:
 
 def script(text: str) -> str:
     """The writing system of the text's first letter that belongs to a known one; else "other"."""
-    for char in text:
-        for name, (first, last) in _SCRIPTS.items():
-            if first <= char <= last and char.isalpha():
-                return name
+    for char in filter(str.isalpha, text):
+        if found := _SCRIPTS.get(unicodedata.name(char, "").partition(" ")[0]):
+            return found
     return "other"
 
 
