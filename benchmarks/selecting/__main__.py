@@ -87,6 +87,7 @@ def write_run(folder: Path, n_rows: int, unit_rows: int) -> RunFolder:
     with RunFolder.start(folder, manifest) as run:
         for unit in range(run.n_units):
             table = make_table(np.array(run.unit_rows(unit)), rng)
+            run.unit_path(unit).parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, run.unit_path(unit), compression="zstd")
     return run
 

@@ -53,6 +53,7 @@ def write_run(path: Path, n_units: int, unit_rows: int) -> RunFolder:
     random = np.random.default_rng(0)
     with RunFolder.start(path, manifest) as run:
         for unit in range(n_units):
+            run.unit_path(unit).parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(make_table(run.unit_rows(unit), random), run.unit_path(unit), compression="zstd")
         run.mark_complete()
     return run
