@@ -35,7 +35,7 @@ class Moment:
 
 
 MOMENTS = [
-    Moment("while the input is read", "delta_attnmask.reading.dataset:fingerprint_file"),
+    Moment("while the input is read", "delta_attnmask.reading.rows:fingerprint_file"),
     Moment("before the manifest is in place", "pathlib:Path.replace"),
     Moment("while the manifest is put in place", "os:link"),
     Moment("behind the manifest", "delta_attnmask.storage:_sync_folder", n=2),

@@ -14,8 +14,8 @@ from delta_attnmask.errors import ArtifactError, DataError, RowError
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.locations import RemoteFolder, as_path, as_url
 from delta_attnmask.manifest import Manifest, Shard
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits, read_image_bytes
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.scores import SampleScore
 from tests.evaluating.folders import write_evaluation
@@ -129,13 +129,13 @@ def test_shards_behind_a_url_are_merged(store: fsspec.AbstractFileSystem, manife
 def test_data_behind_a_url_is_fetched_once_until_it_changes(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     row = {"id": "1", "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Yes."}]}
     store.pipe_file("/data/x.json", json.dumps([row]).encode())
-    dataset = Dataset("memory://data/x.json")
+    dataset = FileRows("memory://data/x.json")
     assert (dataset.n_rows, dataset.location) == (1, "memory://data/x.json")
-    assert dataset.fingerprint == Dataset(Path("memory://data/x.json")).fingerprint
+    assert dataset.fingerprint == FileRows(Path("memory://data/x.json")).fingerprint
     store.pipe_file("/data/x.json", json.dumps([row, row]).encode())
-    assert Dataset("memory://data/x.json").n_rows == 2
+    assert FileRows("memory://data/x.json").n_rows == 2
     with pytest.raises(DataError, match=r"memory://data/none\.json can't be reached: FileNotFoundError"):
-        Dataset("memory://data/none.json")
+        FileRows("memory://data/none.json")
 
 
 def test_images_behind_a_url(store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:

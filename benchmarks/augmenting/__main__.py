@@ -23,7 +23,7 @@ from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 
 KINDS: dict[str, AugmentationSettings | None] = {
     "none": None,
@@ -37,7 +37,7 @@ KINDS: dict[str, AugmentationSettings | None] = {
 def read_batch(folder: Path, n_rows: int) -> tuple[nn.Module, EncodedBatch]:
     """The embedded model in training mode, and its first rows with an image."""
     loaded = load_model(str(folder / "model"), dtype="float32", device="cpu")
-    dataset, encoder = Dataset(folder / "pool.json", folder / "images"), make_encoder(loaded)
+    dataset, encoder = FileRows(folder / "pool.json", folder / "images"), make_encoder(loaded)
     records = [record for record in dataset.records(0, 2 * n_rows) if record.images][:n_rows]
     samples = [encoder.encode(record, [dataset.load_image(name) for name in record.images]) for record in records]
     return loaded.model.train(), collate(samples, encoder.pad_token_id)

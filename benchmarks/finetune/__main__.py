@@ -30,7 +30,7 @@ from delta_attnmask.derived import derive, derived_names
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
 from delta_attnmask.modeling.load import LoadedModel, load_model
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates
 from delta_attnmask.selecting.rules import make_rule
@@ -94,7 +94,7 @@ def read_pool(demo: Path) -> Pool:
     )
 
 
-def encode(loaded: LoadedModel, dataset: Dataset) -> tuple[list[EncodedSample], list[str]]:
+def encode(loaded: LoadedModel, dataset: FileRows) -> tuple[list[EncodedSample], list[str]]:
     """Every row of a data set, encoded; and its source."""
     encoder = make_encoder(loaded)
     records = list(dataset)
@@ -171,8 +171,8 @@ def main() -> None:
     pool = read_pool(options.demo)
     home = options.demo / "data"
     loaded = load_model(str(home / "model"), device=options.device, dtype="float32")
-    rows, _ = encode(loaded, Dataset(home / "pool.json", home / "images"))
-    test, sources = encode(loaded, Dataset(home / "test.json", home / "images"))
+    rows, _ = encode(loaded, FileRows(home / "pool.json", home / "images"))
+    test, sources = encode(loaded, FileRows(home / "test.json", home / "images"))
     by_row = {sample.row: sample for sample in rows}
     position_to_row = pool.scores["row"].to_pylist()
     start = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}

@@ -36,8 +36,8 @@ from typing import Any, NoReturn
 from benchmarks.fuzz.files import KINDS, encode_rows, write_file, write_images
 from benchmarks.fuzz.rows import Rows
 from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import generalise
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import survey
 
 
@@ -136,7 +136,7 @@ def draw_rows(chance: random.Random) -> list[Any]:
 def check_file(path: Path, images: Path, n_rows: int | None) -> Counter[str]:
     """What came of each row; AssertionError-free: raises RuntimeError where a row is lost or doubled."""
     try:
-        dataset = Dataset(path, images)
+        dataset = FileRows(path, images)
         found = survey(dataset)
         records = list(dataset.records(0, dataset.n_rows))
     except DeltaAttnMaskError as error:
@@ -183,7 +183,7 @@ def fuzz_score(folder: Path, n_rows: int, seconds: int, seed: int) -> int:
     started = time.perf_counter()
     try:
         with limit(seconds):
-            dataset = Dataset(path, folder / "images", format="llava")
+            dataset = FileRows(path, folder / "images", format="llava")
             run = score_dataset(loaded, dataset, folder / "run", ScoringPlan(MaskSettings.paper()))
     except TooSlow:
         print(f"score: {n_rows} rows took more than {seconds} s", flush=True)

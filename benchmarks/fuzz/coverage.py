@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["delta_attnmask"]):
     from benchmarks.fuzz.files import KINDS, encode_rows, write_images
     from benchmarks.fuzz.rows import Rows
     from delta_attnmask.errors import DeltaAttnMaskError
-    from delta_attnmask.reading.dataset import Dataset
+    from delta_attnmask.reading.rows import FileRows
     from delta_attnmask.reading.survey import survey
 
     for module in ("columns", "jsonfile", "mixture", "tars"):  # imported when a file asks for them: too late
@@ -66,7 +66,7 @@ def reader(folder: Path) -> Callable[[bytes], None]:
 
 def check(path: Path, images: Path) -> None:
     try:
-        dataset = Dataset(path, images)
+        dataset = FileRows(path, images)
         n_rows = survey(dataset).n_rows
     except DeltaAttnMaskError:
         return

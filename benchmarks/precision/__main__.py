@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from delta_attnmask.embedded import export
 from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from delta_attnmask.settings import MaskSettings
@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = export(folder) if options.model is None else Path(folder)
         model, data, images = options.model or home / "model", options.data or home / "pool.json", options.images
-        dataset = Dataset(data, images or home / "images", limit=options.rows)
+        dataset = FileRows(data, images or home / "images", limit=options.rows)
         exact = scores(str(model), dataset, "float32", options.device)
         print("| precision | settings | score | Spearman | top 20 % shared | largest difference |")
         print("| --- | --- | --- | ---: | ---: | ---: |")
@@ -57,7 +57,7 @@ def main() -> None:
                     print(f"| {dtype} | {name} | {line} |", flush=True)
 
 
-def scores(model: str, dataset: Dataset, dtype: str, device: str) -> dict[str, Columns]:
+def scores(model: str, dataset: FileRows, dtype: str, device: str) -> dict[str, Columns]:
     """Loss, masked loss and delta of every row, NaN where it failed, under each of the settings."""
     loaded = load_model(model, dtype=cast("Dtype", dtype), device=device)
     names = list(SETTINGS)

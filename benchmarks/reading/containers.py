@@ -90,10 +90,10 @@ CASES: dict[str, Callable[[Path, int, int], None]] = {
 
 def measure(path: Path) -> str:
     from delta_attnmask.exporting.native import export_native
-    from delta_attnmask.reading.dataset import Dataset
+    from delta_attnmask.reading.rows import FileRows
 
     base, times = _peak_mb(), [time.perf_counter()]
-    dataset = Dataset(path)
+    dataset = FileRows(path)
     n_rows = len(dataset)
     times.append(time.perf_counter())
     for start in random.Random(0).sample(range(0, n_rows - UNIT_ROWS, UNIT_ROWS), 10):

@@ -83,7 +83,7 @@ def open_reader(reader: str, path: Path) -> Iterable[object]:
         return ijson.items(path.open("rb"), "item")
     if reader == "json.load":
         return (row for _ in [0] for row in json.loads(path.read_bytes()))
-    from delta_attnmask.reading.rows import iter_rows
+    from delta_attnmask.reading.jsonfile import iter_rows
 
     return iter_rows(path)
 

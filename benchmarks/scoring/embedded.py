@@ -30,7 +30,7 @@ from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.modeling.vision import image_cost
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
@@ -50,7 +50,7 @@ class Bench:
     """What is timed over: the embedded model and data, and the batches that scoring makes of them."""
 
     loaded: LoadedModel
-    dataset: Dataset
+    dataset: FileRows
     plan: ScoringPlan
     batches: list[tuple[dict[str, Tensor], Tensor]]
     padding: float
@@ -106,7 +106,7 @@ def report(folder: Path, n_rows: int, n_threads: int, n_repeats: int, clock: str
 def _make_bench(home: Path, n_rows: int, n_threads: int) -> Bench:
     torch.set_num_threads(n_threads)
     loaded = load_model(str(home / "model"), dtype="float32", device="cpu")
-    dataset = Dataset(home / "pool.json", home / "images", limit=n_rows)
+    dataset = FileRows(home / "pool.json", home / "images", limit=n_rows)
     plan = ScoringPlan(MaskSettings.paper())
     scorer = UnitScorer(loaded, dataset.load_image, plan)
     starts = range(0, n_rows, UNIT_ROWS)

@@ -19,7 +19,7 @@ from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.settings import CALIBRATION_GRID, STANDARD_GRID, MaskSettings
 
@@ -43,7 +43,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         home = export(Path(folder))
         loaded = load_model(str(home / "model"))
-        dataset = Dataset(home / "pool.json", home / "images", limit=options.rows)
+        dataset = FileRows(home / "pool.json", home / "images", limit=options.rows)
         encoder = make_encoder(loaded)
         samples = [encoder.encode(record, [dataset.load_image(i) for i in record.images]) for record in dataset]
     batches = [collate(group, encoder.pad_token_id) for group in plan_batches(samples, 8192)]

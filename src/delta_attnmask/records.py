@@ -1,7 +1,7 @@
 """A conversation about images as the user wrote it, before any model has seen it. No torch here."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from delta_attnmask.errors import ReasonCode, RowError
 
@@ -20,13 +20,49 @@ class Turn:
         return "".join(part for part in self.parts if part is not None)
 
 
+@dataclass(frozen=True, eq=False)
+class ImageRef:
+    """Where one image is: exactly one of `path`, `data`, `picture` and `place` says so. Can be hashed and pickled.
+
+    path: below the image folder of part `part` of the data, as written. data: the encoded image itself.
+    picture: a PIL image, equal to nothing but itself. place: the row in part `part`'s own file, and which of its
+        images.
+    is_blank: the picture is painted over in its mean colour.
+    """
+
+    path: str = ""
+    data: bytes | None = field(default=None, repr=False)
+    picture: Any = None
+    place: tuple[int, int] | None = None
+    part: int = 0
+    is_blank: bool = False
+
+    def __str__(self) -> str:
+        if self.place is not None:
+            return f"image {self.place[1]} of row {self.place[0]}"
+        if self.data is not None:
+            return f"image of {len(self.data)} bytes"
+        return self.path or f"image of {self.picture.width}x{self.picture.height} pixels in memory"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImageRef) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        picture = None if self.picture is None else id(self.picture)
+        return self.path, self.data, picture, self.place, self.part, self.is_blank
+
+
 @dataclass(frozen=True)
 class Record:
     """One input row.
 
     row: position in the input, from 0.
     key: hex SHA-256 of the row's own bytes; together with `row` it tells whether two runs saw the same thing.
-    images: paths below the image folder (or `data:` URIs) as written, in the order in which the text places them.
+    images: in the order in which the text places them.
     reason_code, reason: why the row can't be used; empty for a good row. A bad row has no turns.
     """
 
@@ -35,7 +71,7 @@ class Record:
     id: str = ""
     source: str = ""
     turns: tuple[Turn, ...] = ()
-    images: tuple[str, ...] = ()
+    images: tuple[ImageRef, ...] = ()
     reason_code: ReasonCode | Literal[""] = ""
     reason: str = ""
     raw: bytes = field(default=b"", repr=False, compare=False)

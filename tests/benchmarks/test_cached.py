@@ -14,7 +14,7 @@ from transformers import AutoProcessor
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.load import load_model
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import MaskSettings
 
 TEXTS = [("What is this?", "a dog"), ("Is this a cat? Answer in a sentence.", "No, this is a dog."), ("Añadir?", "é 3")]
@@ -57,7 +57,7 @@ def encoded(saved, pixels, folder):
         turns = [{"from": "human", "value": f"<image>\n{text[0]}"}, {"from": "gpt", "value": text[1]}]
         entries.append({"image": f"{i}.png", "conversations": turns})
     (folder / "rows.json").write_text(json.dumps(entries))
-    dataset = Dataset(folder / "rows.json", folder)
+    dataset = FileRows(folder / "rows.json", folder)
     for record in dataset:
         yield loaded.model, encoder.encode(record, [dataset.load_image(image) for image in record.images])
 

@@ -9,7 +9,6 @@ import pytest
 
 from delta_attnmask.calibrating.calibrate import Calibration, calibrate
 from delta_attnmask.calibrating.choice import Candidate, choose, visible_kinds
-from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.calibrating.scored import Outcome, Score
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
@@ -34,7 +33,7 @@ def run(records: list[Record], sees_images: bool = True, seed: int = 0) -> Calib
             scores, sweep = [], {}
             for record in part:
                 image = record.images[0]
-                looked_up = answers[image.removeprefix(BLANK)] if sees_images and not image.startswith(BLANK) else None
+                looked_up = answers[image] if sees_images and not image.is_blank else None
                 is_right = record.turns[1].text == looked_up
                 loss = 1.0 + rng.gauss(0, 0.05)
                 seeing = 1.0 * is_right + rng.gauss(0, 0.2)
@@ -147,7 +146,7 @@ def test_a_few_rows_without_an_image_do_not_hide_that_the_images_are_missing() -
 
 
 def test_a_kind_of_which_every_copy_fails_is_left_out() -> None:
-    found = calibrate(make_records(200), failing(lambda record: record.images[0].startswith(BLANK)), GRID)
+    found = calibrate(make_records(200), failing(lambda record: record.images[0].is_blank), GRID)
     assert "image_blank" not in found.report["kinds"]
     assert "image_swapped" in found.report["kinds"]
 

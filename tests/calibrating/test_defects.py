@@ -2,12 +2,13 @@
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
-from delta_attnmask.calibrating.defects import BLANK, DEFECTS, Donors, exchanges
+from delta_attnmask.calibrating.defects import DEFECTS, Donors, exchanges
 from delta_attnmask.calibrating.sample import plant, stratified_sample
-from delta_attnmask.records import Record, Turn
+from delta_attnmask.records import ImageRef, Record, Turn
 
 QUESTIONS = ["What colour is it?", "Is it red?", "How many are there?", "Describe the picture."]
 ANSWERS = [
@@ -29,7 +30,13 @@ def make_records(n: int, seed: int = 0, sources: tuple[str, ...] = ("a", "b")) -
         )
         source = sources[min(int(rng.random() * 2 * len(sources)), len(sources) - 1)]
         records.append(
-            Record(row=row, key=f"{row * 2654435761 % 2**32:08x}", source=source, turns=turns, images=(f"{row}.png",))
+            Record(
+                row=row,
+                key=f"{row * 2654435761 % 2**32:08x}",
+                source=source,
+                turns=turns,
+                images=(ImageRef(f"{row}.png"),),
+            )
         )
     return records
 
@@ -82,7 +89,7 @@ def test_blank_keeps_the_reference() -> None:
     [record] = make_records(1)
     copy = DEFECTS["image_blank"](record, Donors([record]), random.Random(0))
     assert copy is not None
-    assert copy.images == (BLANK + record.images[0],)
+    assert copy.images == (replace(record.images[0], is_blank=True),)
 
 
 def test_text_only_rows_get_no_image_defect() -> None:
@@ -99,7 +106,7 @@ def test_every_turn_of_a_conversation_is_changed() -> None:
         Turn("user", ("And now?",)),
         Turn("assistant", ("A blue cat in a tree.",)),
     )
-    record = Record(row=0, key="00", turns=turns, images=("x.png",))
+    record = Record(row=0, key="00", turns=turns, images=(ImageRef("x.png"),))
     copy = DEFECTS["words_shuffled"](record, Donors([record]), random.Random(0))
     assert copy is not None
     for (_, before), (_, after) in zip(exchanges(record), exchanges(copy), strict=True):

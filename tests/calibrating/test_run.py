@@ -10,7 +10,7 @@ from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.sample import stratified_sample
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import MaskSettings
 from tests.reading.builders import make_row, write_list
 
@@ -20,7 +20,7 @@ def test_sources_behind_one_another_are_all_sampled(tmp_path: Path, monkeypatch:
         write_list(tmp_path / f"{name}.json", [make_row(n, task_name=name) for n in range(n_rows)])
         for name, n_rows in (("first", 400), ("last", 100))
     ]
-    dataset = Dataset(paths, tmp_path)
+    dataset = FileRows(paths, tmp_path)
     assert len(run.read_donors(dataset)) == 500
     monkeypatch.setattr(run, "_DONOR_ROWS", 100)
     records = run.read_donors(dataset)
@@ -30,7 +30,7 @@ def test_sources_behind_one_another_are_all_sampled(tmp_path: Path, monkeypatch:
     assert {record.source for record in stratified_sample(records, 30, seed=0)} == {"first", "last"}
 
 
-def calibration_of(loaded: LoadedModel, dataset: Dataset, **changes: object) -> Calibration:
+def calibration_of(loaded: LoadedModel, dataset: FileRows, **changes: object) -> Calibration:
     """What `calibrate` might have found with this model on this data, but for `changes` of the report."""
     settings = MaskSettings(queries="answer", fraction=0.4, block=-2)
     report = {
@@ -46,7 +46,7 @@ def calibration_of(loaded: LoadedModel, dataset: Dataset, **changes: object) -> 
 
 
 def test_differences_are_named(embedded_model: LoadedModel, tmp_path: Path) -> None:
-    dataset = Dataset(write_list(tmp_path / "data.json", [make_row(0)]), tmp_path)
+    dataset = FileRows(write_list(tmp_path / "data.json", [make_row(0)]), tmp_path)
     assert run.differences(calibration_of(embedded_model, dataset), embedded_model, dataset) == []
     other = calibration_of(embedded_model, dataset, model="tiny", model_fingerprint="cafe", input={"sha256": "f00d"})
     model, data = run.differences(other, embedded_model, dataset)
@@ -57,7 +57,7 @@ def test_differences_are_named(embedded_model: LoadedModel, tmp_path: Path) -> N
 
 
 def test_a_calibration_keeps_its_identity_on_disk(embedded_model: LoadedModel, tmp_path: Path) -> None:
-    dataset = Dataset(write_list(tmp_path / "data.json", [make_row(0)]), tmp_path)
+    dataset = FileRows(write_list(tmp_path / "data.json", [make_row(0)]), tmp_path)
     found = calibration_of(embedded_model, dataset, warnings=["é"], seconds=1.25)
     run.write_calibration(found, tmp_path / "cal")
     assert run.read_calibration(tmp_path / "cal").sha256 == found.sha256

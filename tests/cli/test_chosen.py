@@ -9,7 +9,7 @@ from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.run import write_calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import STANDARD_GRID
 from tests.calibrating.test_run import calibration_of
@@ -42,7 +42,7 @@ def test_an_empty_image_folder_ends_in_one_message(
 def test_a_calibration_of_something_else_is_warned_of_and_recorded(
     embedded: Path, embedded_model: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    dataset = FileRows(embedded / "pool.json", embedded / "images")
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     given += ["--limit", 4, "--settings", tmp_path / "cal"]
     fitting = calibration_of(embedded_model, dataset)
@@ -102,7 +102,7 @@ def test_the_calibration_of_something_else_is_not_replaced(
     changes: dict[str, object],
     difference: str,
 ) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    dataset = FileRows(embedded / "pool.json", embedded / "images")
     monkeypatch.chdir(tmp_path)
     write_calibration(calibration_of(embedded_model, dataset), "other")
     before = write_calibration(calibration_of(embedded_model, dataset, **changes), "out").read_bytes()

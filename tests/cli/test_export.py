@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from tests.cli.test_commands import call
 from tests.exporting.runs import score_all
 from tests.reading import samples
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     samples.parquet(tmp_path)
     entries = [{"name": "one", "data": "llava_v1_5_mix665k.json", "weight": 2}, {"name": "two", "data": "hub"}]
     (tmp_path / "mix.json").write_text(json.dumps({"sources": entries}))
-    score_all(Dataset(tmp_path / "mix.json", tmp_path / "images"), tmp_path / "run")
+    score_all(FileRows(tmp_path / "mix.json", tmp_path / "images"), tmp_path / "run")
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_check_of_several_files(folder, capsys):
 def test_select_in_the_own_formats(folder, capsys):
     out = folder / "kept"
     assert call("select", folder / "run", "--keep", "50%", "--rule", "top", "--out", out) == 0
-    assert [record.row for record in Dataset(out / "data" if (out / "data").exists() else out / "mixture.json")]
+    assert [record.row for record in FileRows(out / "data" if (out / "data").exists() else out / "mixture.json")]
     assert f"Wrote {out} and {out}.selection.json" in capsys.readouterr().out
 
 
@@ -86,8 +86,8 @@ def test_export_a_selection_and_everything(folder, capsys):
     printed = capsys.readouterr().out
     assert "Wrote 2 rows to" in printed
     assert f"For the trainer: ROOT_IMAGE_DIR={folder / 'images'} swift sft" in printed
-    assert [record.id for record in Dataset(folder / "a.jsonl")] == ["b", "a"]
-    assert len(Dataset(folder / "b.jsonl")) == 4
+    assert [record.id for record in FileRows(folder / "a.jsonl")] == ["b", "a"]
+    assert len(FileRows(folder / "b.jsonl")) == 4
 
 
 def test_export_with_scores(folder, capsys):

@@ -18,7 +18,7 @@ from delta_attnmask import DataError, SettingsError
 from delta_attnmask.cli.export_eval import export_eval
 from delta_attnmask.cli.options import DataOptions
 from delta_attnmask.evaluating.measures import normalise
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 
 Line = dict[str, Any]
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_exported(folder: Path) -> None:
     with pytest.raises(DataError, match="no row can be exported"):
         export_eval(to="vlmevalkit", rows=DataOptions(data=folder / "test.json"), out=folder / "out")
     assert not list((folder / "out").glob("*"))
-    assert Dataset(folder / "test.json").n_rows == 4
+    assert FileRows(folder / "test.json").n_rows == 4
 
 
 def test_rows_without_images_can_be_left_out(folder: Path) -> None:

@@ -10,14 +10,14 @@ from PIL import Image
 
 from delta_attnmask.evaluating.answering import EvaluationPlan
 from delta_attnmask.evaluating.evaluation import evaluate_dataset
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from tests.inspecting.models import MODELS
 
 SIZES = ((64, 64), (96, 64))
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
+def dataset(tmp_path: Path) -> FileRows:
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for place, (width, height) in enumerate(SIZES):
@@ -30,7 +30,7 @@ def dataset(tmp_path: Path) -> Dataset:
         row(["0.png", "1.png"], "<image>\nWhat?", "x", "And <image>?", "yes"),
     ]
     (tmp_path / "test.json").write_text(json.dumps(rows))
-    return Dataset(tmp_path / "test.json", tmp_path / "images")
+    return FileRows(tmp_path / "test.json", tmp_path / "images")
 
 
 def row(images: list[str], *texts: str) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def row(images: list[str], *texts: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", ["Qwen2-VL", "LLaVA-NeXT", "Gemma 3"])
-def test_answers_alone_and_plainly_generated_are_the_same(family: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_answers_alone_and_plainly_generated_are_the_same(family: str, dataset: FileRows, tmp_path: Path) -> None:
     loaded = MODELS[family]()
     together = EvaluationPlan(max_new_tokens=6, image_swap=False)
     alone = EvaluationPlan(max_new_tokens=6, image_swap=False, batch_tokens=1, draft=False)

@@ -20,7 +20,7 @@ from delta_attnmask.evaluating.evaluation import evaluate_dataset
 from delta_attnmask.evaluating.generating import Generator, Opening, generating_by
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import loss_batch
 from delta_attnmask.scoring.jobs import Progress
 
@@ -38,19 +38,19 @@ def rows(embedded: Path) -> list[Line]:
 
 
 @pytest.fixture(scope="module")
-def dataset(embedded: Path, rows: list[Line], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(embedded: Path, rows: list[Line], tmp_path_factory: pytest.TempPathFactory) -> FileRows:
     return dataset_of(tmp_path_factory.mktemp("data"), embedded, rows)
 
 
 @pytest.fixture(scope="module")
-def whole(embedded_model: LoadedModel, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
+def whole(embedded_model: LoadedModel, dataset: FileRows, tmp_path_factory: pytest.TempPathFactory) -> EvaluationFolder:
     """All rows, right and swapped, in one unit."""
     return evaluate_dataset(embedded_model, dataset, tmp_path_factory.mktemp("whole"))
 
 
-def dataset_of(folder: Path, embedded: Path, rows: list[Any]) -> Dataset:
+def dataset_of(folder: Path, embedded: Path, rows: list[Any]) -> FileRows:
     (folder / "test.json").write_text(json.dumps(rows))
-    return Dataset(folder / "test.json", embedded / "images")
+    return FileRows(folder / "test.json", embedded / "images")
 
 
 def answers(folder: EvaluationFolder) -> list[Line]:
@@ -72,7 +72,7 @@ def report_of(folder: EvaluationFolder) -> Line:
 
 
 def test_every_turn_is_answered_as_generate_does_and_measured(
-    embedded_model: LoadedModel, dataset: Dataset, rows: list[Line], whole: EvaluationFolder
+    embedded_model: LoadedModel, dataset: FileRows, rows: list[Line], whole: EvaluationFolder
 ) -> None:
     lines = own_answers(whole)
     expected = [(row, turn) for row, line in enumerate(rows) for turn in range(len(line["conversations"]) // 2)]
@@ -91,7 +91,7 @@ def test_every_turn_is_answered_as_generate_does_and_measured(
     assert 0 < report["pooled"]["exact"]["value"] < 1  # else the test would prove little
 
 
-def by_chat_template(loaded: LoadedModel, dataset: Dataset, row: int, turn: int) -> str:
+def by_chat_template(loaded: LoadedModel, dataset: FileRows, row: int, turn: int) -> str:
     """The answer that transformers alone gives to the prompt that the chat template writes."""
     record = next(iter(dataset.records(row, row + 1)))
     messages = [
@@ -109,7 +109,9 @@ def by_chat_template(loaded: LoadedModel, dataset: Dataset, row: int, turn: int)
     return str(text).strip()
 
 
-def test_drafts_batches_and_units_change_nothing(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
+def test_drafts_batches_and_units_change_nothing(
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path
+) -> None:
     whole = evaluate_dataset(embedded_model, dataset, tmp_path / "whole")
     others = {
         "plain": (EvaluationPlan(draft=False), 256),
@@ -125,7 +127,9 @@ def test_drafts_batches_and_units_change_nothing(embedded_model: LoadedModel, da
         assert report_of(other)["pooled"]["exact"] == report_of(whole)["pooled"]["exact"]
 
 
-def test_losses_are_those_of_loss_batch(embedded_model: LoadedModel, dataset: Dataset, whole: EvaluationFolder) -> None:
+def test_losses_are_those_of_loss_batch(
+    embedded_model: LoadedModel, dataset: FileRows, whole: EvaluationFolder
+) -> None:
     lines = own_answers(whole)
     encoder = make_encoder(embedded_model)
     for record in dataset.records(0, dataset.n_rows):
@@ -141,7 +145,7 @@ def test_losses_are_those_of_loss_batch(embedded_model: LoadedModel, dataset: Da
 
 def test_swapped_images_are_those_of_another_row_of_the_source(
     embedded_model: LoadedModel,
-    dataset: Dataset,
+    dataset: FileRows,
     rows: list[Line],
     embedded: Path,
     whole: EvaluationFolder,
@@ -165,7 +169,7 @@ def test_swapped_images_are_those_of_another_row_of_the_source(
 
 
 def test_the_last_turn_alone(
-    embedded_model: LoadedModel, dataset: Dataset, rows: list[Line], whole: EvaluationFolder, tmp_path: Path
+    embedded_model: LoadedModel, dataset: FileRows, rows: list[Line], whole: EvaluationFolder, tmp_path: Path
 ) -> None:
     all_turns = own_answers(whole)
     last = answers(evaluate_dataset(embedded_model, dataset, tmp_path / "last", replace(OWN, turns="last")))
@@ -175,7 +179,7 @@ def test_the_last_turn_alone(
 
 
 def test_images_of_later_turns_are_not_shown_before(
-    embedded_model: LoadedModel, dataset: Dataset, rows: list[Line], tmp_path: Path
+    embedded_model: LoadedModel, dataset: FileRows, rows: list[Line], tmp_path: Path
 ) -> None:
     paths = [row["image"] for row in rows if isinstance(row.get("image"), str)][:2]
     turns = [("human", "<image>\nWhat is it?"), ("gpt", "x"), ("human", "<image>\nAnd this?"), ("gpt", "y")]
@@ -198,20 +202,20 @@ def make_ids(loaded: LoadedModel, text: str) -> list[int]:
     return ids
 
 
-def by_chat_template_of(loaded: LoadedModel, data: Dataset, turn: int) -> str:
+def by_chat_template_of(loaded: LoadedModel, data: FileRows, turn: int) -> str:
     record = next(iter(data.records(0, 1)))
     shown = data_with_images(data, turn + 1)
     assert len(record.images) == 2
     return by_chat_template(loaded, shown, 0, turn)
 
 
-def data_with_images(data: Dataset, n_images: int) -> Dataset:
+def data_with_images(data: FileRows, n_images: int) -> FileRows:
     """The same conversation, cut behind its turn of that number, with only so many images."""
     row = json.loads(data.path.read_text())[0]
     cut = row | {"image": row["image"][:n_images], "conversations": row["conversations"][: 2 * n_images]}
     path = data.path.with_name(f"cut-{n_images}.json")
     path.write_text(json.dumps([cut]))
-    return Dataset(path, data.images_root)
+    return FileRows(path, data.images_root)
 
 
 def test_bad_rows_have_a_line_with_the_reason(
@@ -232,7 +236,7 @@ def test_bad_rows_have_a_line_with_the_reason(
 
 def test_goes_on_where_it_stopped_and_gives_the_same(
     embedded_model: LoadedModel,
-    dataset: Dataset,
+    dataset: FileRows,
     whole: EvaluationFolder,
     tmp_path: Path,
 ) -> None:
@@ -276,13 +280,13 @@ def test_another_evaluation_is_refused_and_what_differs_is_named(
         evaluate_dataset(embedded_model, data, tmp_path / "full", OWN)
 
 
-def test_numbers_out_of_range_are_all_told(embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path) -> None:
+def test_numbers_out_of_range_are_all_told(embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"max_new_tokens=0.*seed=-1"):
         evaluate_dataset(embedded_model, dataset, tmp_path / "eval", EvaluationPlan(max_new_tokens=0, seed=-1))
 
 
 def test_answers_that_run_into_the_limit_have_not_ended(
-    embedded_model: LoadedModel, dataset: Dataset, whole: EvaluationFolder, tmp_path: Path
+    embedded_model: LoadedModel, dataset: FileRows, whole: EvaluationFolder, tmp_path: Path
 ) -> None:
     limited = answers(evaluate_dataset(embedded_model, dataset, tmp_path / "two", replace(OWN, max_new_tokens=2)))
     free = own_answers(whole)
@@ -308,7 +312,7 @@ def failing(error: Exception, when: Callable[[list[Opening]], bool], sizes: list
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
     embedded_model: LoadedModel,
-    dataset: Dataset,
+    dataset: FileRows,
     whole: EvaluationFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -323,7 +327,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 
 
 def test_a_row_that_the_model_refuses_takes_no_other_with_it(
-    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def is_third(openings: list[Opening]) -> bool:
         return any(opening.answer.row == 2 for opening in openings)
@@ -337,7 +341,7 @@ def test_a_row_that_the_model_refuses_takes_no_other_with_it(
 
 def test_a_model_whose_batches_change_its_losses_runs_row_by_row(
     embedded_model: LoadedModel,
-    dataset: Dataset,
+    dataset: FileRows,
     whole: EvaluationFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -358,7 +362,7 @@ def test_a_model_whose_batches_change_its_losses_runs_row_by_row(
 
 
 def test_a_model_that_refuses_every_row_ends_the_evaluation(
-    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Generator, "finish", failing(RuntimeError("never"), lambda openings: True, []))
     with pytest.raises(UnsupportedModelError, match="no row of the first unit"):
@@ -367,7 +371,7 @@ def test_a_model_that_refuses_every_row_ends_the_evaluation(
 
 
 def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
-    embedded_model: LoadedModel, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = replace(OWN, draft=False)
     folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)

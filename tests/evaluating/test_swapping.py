@@ -4,12 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delta_attnmask.evaluating.asking import choose_lenders
-from delta_attnmask.records import Record
+from delta_attnmask.records import ImageRef, Record
 
 
 def record(row: int, source: str, *images: str, reason: str = "") -> Record:
     return Record(
-        row, f"{row:064x}", source=source, images=images, reason=reason, reason_code="no_answer" if reason else ""
+        row,
+        f"{row:064x}",
+        source=source,
+        images=tuple(map(ImageRef, images)),
+        reason=reason,
+        reason_code="no_answer" if reason else "",
     )
 
 

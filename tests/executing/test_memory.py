@@ -12,7 +12,7 @@ from delta_attnmask.encoding.encoder import EncodedSample, Encoder, make_encoder
 from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.pipeline import EncodedRows, Unit, Window
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
@@ -22,8 +22,8 @@ Encoded = EncodedRow | RowError
 
 
 @pytest.fixture
-def dataset(embedded: Path) -> Dataset:
-    return Dataset(embedded / "pool.json", embedded / "images", limit=20)
+def dataset(embedded: Path) -> FileRows:
+    return FileRows(embedded / "pool.json", embedded / "images", limit=20)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def samples(encoded: Sequence[Encoded]) -> list[EncodedSample]:
     return [row[""] for row in encoded if not isinstance(row, RowError)]
 
 
-def test_large_images_are_not_held_together(dataset: Dataset, encoder: Encoder) -> None:
+def test_large_images_are_not_held_together(dataset: FileRows, encoder: Encoder) -> None:
     images: list[weakref.ref[Any]] = []
     most: list[int] = []
 
@@ -55,14 +55,14 @@ def test_large_images_are_not_held_together(dataset: Dataset, encoder: Encoder) 
         assert sample.inputs["pixel_values"].equal(other.inputs["pixel_values"])
 
 
-def test_an_encoder_leaves_rows_where_those_before_take_much_memory(dataset: Dataset, encoder: Encoder) -> None:
+def test_an_encoder_leaves_rows_where_those_before_take_much_memory(dataset: FileRows, encoder: Encoder) -> None:
     records = list(dataset)
     encode = RowEncoder(encoder, dataset.load_image, max_pixels=1, max_bytes=1)
     assert len(encode(records)) == 1
     assert len(encode(records[:0])) == 0
 
 
-def test_an_error_of_the_storage_comes_at_its_own_row(dataset: Dataset, encoder: Encoder) -> None:
+def test_an_error_of_the_storage_comes_at_its_own_row(dataset: FileRows, encoder: Encoder) -> None:
     records = [record for record in dataset if record.images][:4]
     lost = records[2].images
 
@@ -79,7 +79,7 @@ def test_an_error_of_the_storage_comes_at_its_own_row(dataset: Dataset, encoder:
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_units_come_in_windows_within_their_bytes(
-    dataset: Dataset, encoder: Encoder, embedded_model: LoadedModel, n_workers: int
+    dataset: FileRows, encoder: Encoder, embedded_model: LoadedModel, n_workers: int
 ) -> None:
     records = list(dataset)
     size = n_bytes(RowEncoder(encoder, dataset.load_image)(records[:1])[0])
@@ -102,7 +102,7 @@ def test_units_come_in_windows_within_their_bytes(
     assert all(sum(n_bytes(encoded) for _, encoded in window.rows) < 5 * size + largest for window in windows)
 
 
-def test_a_unit_in_windows_is_scored_as_a_whole_one(dataset: Dataset, embedded_model: LoadedModel) -> None:
+def test_a_unit_in_windows_is_scored_as_a_whole_one(dataset: FileRows, embedded_model: LoadedModel) -> None:
     records = list(dataset)
     bad = replace(records[3], reason="planned", reason_code=ReasonCode.BAD_VALUE, turns=())
     records[3] = bad
@@ -117,7 +117,7 @@ def test_a_unit_in_windows_is_scored_as_a_whole_one(dataset: Dataset, embedded_m
         assert a.delta == (None if b.delta is None else pytest.approx(b.delta, abs=1e-5))
 
 
-def test_a_unit_with_fewer_rows_than_it_says_is_an_error(dataset: Dataset, embedded_model: LoadedModel) -> None:
+def test_a_unit_with_fewer_rows_than_it_says_is_an_error(dataset: FileRows, embedded_model: LoadedModel) -> None:
     records: list[Record] = list(dataset)
     scorer = UnitScorer(embedded_model, dataset.load_image, ScoringPlan(MaskSettings.paper()))
     with pytest.raises(Exception, match="unit 0 has 20 rows, expected 21"):

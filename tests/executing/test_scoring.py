@@ -15,7 +15,7 @@ from delta_attnmask import cli
 from delta_attnmask.errors import ArtifactError, UnitsFailedError
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.jobs import Task, UnitWorker, score_dataset
@@ -49,7 +49,7 @@ def tables(out: Path) -> tuple[pa.Table, pa.Table | None]:
 
 @pytest.fixture(scope="module")
 def task(embedded: Path) -> Task:
-    return Task(Dataset(embedded / "pool.json", embedded / "images", limit=N_ROWS), "", PLAN, UNIT_ROWS)
+    return Task(FileRows(embedded / "pool.json", embedded / "images", limit=N_ROWS), "", PLAN, UNIT_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_options_that_contradict_each_other(
 # Units that fail, and workers that aren't alike
 
 
-class FailingRows(Dataset):
+class FailingRows(FileRows):
     """Rows whose storage fails where a unit of these first rows is read; `reads` counts."""
 
     reads: list[int]

@@ -9,7 +9,7 @@ import pytest
 
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.load import LoadedModel, refuse_offloaded
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings
@@ -34,7 +34,7 @@ def split(loaded: LoadedModel, second: str, folder: Path) -> LoadedModel:
 def test_a_model_in_two_parts_scores_as_the_whole_one(
     embedded: Path, embedded_model: LoadedModel, tmp_path: Path
 ) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=8)
+    dataset = FileRows(embedded / "pool.json", embedded / "images", limit=8)
     plan = ScoringPlan(MaskSettings.paper(), embed=True)
     in_two = split(embedded_model, "cpu", tmp_path)
     hooks = {type(module._hf_hook).__name__ for module in in_two.model.modules() if "_hf_hook" in vars(module)}

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 
 
-def score_all(dataset: Dataset, folder: Path) -> RunFolder:
+def score_all(dataset: FileRows, folder: Path) -> RunFolder:
     """The run that `score` would have made, but for the numbers."""
     manifest = Manifest(
         model="tiny",

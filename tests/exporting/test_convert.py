@@ -11,7 +11,7 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.export import Place, export_rows, export_selection, open_scored
 from delta_attnmask.exporting.joined import export_scores
 from delta_attnmask.exporting.targets import TARGETS
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.selecting.selector import select_rows
 from tests.exporting.runs import score_all
 from tests.reading import samples
@@ -22,12 +22,12 @@ ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".t
 
 def test_order_and_choice(tmp_path):
     rows = [{"id": str(n), "conversations": samples.from_value(samples.TEXT_ROW)} for n in range(9)]
-    dataset = Dataset(write_list(tmp_path / "x.json", rows))
+    dataset = FileRows(write_list(tmp_path / "x.json", rows))
     scores = score_all(dataset, tmp_path / "run").read_scores()
     for chosen in ([1, 4, 8], [8, 1, 4]):
         out = tmp_path / "out.jsonl"
         export_rows(dataset, np.array(chosen), out, to="ms-swift", scores=scores)
-        assert [record.id for record in Dataset(out)] == [str(row) for row in chosen]
+        assert [record.id for record in FileRows(out)] == [str(row) for row in chosen]
 
 
 def test_images_of_several_folders_become_absolute(tmp_path):
@@ -37,7 +37,7 @@ def test_images_of_several_folders_become_absolute(tmp_path):
         samples.llava(tmp_path / f"in-{name}")
     entries = [{"data": f"in-{name}/llava_v1_5_mix665k.json", "images": name} for name in ("a", "b")]
     (tmp_path / "mix.json").write_text(json.dumps({"sources": entries}))
-    dataset = Dataset(tmp_path / "mix.json")
+    dataset = FileRows(tmp_path / "mix.json")
     scores = score_all(dataset, tmp_path / "run").read_scores()
     export_rows(dataset, np.arange(4), tmp_path / "out.json", to="llava", scores=scores)
     images = [row.get("image") for row in json.loads((tmp_path / "out.json").read_bytes())]
@@ -50,7 +50,7 @@ def literal(text: str) -> dict[str, Any]:
 
 
 def test_rows_that_cannot_be_said_are_left_out_and_told(tmp_path):
-    dataset = Dataset(write_lines(tmp_path / "x.jsonl", [literal("a"), literal("What is <image>?"), literal("b")]))
+    dataset = FileRows(write_lines(tmp_path / "x.jsonl", [literal("a"), literal("What is <image>?"), literal("b")]))
     run = score_all(dataset, tmp_path / "run")
     scores = run.read_scores()
     selection = select_rows(scores, "100%", rule="top")
@@ -64,7 +64,7 @@ def test_rows_that_cannot_be_said_are_left_out_and_told(tmp_path):
 
 
 def test_how_llama_factory_is_told(tmp_path):
-    dataset = Dataset(samples.llava(tmp_path), tmp_path)
+    dataset = FileRows(samples.llava(tmp_path), tmp_path)
     scores = score_all(dataset, tmp_path / "run").read_scores()
     made = tmp_path / "made"
     made.mkdir()
@@ -74,21 +74,21 @@ def test_how_llama_factory_is_told(tmp_path):
     info = json.loads((made / "dataset_info.json").read_bytes())
     assert list(info) == ["theirs", "mine"]
     assert f"--dataset mine --dataset_dir {made} --media_dir {tmp_path}" in done.hint
-    assert Dataset(made / "mine.json").format_name.startswith("llama-factory:{")
+    assert FileRows(made / "mine.json").format_name.startswith("llama-factory:{")
     (made / "dataset_info.json").write_text('{"mine": {"file_name": "other.json"}}')
     with pytest.raises(SettingsError, match="another entry 'mine'"):
         export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores)
 
 
 def test_the_ending_must_fit(tmp_path):
-    dataset = Dataset(samples.messages(tmp_path), tmp_path)
+    dataset = FileRows(samples.messages(tmp_path), tmp_path)
     scores = score_all(dataset, tmp_path / "run").read_scores()
     with pytest.raises(SettingsError, match=r"expected a name that ends in \.parquet"):
         export_rows(dataset, np.arange(2), tmp_path / "x.json", to="trl", scores=scores)
 
 
 def test_tars_and_tables_are_the_same_bytes_again(tmp_path):
-    dataset = Dataset(samples.openai(tmp_path))
+    dataset = FileRows(samples.openai(tmp_path))
     scores = score_all(dataset, tmp_path / "run").read_scores()
     for to in ("webdataset", "parquet"):
         outs = [tmp_path / f"{n}{ENDINGS[TARGETS[to].layout]}" for n in range(2)]
@@ -101,7 +101,7 @@ def test_scores_joined_to_rows_of_json(tmp_path):
     samples.write_image(tmp_path / "coco" / "x.png")
     location = samples.llava(tmp_path)
     rows = [*json.loads(location.read_bytes()), {"conversations": "broken"}]
-    dataset = Dataset(write_list(location, rows), tmp_path)
+    dataset = FileRows(write_list(location, rows), tmp_path)
     run = score_all(dataset, tmp_path / "run")
     assert export_scores(open_scored(run), run, tmp_path / "out.parquet") == 3
     table = datasets.Dataset.from_parquet(str(tmp_path / "out.parquet"), cache_dir=str(tmp_path / "cache"))
@@ -113,7 +113,7 @@ def test_scores_joined_to_rows_of_json(tmp_path):
 
 
 def test_scores_joined_to_a_table_keep_its_columns(tmp_path):
-    dataset = Dataset(samples.arrow(tmp_path))
+    dataset = FileRows(samples.arrow(tmp_path))
     run = score_all(dataset, tmp_path / "run")
     export_scores(open_scored(run), run, tmp_path / "out")
     loaded = datasets.load_from_disk(tmp_path / "out")
@@ -122,7 +122,7 @@ def test_scores_joined_to_a_table_keep_its_columns(tmp_path):
     assert loaded[0]["images"][0].size == (8, 6)
     with pytest.raises(SettingsError, match="isn't empty"):
         export_scores(open_scored(run), run, tmp_path / "out")
-    joined = Dataset(tmp_path / "out")
+    joined = FileRows(tmp_path / "out")
     assert [record.turns for record in joined] == [record.turns for record in dataset]
     again = score_all(joined, tmp_path / "run2")
     with pytest.raises(SettingsError, match=r"has the columns .*score_delta"):
@@ -131,7 +131,7 @@ def test_scores_joined_to_a_table_keep_its_columns(tmp_path):
 
 def test_data_and_images_that_moved(tmp_path):
     samples.write_image(tmp_path / "images" / "coco" / "x.png")
-    dataset = Dataset(samples.llava(tmp_path), tmp_path / "images")
+    dataset = FileRows(samples.llava(tmp_path), tmp_path / "images")
     run = score_all(dataset, tmp_path / "run")
     data = dataset.path.rename(tmp_path / "moved.json")
     images = (tmp_path / "images").rename(tmp_path / "pictures")

@@ -12,7 +12,7 @@ import pytest
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.export import Place, export_rows, open_scored
 from delta_attnmask.reading.columns import Columns
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all
 from tests.reading import samples
 from tests.reading.builders import make_row, write_list
@@ -38,9 +38,9 @@ def write_old_parquet(path, table):
 def test_tables_keep_rows_and_schema(tmp_path, write, rows):
     table = make_table().replace_schema_metadata({"made by": "hand", "huggingface": "{}"})
     ending = ".parquet" if "parquet" in write.__name__ else ".arrow"
-    dataset = Dataset(write(tmp_path / f"x{ending}", table))
+    dataset = FileRows(write(tmp_path / f"x{ending}", table))
     schema = read_schema(dataset)
-    kept = Dataset(export(dataset, tmp_path, rows, f"out{ending}"))
+    kept = FileRows(export(dataset, tmp_path, rows, f"out{ending}"))
     assert read_schema(kept).equals(schema, check_metadata=True)
     assert schema.metadata == table.schema.metadata
     batches = [batch for _, batch in kept.parts[0].container.batches()]
@@ -55,13 +55,13 @@ def read_schema(dataset):
 
 def test_parquet_keeps_its_compression(tmp_path):
     pq.write_table(make_table(), tmp_path / "x.parquet", compression="gzip")
-    out = export(Dataset(tmp_path / "x.parquet"), tmp_path, [1, 2], "out.parquet")
+    out = export(FileRows(tmp_path / "x.parquet"), tmp_path, [1, 2], "out.parquet")
     assert pq.ParquetFile(out).metadata.row_group(0).column(0).compression == "GZIP"
 
 
 def test_members_of_a_tar(tmp_path):
     members = [(f"{n}.{end}", bytes([n]) * (700 * n)) for n in range(1, 6) for end in ("jpg", "txt")]
-    dataset = Dataset(samples.write_tar(tmp_path / "x.tar", members))
+    dataset = FileRows(samples.write_tar(tmp_path / "x.tar", members))
     out = export(dataset, tmp_path, [4, 1], "out.tar")
     with tarfile.open(tmp_path / "x.tar") as before, tarfile.open(out) as after:
         kept = [(member, after.extractfile(member).read()) for member in after]
@@ -74,7 +74,7 @@ def test_members_of_a_tar(tmp_path):
 
 def test_annotations_stay_annotations(tmp_path):
     location = samples.minigpt4(tmp_path)
-    out = export(Dataset(location), tmp_path, [1], "out.json")
+    out = export(FileRows(location), tmp_path, [1], "out.json")
     assert json.loads(out.read_bytes()) == {"annotations": [json.loads(location.read_bytes())["annotations"][1]]}
 
 
@@ -82,18 +82,18 @@ def test_a_folder_saved_to_disk_loads_from_disk(tmp_path):
     table = make_table(6)
     kept = datasets.Dataset(table).select_columns(["n", "conversations"])
     kept.save_to_disk(tmp_path / "disk", num_shards=2)
-    out = export(Dataset(tmp_path / "disk"), tmp_path, [1, 2, 5])
+    out = export(FileRows(tmp_path / "disk"), tmp_path, [1, 2, 5])
     again = datasets.load_from_disk(out)
     assert again["n"] == [1, 2, 5]
     assert again.features == kept.features
     assert again._fingerprint != kept._fingerprint
-    nothing = export(Dataset(tmp_path / "disk"), tmp_path, [5], "second")
+    nothing = export(FileRows(tmp_path / "disk"), tmp_path, [5], "second")
     assert datasets.load_from_disk(nothing)["n"] == [5]
 
 
 def test_a_snapshot_loads_as_a_data_set(tmp_path):
     hub = samples.parquet(tmp_path)
-    out = export(Dataset(hub), tmp_path, [0])
+    out = export(FileRows(hub), tmp_path, [0])
     loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["id"] == ["a"]
     assert loaded[0]["images"][0].size == (8, 6)
@@ -103,11 +103,11 @@ def test_several_files_and_the_order_in_each(tmp_path):
     for n in range(3):
         (tmp_path / "in" / "sub").mkdir(parents=True, exist_ok=True)
         write_list(tmp_path / "in" / ("sub" if n else ".") / f"{n}.json", [make_row(10 * n + k) for k in range(3)])
-    out = export(Dataset(tmp_path / "in"), tmp_path, [5, 0, 3])
+    out = export(FileRows(tmp_path / "in"), tmp_path, [5, 0, 3])
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.json")) == ["0.json", "sub/1.json"]
     assert [row["id"] for row in json.loads((out / "sub" / "1.json").read_bytes())] == [12, 10]
     with pytest.raises(SettingsError, match="isn't empty"):
-        export_rows(Dataset(tmp_path / "in"), np.array([1]), out, to=None, scores=None)
+        export_rows(FileRows(tmp_path / "in"), np.array([1]), out, to=None, scores=None)
 
 
 def test_a_mixture_stays_one(tmp_path):
@@ -119,9 +119,9 @@ def test_a_mixture_stays_one(tmp_path):
         {"name": "two", "data": "hub"},
     ]
     (tmp_path / "mix.json").write_text(json.dumps({"sources": entries}))
-    before = Dataset(tmp_path / "mix.json")
+    before = FileRows(tmp_path / "mix.json")
     out = export(before, tmp_path, [0, 3])
-    after = Dataset(out / "mixture.json")
+    after = FileRows(out / "mixture.json")
     assert [(part.name, part.weight, part.format.spec) for part in after.parts] == [
         ("one", 2, "llava"),
         ("two", 1, "llava"),
@@ -135,7 +135,7 @@ def test_a_mixture_stays_one(tmp_path):
 
 def test_nothing_of_the_input_is_overwritten(tmp_path):
     hub = samples.parquet(tmp_path)
-    dataset = Dataset(hub)
+    dataset = FileRows(hub)
     with pytest.raises(SettingsError, match="is the input itself"):
         export_rows(dataset, np.array([0]), hub, to=None, scores=None)
     (tmp_path / "file").write_text("x")

@@ -8,8 +8,8 @@ import pytest
 from delta_attnmask.errors import ArtifactError, DataError, SettingsError
 from delta_attnmask.exporting.export import Place, export_selection
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.rows import iter_rows
+from delta_attnmask.reading.jsonfile import iter_rows
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.selecting.selector import select_rows
@@ -25,7 +25,7 @@ DELTAS = [0.5, 2.0, None, 1.0, 3.0]
 
 
 def make_run(folder: Path, data: Path) -> RunFolder:
-    dataset = Dataset(data)
+    dataset = FileRows(data)
     manifest = Manifest(
         model="tiny",
         model_fingerprint="f",

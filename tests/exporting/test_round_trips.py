@@ -7,8 +7,8 @@ import pytest
 
 from delta_attnmask.exporting.export import export_rows, open_scored
 from delta_attnmask.exporting.targets import TARGETS
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all
 from tests.reading import samples
 from tests.reading.samples import SAMPLES, Sample
@@ -22,14 +22,14 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 
 
 @pytest.fixture
-def dataset(sample: Sample, tmp_path: Path) -> Dataset:
+def dataset(sample: Sample, tmp_path: Path) -> FileRows:
     """With a folder of images for all, whether their rows name files in it or hold them."""
     (tmp_path / "in").mkdir()
     samples.write_image(tmp_path / "in" / "coco" / "x.png")
-    return Dataset(sample(tmp_path / "in"), tmp_path / "in")
+    return FileRows(sample(tmp_path / "in"), tmp_path / "in")
 
 
-def describe(dataset: Dataset) -> list[tuple[object, ...]]:
+def describe(dataset: FileRows) -> list[tuple[object, ...]]:
     return [
         (one.id, one.source, one.turns, [dataset.read_image_bytes(image) for image in one.images], one.reason)
         for one in dataset
@@ -44,29 +44,29 @@ def test_there_and_back(dataset, tmp_path, to):
     done = export_rows(open_scored(run), np.arange(2), out, to=to, scores=run.read_scores())
     assert (done.n_written, done.refused) == (2, {})
     unpacked = ImageLimits(allow_outside=True)  # images that rows held are beside the file, not in the folder
-    assert describe(Dataset(out, tmp_path / "in", image_limits=unpacked)) == describe(dataset)
+    assert describe(FileRows(out, tmp_path / "in", image_limits=unpacked)) == describe(dataset)
 
 
 def test_images_that_stood_in_rows_give_no_source(tmp_path):
     """They are unpacked beside the file, whose rows then name them by absolute paths, or by their hash."""
     (tmp_path / "images").mkdir()
     for images in (None, tmp_path / "images"):
-        dataset = Dataset(samples.openai(tmp_path), images)
+        dataset = FileRows(samples.openai(tmp_path), images)
         run = score_all(dataset, tmp_path / f"run-{images is None}")
         out = tmp_path / f"out-{images is None}" / "kept.json"
         export_rows(dataset, np.arange(2), out, to="llava", scores=run.read_scores())
-        assert [record.source for record in Dataset(out)] == ["", ""]
+        assert [record.source for record in FileRows(out)] == ["", ""]
 
 
 def test_an_entry_of_dataset_info_goes_with_the_rows(tmp_path):
-    dataset = Dataset(samples.llama_factory(tmp_path))
+    dataset = FileRows(samples.llama_factory(tmp_path))
     out = tmp_path / "out" / "kept.json"
     out.parent.mkdir()
     info = out.parent / "dataset_info.json"
     info.write_text('{"theirs": {"hf_hub_url": "x/y"}}')
     scores = score_all(dataset, tmp_path / "run").read_scores()
     export_rows(dataset, np.array([1]), out, to=None, scores=scores)
-    again = Dataset(out)
+    again = FileRows(out)
     assert again.format_name == dataset.format_name
     assert [record.turns for record in again] == [samples.TEXT_ROW]
     assert '"theirs"' in info.read_text()
@@ -77,11 +77,11 @@ def test_entries_go_with_several_files(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "in" / name).mkdir(parents=True)
         samples.llama_factory(tmp_path / "in" / name)
-    dataset = Dataset(tmp_path / "in")
+    dataset = FileRows(tmp_path / "in")
     scores = score_all(dataset, tmp_path / "run").read_scores()
     export_rows(dataset, np.arange(4), tmp_path / "out", to=None, scores=scores)
-    assert describe_turns(Dataset(tmp_path / "out")) == describe_turns(dataset)
+    assert describe_turns(FileRows(tmp_path / "out")) == describe_turns(dataset)
 
 
-def describe_turns(dataset: Dataset) -> list[object]:
+def describe_turns(dataset: FileRows) -> list[object]:
     return [(record.turns, record.reason) for record in dataset]

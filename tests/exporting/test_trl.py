@@ -10,7 +10,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.exporting.export import export_rows
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all
 from tests.reading import prompts, samples
 from tests.reading.builders import write_list
@@ -29,11 +29,11 @@ SINGLE = [
 SEVERAL = [{"image": "a/x.png", "conversations": samples.from_value(samples.IMAGE_ROW)}, *SINGLE]
 
 
-def collate(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[Dataset, Any]:
+def collate(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[FileRows, Any]:
     """What TRL makes of the rows after they went through a file of ours."""
     for name, colour in (("x", "red"), ("y", "blue")):
         samples.write_image(tmp_path / "images" / "a" / f"{name}.png", colour)
-    dataset = Dataset(write_list(tmp_path / "data.json", rows), tmp_path / "images")
+    dataset = FileRows(write_list(tmp_path / "data.json", rows), tmp_path / "images")
     scores = score_all(dataset, tmp_path / "run").read_scores()
     out = tmp_path / "out" / "train.parquet"
     export_rows(dataset, np.arange(len(rows)), out, to="trl", scores=scores)
@@ -42,7 +42,7 @@ def collate(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple
     return dataset, collator(list(loaded))
 
 
-def encode(dataset: Dataset) -> list[Any]:
+def encode(dataset: FileRows) -> list[Any]:
     encoder = prompts.qwen2_vl().encoder()
     return [encoder.encode(record, [dataset.load_image(image) for image in record.images]) for record in dataset]
 

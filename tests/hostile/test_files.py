@@ -14,8 +14,8 @@ import pytest
 from delta_attnmask.errors import DeltaAttnMaskError, RowError
 from delta_attnmask.reading import tars
 from delta_attnmask.reading.columns import ParquetFile
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import Survey, survey
 from tests.reading.builders import make_row, write_lines, write_list
 from tests.reading.samples import PICTURES, TALK, encode_image, from_value, write_tar
@@ -25,7 +25,7 @@ ROW = json.dumps(make_row(0)).encode()
 
 
 def look(path: Path) -> Survey:
-    return survey(Dataset(path, path.parent))
+    return survey(FileRows(path, path.parent))
 
 
 def reasons(path: Path) -> list[str]:
@@ -80,7 +80,7 @@ def test_an_embedded_image_is_held_to_the_limits_of_a_file(tmp_path, monkeypatch
     row = json.dumps(make_row(0, "x.png")).encode()
     path = write_tar(tmp_path / "x.tar", [("a.json", row), ("a.png", encode_image())])
     assert look(path).n_ok == 1
-    dataset = Dataset(path, image_limits=ImageLimits(max_bytes=20))
+    dataset = FileRows(path, image_limits=ImageLimits(max_bytes=20))
     with pytest.raises(RowError, match="more than 20 bytes"):
         dataset.load_image(next(iter(dataset)).images[0])
     monkeypatch.setattr(tars, "_MAX_IMAGE_BYTES", 30)
@@ -96,7 +96,7 @@ def test_a_parquet_file_whose_dictionary_holds_long_values(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"conversations": talk, "long": long}), path, store_schema=False)
     before = pa.default_memory_pool().max_memory()
-    container = Dataset(path).parts[0].container
+    container = FileRows(path).parts[0].container
     next(iter(container.rows()))
     assert path.stat().st_size < 100_000
     assert pa.default_memory_pool().max_memory() - before < 256 << 20
@@ -168,7 +168,7 @@ def test_what_is_no_file_never_waits(tmp_path, name):
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "zero").symlink_to("/dev/zero")
     with pytest.raises(DeltaAttnMaskError):
-        Dataset(tmp_path / name)
+        FileRows(tmp_path / name)
 
 
 def test_folders_with_links_in_a_loop(tmp_path):
@@ -176,7 +176,7 @@ def test_folders_with_links_in_a_loop(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / name).symlink_to(tmp_path)
     assert look(tmp_path).n_ok == 1
-    assert Dataset(str(tmp_path / "**" / "*.json")).n_rows == 1
+    assert FileRows(str(tmp_path / "**" / "*.json")).n_rows == 1
 
 
 @pytest.mark.parametrize("entry", [{"formatting": [1]}, {"columns": [1]}, {"tags": {"role_tag": {}}}, {"columns": 3}])
@@ -185,7 +185,7 @@ def test_an_entry_of_dataset_info_that_says_nonsense(tmp_path, entry):
     info = {"x": {"file_name": "x.json", "formatting": "sharegpt"} | entry}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info))
     with pytest.raises(DeltaAttnMaskError, match=r"dataset_info\.json"):
-        Dataset(path)
+        FileRows(path)
 
 
 def test_a_mixture_of_billions_of_texts(tmp_path):
@@ -194,7 +194,7 @@ def test_a_mixture_of_billions_of_texts(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("\n".join([*lines, "datasets: [{json_path: x.json, sampling_strategy: *a11}]"]))
     with pytest.raises(DeltaAttnMaskError, match="aliases"):
-        Dataset(path)
+        FileRows(path)
 
 
 @pytest.mark.parametrize("source", [{"data": "x" * 5000}, {"data": "\0"}, {"data": "x.json", "images": "y" * 5000}])
@@ -202,7 +202,7 @@ def test_a_mixture_of_impossible_paths(tmp_path, source):
     write_list(tmp_path / "x.json", [make_row(0)])
     path = write_list(tmp_path / "mixture.json", {"sources": [source]})  # type: ignore[arg-type]
     with pytest.raises(DeltaAttnMaskError):
-        Dataset(path)
+        FileRows(path)
 
 
 def test_rows_around_a_long_string(tmp_path):

@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from delta_attnmask.errors import RowError
-from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.images import ImageLimits, decode_image, iter_images, load_image
+from delta_attnmask.reading.fields import read_image
+from delta_attnmask.reading.images import ImageLimits, decode_image, iter_images, read_image_file
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import survey
+from delta_attnmask.records import ImageRef
 from tests.reading.builders import make_row, write_images
 
 
 def reason(folder: Path, row: object) -> str:
     """Why a row between two good ones fails; empty if it doesn't."""
     path = write_lines_of(folder / "x.jsonl", [make_row(0), row, make_row(2)])
-    found = survey(Dataset(path, folder))
+    found = survey(FileRows(path, folder))
     assert found.n_rows == 3
     assert all(fault.rows == [1] for fault in found.faults.values())
     return "".join(fault.example for fault in found.faults.values())
@@ -87,32 +89,34 @@ def test_no_reference_leads_out_of_the_folder(tmp_path, reference):
     """Nothing is expanded, decoded or fetched: each is a name below the folder, or refused."""
     write_images(tmp_path, ["x.png"])
     (tmp_path / "images").mkdir()
+    dataset = FileRows(write_lines_of(tmp_path / "x.jsonl", [make_row(0)]), tmp_path / "images")
     with pytest.raises(RowError):
-        load_image(reference, tmp_path / "images")
+        dataset.load_image(read_image(reference, "image"))
 
 
 def test_a_file_of_that_very_name_is_found(tmp_path):
     write_images(tmp_path, ["%2e%2e.png", "C:\\x.png"])
-    assert load_image("%2e%2e.png", tmp_path).size == load_image("C:\\x.png", tmp_path).size == (8, 8)
+    for path in ("%2e%2e.png", "C:\\x.png"):
+        assert decode_image(read_image_file(path, tmp_path)).size == (8, 8)
 
 
 def test_the_images_of_a_row_are_counted_together(tmp_path):
     write_images(tmp_path, ["x.png"])
     limits, loaded = ImageLimits(max_row_pixels=150), []
 
-    def load(reference: str) -> Image.Image:
-        loaded.append(reference)
-        return load_image(reference, tmp_path)
+    def load(ref: ImageRef) -> Image.Image:
+        loaded.append(ref)
+        return decode_image(read_image_file(ref.path, tmp_path))
 
-    assert len(list(iter_images(["x.png"] * 2, load, limits))) == 2
+    assert len(list(iter_images([ImageRef("x.png")] * 2, load, limits))) == 2
     with pytest.raises(RowError, match="more than 150 pixels together"):
-        list(iter_images(["x.png"] * 100, load, limits))
+        list(iter_images([ImageRef("x.png")] * 100, load, limits))
     assert len(loaded) == 5
     path = write_lines_of(tmp_path / "x.jsonl", [make_row(0)])
-    dataset = Dataset(path, tmp_path, image_limits=limits)
-    assert len(dataset.load_images(["x.png"] * 2)) == 2
+    dataset = FileRows(path, tmp_path, image_limits=limits)
+    assert len(dataset.load_images([ImageRef("x.png")] * 2)) == 2
     with pytest.raises(RowError, match="more than 150 pixels together"):
-        dataset.load_images(["x.png"] * 3)
+        dataset.load_images([ImageRef("x.png")] * 3)
 
 
 def test_a_jpeg_of_thousands_of_scans():
@@ -140,10 +144,12 @@ hostile = st.recursive(
 @given(rows=st.lists(hostile, min_size=1, max_size=6))
 def test_every_row_is_there_once_whatever_it_is(tmp_path, rows):
     path = write_lines_of(tmp_path / "x.jsonl", [make_row(0), *rows, make_row(1)])
-    records = list(Dataset(path, tmp_path, format="llava"))
+    records = list(FileRows(path, tmp_path, format="llava"))
     assert [record.row for record in records] == list(range(len(rows) + 2))
     assert all(bool(record.reason) != bool(record.turns) for record in records)
-    assert survey(Dataset(path, tmp_path, format="messages")).n_failed == len(records) or "messages" in path.read_text()
+    assert (
+        survey(FileRows(path, tmp_path, format="messages")).n_failed == len(records) or "messages" in path.read_text()
+    )
 
 
 def write_lines_of(path: Path, rows: list[object]) -> Path:

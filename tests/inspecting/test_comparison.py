@@ -17,7 +17,7 @@ from delta_attnmask.inspecting.comparison_words import caution, describe, descri
 from delta_attnmask.inspecting.measuring import measure_attention, spread_rows
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.shares import MEASURES as MEASURED
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import MaskSettings
 
 N_ROWS, N_BLOCKS, N_TOKENS = 40, 3, 10
@@ -114,7 +114,7 @@ def test_rows_are_measured_and_bad_ones_have_a_reason(tmp_path: Path, embedded_m
     rows = [{"id": name, "image": f"{name}.png", "conversations": turns} for name in ("a", "missing")]
     Image.new("RGB", (64, 64), "red").save(tmp_path / "a.png")
     (tmp_path / "data.json").write_text(json.dumps(rows))
-    dataset = Dataset(tmp_path / "data.json", tmp_path)
+    dataset = FileRows(tmp_path / "data.json", tmp_path)
     done: list[int] = []
     found = measure_attention(embedded_model, dataset, [0, 1], MaskSettings.paper(), done.append)
     assert (done, set(found.rows), set(found.failures)) == ([1, 2], {0}, {1})

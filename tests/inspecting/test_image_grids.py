@@ -22,7 +22,7 @@ from delta_attnmask.inspecting.inspector import Inspector
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.running import run_up_to, with_positions
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import Record
 from delta_attnmask.settings import MaskSettings
 from tests.inspecting.models import MODELS
@@ -155,7 +155,7 @@ def test_the_drawn_rectangles_lie_over_the_object(tmp_path: Path, size: tuple[in
     with_object.save(tmp_path / "a.png")
     turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}]
     (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
-    found = Inspector(loaded, Dataset(tmp_path / "data.json", tmp_path), MaskSettings.paper()).inspect_rows([0])[0]
+    found = Inspector(loaded, FileRows(tmp_path / "data.json", tmp_path), MaskSettings.paper()).inspect_rows([0])[0]
     hottest = set(change.argsort(descending=True)[:4].tolist())
     tokens = [replace(token, saliency=_HOT if token.number in hottest else 1.0) for token in found.image_tokens]
 

@@ -16,7 +16,7 @@ from delta_attnmask.inspecting.inspection import RowInspection
 from delta_attnmask.inspecting.inspector import Inspector
 from delta_attnmask.inspecting.token_pieces import TokenFacts, read_pieces, token_roles
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.settings import MaskSettings
 from tests.inspecting.models import MODELS, byte_tokenizer
@@ -34,11 +34,11 @@ def row(image: str | list[str], question: str, answer: str) -> dict[str, Any]:
 def write(tmp_path: Path) -> Any:
     """Write rows and pictures; gives the data set."""
 
-    def write(rows: list[dict[str, Any]], **pictures: Image.Image) -> Dataset:
+    def write(rows: list[dict[str, Any]], **pictures: Image.Image) -> FileRows:
         for name, picture in pictures.items():
             picture.save(tmp_path / f"{name}.png")
         (tmp_path / "data.json").write_text(json.dumps(rows))
-        return Dataset(tmp_path / "data.json", tmp_path)
+        return FileRows(tmp_path / "data.json", tmp_path)
 
     return write
 
@@ -50,7 +50,7 @@ def square(size: tuple[int, int], corner: tuple[int, int], side: int) -> Image.I
 
 
 def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    dataset = FileRows(embedded / "pool.json", embedded / "images")
     inspector = Inspector(embedded_model, dataset, SETTINGS)
     for found in inspector.inspect_rows([3, 2400]):
         record = next(dataset.records(found.row, found.row + 1))
@@ -69,7 +69,7 @@ def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel)
 
 
 def test_an_empty_mask_changes_no_token(embedded: Path, embedded_model: LoadedModel) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images")
+    dataset = FileRows(embedded / "pool.json", embedded / "images")
     found = Inspector(embedded_model, dataset, MaskSettings(queries="all", fraction=0, block=-2)).inspect_rows([700])[0]
     assert {piece.delta for piece in found.pieces} == {None, 0.0}
 
@@ -93,7 +93,7 @@ def test_a_turned_picture_is_shown_and_placed_upright(tmp_path: Path, embedded_m
     exif[0x0112] = 6  # the camera was turned: shown upright, the picture is 80 wide and 120 high
     square((120, 80), (10, 10), 20).save(tmp_path / "turned.jpg", exif=exif)
     (tmp_path / "data.json").write_text(json.dumps([row("turned.jpg", "What color is it?", "red")]))
-    dataset = Dataset(tmp_path / "data.json", tmp_path)
+    dataset = FileRows(tmp_path / "data.json", tmp_path)
     found = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0]
     assert found.pictures[0].size == (80, 120)
     boxes = torch.tensor([token.box for token in found.image_tokens])

@@ -32,7 +32,7 @@ from transformers import (
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from delta_attnmask.encoding.encoder import Encoder
-from delta_attnmask.records import Record, Role, Turn
+from delta_attnmask.records import ImageRef, Record, Role, Turn
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -190,7 +190,7 @@ def conversation(*texts: str | tuple[str | None, ...], system: str | None = None
         parts = text if isinstance(text, tuple) else (text,) if text else ()
         turns.append(Turn(roles[n % 2], parts))
     n_images = sum(turn.parts.count(None) for turn in turns)
-    return Record(row, "key", turns=tuple(turns), images=tuple(f"{n}.png" for n in range(n_images)))
+    return Record(row, "key", turns=tuple(turns), images=tuple(ImageRef(f"{n}.png") for n in range(n_images)))
 
 
 def pictures(record: Record) -> list[Image.Image]:

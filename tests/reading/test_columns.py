@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask.errors import DataError, RowError
+from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading import columns
 from delta_attnmask.reading.containers import open_container
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.survey import survey
+from delta_attnmask.records import ImageRef
 from tests.reading.samples import PICTURES, TALK, column_rows, encode_image
 
 N_ROWS = 40
@@ -67,7 +69,7 @@ def test_rows_from_anywhere(tmp_path, write, start, stop):
 
 
 def test_embedded_images_in_any_order(tmp_path, write):
-    dataset = Dataset(write(tmp_path / "x", make_table()))
+    dataset = FileRows(write(tmp_path / "x", make_table()))
     wanted = [(n, k) for n in range(1, N_ROWS) for k in range(2)]
     records = list(dataset)
     random.Random(0).shuffle(wanted)
@@ -75,17 +77,26 @@ def test_embedded_images_in_any_order(tmp_path, write):
         assert dataset.read_image_bytes(records[n].images[k]) == bytes([n, k]) * n
 
 
-@pytest.mark.parametrize("reference", ["embedded:40:0", "embedded:3:2", "embedded:999999999999:0"])
-def test_references_that_lead_nowhere(tmp_path, write, reference):
+@pytest.mark.parametrize("place", [(40, 0), (3, 2), (999999999999, 0)])
+def test_places_that_lead_nowhere(tmp_path, write, place):
     container = open_container(write(tmp_path / "x", make_table()))
-    with pytest.raises(RowError, match=r"no such row|has 2 images"):
-        container.read_embedded(reference)
+    with pytest.raises(RowError, match=r"the row has [02] images"):
+        container.read_image(*place)
 
 
-def test_a_reference_in_a_file_that_holds_no_images_is_a_path(tmp_path):
-    (tmp_path / "x.json").write_text('[{"conversations": []}]')
+@pytest.mark.parametrize("text", ["embedded:0:0", "image 0 of row 0", "0|embedded:0:0", "blank:x.png"])
+def test_a_path_is_a_path_whatever_its_text(tmp_path, write, text):
+    """Also in a file whose first row holds an image: nobody gets another row's picture by a name."""
+    pictures = [[{"bytes": encode_image(), "path": None}], [{"bytes": None, "path": text}]]
+    talk = [{"from": "human", "value": "<image>\nQ"}, {"from": "gpt", "value": "A"}]
+    table = pa.table({"images": pa.array(pictures, PICTURES), "conversations": pa.array([talk] * 2, TALK)})
+    dataset = FileRows(write(tmp_path / "x", table), tmp_path)
+    first, second = dataset
+    assert dataset.load_image(first.images[0]).size == (8, 6)
+    assert second.images == (ImageRef(text),)
     with pytest.raises(RowError, match="No such file"):
-        Dataset(tmp_path / "x.json", tmp_path).load_image("embedded:0:0")
+        dataset.load_image(second.images[0])
+    assert ReasonCode.IMAGE_MISSING in {fault.code for fault in survey(dataset).faults.values()}
 
 
 def test_keys_depend_on_content_alone(tmp_path):
@@ -119,11 +130,11 @@ def test_a_row_that_is_too_long(tmp_path, monkeypatch):
 
 def test_no_rows(tmp_path, write):
     with pytest.raises(DataError, match="no rows"):
-        Dataset(write(tmp_path / "x", make_table(0)))
+        FileRows(write(tmp_path / "x", make_table(0)))
 
 
 def read_all(path: Path) -> list[Any]:
-    dataset = Dataset(path)
+    dataset = FileRows(path)
     return [(record, [dataset.read_image_bytes(image) for image in record.images]) for record in dataset]
 
 
@@ -154,17 +165,17 @@ def test_files_with_changed_bytes_never_crash(tmp_path, write):
 def test_a_dictionary_in_a_stream_is_told(tmp_path):
     table = pa.table({"conversations": pa.array(["a", "b"]).dictionary_encode()})
     with pytest.raises(DataError, match="dictionary"):
-        Dataset(write_stream(tmp_path / "x", table))
+        FileRows(write_stream(tmp_path / "x", table))
 
 
 def test_packed_files_are_told(tmp_path):
     (tmp_path / "x.json.gz").write_bytes(b"\x1f\x8b\x08")
     with pytest.raises(DataError, match=r"gzip.*unpack"):
-        Dataset(tmp_path / "x.json.gz")
+        FileRows(tmp_path / "x.json.gz")
 
 
 def test_real_images_decode(tmp_path):
     table = column_rows()
     assert table["images"][0][0]["bytes"].as_py() == encode_image()
-    dataset = Dataset(write_parquet(tmp_path / "x", table))
+    dataset = FileRows(write_parquet(tmp_path / "x", table))
     assert dataset.load_image(next(iter(dataset)).images[0]).size == (8, 6)

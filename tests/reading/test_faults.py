@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from delta_attnmask.errors import ReasonCode, RowError
-from delta_attnmask.reading.faults import commonest, count_faults, describe_faults, find_fix, generalise, show_bytes
+from delta_attnmask.reading.containers import show_bytes
+from delta_attnmask.reading.faults import commonest, count_faults, describe_faults, find_fix, generalise
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from delta_attnmask.reading.fields import find_source
+from delta_attnmask.records import ImageRef
 
 
 @pytest.mark.parametrize(
@@ -20,5 +21,5 @@ from delta_attnmask.reading.fields import find_source
 )
 def test_source_of_a_path(path, source):
     assert find_source({"image": path}) == source
-    assert find_source({}, (path,)) == source
+    assert find_source({}, (ImageRef(path),)) == source
     assert find_source({"image": path, "source": "mine"}) == "mine"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.errors import DataError, SettingsError
+from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.formats import FORMATS, choose_format, detect_format
-from delta_attnmask.reading.rows import RawRow
 
 NOWHERE = Path("/nowhere/data.json")
 

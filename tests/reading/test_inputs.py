@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.errors import DataError, SettingsError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.inputs import find_sources
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.records import ImageRef
 from tests.reading import samples
 from tests.reading.builders import make_row, write_images, write_lines, write_list
 
@@ -50,18 +51,18 @@ def test_a_location_means_the_same_again(folder, monkeypatch):
 def test_what_names_nothing(folder):
     for given in (str(folder / "x*"), folder / "none.json", [], "[1]", "[", folder / "sub" / "*.json"):
         with pytest.raises(DataError):
-            Dataset(given)
+            FileRows(given)
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="no file with one of the endings"):
-        Dataset(folder / "empty")
+        FileRows(folder / "empty")
     write_lines(folder / "x.jsonl", [make_row(0)])
     with pytest.raises(DataError, match="JSON and JSONL files; name the files"):
-        Dataset(folder)
+        FileRows(folder)
 
 
 def test_several_files_are_one_data_set(folder):
     images = write_images(folder / "images", [f"a/{k}.png" for k in range(3)])
-    dataset = Dataset(folder, images)
+    dataset = FileRows(folder, images)
     assert [record.row for record in dataset] == list(range(6))
     assert [record.id for record in dataset] == ["0", "10", "11", "20", "21", "22"]
     records = list(dataset)
@@ -69,12 +70,12 @@ def test_several_files_are_one_data_set(folder):
         for stop in range(start, 8):
             assert list(dataset.records(start, stop)) == records[start:stop]
     assert dataset.load_image(records[5].images[0]).size == (8, 8)
-    assert records[5].images == ("a/2.png",)
+    assert records[5].images == (ImageRef("a/2.png"),)
     assert list(pickle.loads(pickle.dumps(dataset)).records(2, 5)) == records[2:5]
 
 
 def test_a_limit_over_several_files(folder):
-    dataset = Dataset(folder, limit=4)
+    dataset = FileRows(folder, limit=4)
     assert len(list(dataset)) == len(dataset) == 4
     assert dataset.count_rows() == [1, 2, 1]
     assert [record.row for record in dataset.records(2, 9)] == [2, 3]
@@ -82,27 +83,27 @@ def test_a_limit_over_several_files(folder):
 
 def test_the_fingerprint_is_of_content_and_order(folder, tmp_path):
     moved = shutil.copytree(folder, tmp_path / "moved", ignore=shutil.ignore_patterns("moved"))
-    first = Dataset(str(folder / "part-*")).fingerprint
-    assert Dataset(moved).fingerprint == first
-    assert Dataset([folder / f"part-{n}.json" for n in (1, 0, 2)]).fingerprint != first
+    first = FileRows(str(folder / "part-*")).fingerprint
+    assert FileRows(moved).fingerprint == first
+    assert FileRows([folder / f"part-{n}.json" for n in (1, 0, 2)]).fingerprint != first
     write_list(moved / "part-1.json", [make_row(10), make_row(12)])
-    assert Dataset(moved).fingerprint != first
+    assert FileRows(moved).fingerprint != first
 
 
 def test_formats_may_differ(tmp_path):
     samples.write_image(tmp_path / "images" / "coco" / "x.png")
-    dataset = Dataset(
+    dataset = FileRows(
         [sample(tmp_path) for sample in (samples.llava, samples.parquet, samples.messages)], tmp_path / "images"
     )
     assert dataset.format_name == '["llava", "llava", "messages"]'
     records = list(dataset)
     assert [record.turns for record in records] == [samples.IMAGE_ROW, samples.TEXT_ROW] * 3
     assert [dataset.load_image(records[row].images[0]).size for row in (0, 2, 4)] == [(8, 6)] * 3
-    again = Dataset(dataset.path, dataset.images_root, format=dataset.format_name)
+    again = FileRows(dataset.path, dataset.images_root, format=dataset.format_name)
     assert list(again) == records
     for wrong in ('["llava"]', "[", "[1, 2, 3]"):
         with pytest.raises(SettingsError, match="format="):
-            Dataset(dataset.path, format=wrong)
+            FileRows(dataset.path, format=wrong)
 
 
 def test_folders_of_datasets(tmp_path):
@@ -150,7 +151,7 @@ def two(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check_two(dataset: Dataset, weights: list[float]) -> None:
+def check_two(dataset: FileRows, weights: list[float]) -> None:
     records = list(dataset)
     assert [record.source for record in records] == ["first", "second"]
     colours = [dataset.load_image(record.images[0]).getpixel((0, 0)) for record in records]
@@ -163,7 +164,7 @@ def test_our_own_mixture(two):
         {"name": "first", "data": "a.json", "images": "a", "format": "llava"},
         {"name": "second", "data": "b.json", "images": "b", "weight": 0.5},
     ]
-    check_two(Dataset(mixture(two / "mix.json", {"sources": entries})), [1, 0.5])
+    check_two(FileRows(mixture(two / "mix.json", {"sources": entries})), [1, 0.5])
 
 
 def test_internvl_meta_file(two, monkeypatch):
@@ -174,17 +175,17 @@ def test_internvl_meta_file(two, monkeypatch):
     }
     (two / "meta").mkdir()
     monkeypatch.chdir(two)
-    check_two(Dataset(mixture(two / "meta" / "meta.json", meta)), [2, 1])
+    check_two(FileRows(mixture(two / "meta" / "meta.json", meta)), [2, 1])
 
 
 def test_yaml_mixtures(two):
     own = (
         "sources:\n  - {name: first, data: a.json, images: a}\n  - {name: second, data: b.json, images: b, weight: 3}\n"
     )
-    check_two(Dataset(mixture(two / "mix.yaml", own)), [1, 3])
+    check_two(FileRows(mixture(two / "mix.yaml", own)), [1, 3])
     next_style = "datasets:\n  - json_path: a.json\n    sampling_strategy: all\n  - json_path: b.json\n"
     next_style += '    sampling_strategy: "random:10%"\n'
-    dataset = Dataset(mixture(two / "next.yaml", next_style), two / "a")
+    dataset = FileRows(mixture(two / "next.yaml", next_style), two / "a")
     assert [part.weight for part in dataset.parts] == [1, 0.1]
     assert [record.source for record in dataset] == ["", ""]
 
@@ -207,19 +208,19 @@ def test_yaml_mixtures(two):
 )
 def test_faulty_mixtures(two, content, message):
     with pytest.raises(DataError, match=message):
-        Dataset(mixture(two / "mix.json", content))
+        FileRows(mixture(two / "mix.json", content))
 
 
 def test_yaml_that_is_no_mixture(two):
     for content in ("a: [", "a: 1", "- a", "!!python/object/apply:os.system [id]"):
         with pytest.raises(DataError, match="mixture"):
-            Dataset(mixture(two / "mix.yaml", content))
+            FileRows(mixture(two / "mix.yaml", content))
 
 
 def test_a_format_in_a_mixture_comes_before_that_of_the_command(two):
     samples.minigpt4(two)
     entries = [{"data": "a.json", "images": "a"}, {"data": "filter_cap.json", "images": ".", "format": "minigpt4:Q"}]
-    dataset = Dataset(mixture(two / "mix.json", {"sources": entries}), format="llava")
+    dataset = FileRows(mixture(two / "mix.json", {"sources": entries}), format="llava")
     assert [part.format.spec for part in dataset.parts] == ["llava", "minigpt4:Q"]
 
 
@@ -228,12 +229,12 @@ def test_two_entries_for_one_file(tmp_path):
     info = json.loads((tmp_path / "dataset_info.json").read_text())
     mixture(tmp_path / "dataset_info.json", info | {"other": info["mine"]})
     with pytest.raises(DataError, match=r"the entries mine, other .* name one"):
-        Dataset(location)
-    assert Dataset(location, format="llama-factory:other").format_name.startswith('llama-factory:{"columns"')
+        FileRows(location)
+    assert FileRows(location, format="llama-factory:other").format_name.startswith('llama-factory:{"columns"')
     for entry in ({"ranking": True}, {"formatting": "x"}, {"columns": {"messages": 5}}, {"tags": ["x"]}):
         mixture(tmp_path / "dataset_info.json", {"mine": info["mine"] | entry})
         with pytest.raises(SettingsError, match=r"dataset_info\.json"):
-            Dataset(location)
+            FileRows(location)
     mixture(tmp_path / "dataset_info.json", "{")
     with pytest.raises(DataError, match="can't be read"):
-        Dataset(location)
+        FileRows(location)

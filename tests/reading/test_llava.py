@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delta_attnmask.errors import ReasonCode, RowError
+from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.formats import read_record
 from delta_attnmask.reading.llava import Llava
-from delta_attnmask.reading.rows import RawRow
 from delta_attnmask.reading.turns import split_at_tags
-from delta_attnmask.records import Record, Turn
+from delta_attnmask.records import ImageRef, Record, Turn
 
 
 def read(value: Any) -> Record:
@@ -34,7 +34,13 @@ def row(*conversation: Any, **fields: Any) -> dict[str, Any]:
 def test_published_example():
     record = read(row(human("<image>\nWhat?"), gpt("A bear."), id="9", image="a/x.jpg"))
     assert record.turns == (Turn("user", (None, "What?")), Turn("assistant", ("A bear.",)))
-    assert (record.row, record.id, record.source, record.images, record.reason) == (3, "9", "a", ("a/x.jpg",), "")
+    assert (record.row, record.id, record.source, record.images, record.reason) == (
+        3,
+        "9",
+        "a",
+        (ImageRef("a/x.jpg"),),
+        "",
+    )
     assert len(record.key) == 64
 
 
@@ -77,7 +83,7 @@ def test_several_turns_images_and_a_system_turn():
     )
     assert record.reason == ""
     assert [turn.role for turn in record.turns] == ["system", "user", "assistant", "user", "assistant"]
-    assert record.images == ("1.jpg", "2.jpg", "3.jpg")
+    assert record.images == (ImageRef("1.jpg"), ImageRef("2.jpg"), ImageRef("3.jpg"))
 
 
 @pytest.mark.parametrize("image", [{}, {"image": None}, {"image": ""}, {"image": []}, {"images": []}, {"video": ""}])
@@ -185,7 +191,7 @@ turns = st.fixed_dictionaries(
 def test_nothing_raises(value):
     record = read(value)
     assert bool(record.reason) != bool(record.turns)
-    for text in (record.reason, record.id, record.source, *record.images):
+    for text in (record.reason, record.id, record.source, *(ref.path for ref in record.images)):
         text.encode()
 
 

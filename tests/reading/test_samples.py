@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import Turn
 from tests.reading import samples
 from tests.reading.samples import IMAGE_ROW, RED, SAMPLES, TEXT_ROW, Sample
@@ -18,9 +18,9 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 
 
 @pytest.fixture
-def dataset(sample: Sample, tmp_path: Path) -> Dataset:
+def dataset(sample: Sample, tmp_path: Path) -> FileRows:
     samples.write_image(tmp_path / "images" / "coco" / "x.png")
-    return Dataset(sample(tmp_path), tmp_path / "images")
+    return FileRows(sample(tmp_path), tmp_path / "images")
 
 
 def test_what_it_says(dataset, sample):
@@ -48,7 +48,7 @@ def test_from_anywhere_and_elsewhere(dataset):
 
 
 def test_opened_again_by_what_a_manifest_keeps(dataset):
-    again = Dataset(str(dataset.path), dataset.images_root, format=dataset.format_name)
+    again = FileRows(str(dataset.path), dataset.images_root, format=dataset.format_name)
     assert (list(again), again.format_name, again.fingerprint) == (
         list(dataset),
         dataset.format_name,
@@ -58,7 +58,7 @@ def test_opened_again_by_what_a_manifest_keeps(dataset):
 
 def test_sources(tmp_path):
     def sources(sample: Sample) -> Iterator[str]:
-        return (record.source for record in Dataset(sample(tmp_path)))
+        return (record.source for record in FileRows(sample(tmp_path)))
 
     assert list(sources(samples.llava)) == ["coco", ""]
     assert list(sources(samples.vision_flan)) == ["Total-Text+text_detection", ""]
@@ -67,20 +67,20 @@ def test_sources(tmp_path):
 
 def test_the_same_row_has_the_same_key_in_every_table(tmp_path):
     keys = [
-        [record.key for record in Dataset(one(tmp_path))] for one in (samples.parquet, samples.arrow, samples.feather)
+        [record.key for record in FileRows(one(tmp_path))] for one in (samples.parquet, samples.arrow, samples.feather)
     ]
     assert keys[0] == keys[1] == keys[2]
 
 
 def test_captions_and_their_question(tmp_path):
     location = samples.minigpt4(tmp_path)
-    dataset = Dataset(location, tmp_path)
+    dataset = FileRows(location, tmp_path)
     assert dataset.format_name == "minigpt4:Describe this image in detail."
     assert dataset.load_image(next(iter(dataset)).images[0]).size == (8, 6)
-    asked = Dataset(location, tmp_path, format="minigpt4:What is it? a:b")
+    asked = FileRows(location, tmp_path, format="minigpt4:What is it? a:b")
     question = Turn("user", (None, "What is it? a:b"))
     assert [record.turns for record in asked] == [
         (question, Turn("assistant", ("The picture shows a bear.",))),
         (question, Turn("assistant", ("A bear.",))),
     ]
-    assert Dataset(location, format=asked.format_name).format_name == asked.format_name
+    assert FileRows(location, format=asked.format_name).format_name == asked.format_name

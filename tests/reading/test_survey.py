@@ -2,7 +2,7 @@
 
 import pytest
 
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import survey
 from tests.reading.builders import make_row, write_images, write_list
 
@@ -10,7 +10,7 @@ from tests.reading.builders import make_row, write_images, write_list
 @pytest.fixture
 def dataset(tmp_path):
     rows = [make_row(n, f"a/{n % 12}.png") for n in range(40)] + [make_row(0), make_row(0), make_row(1), 5, {}]
-    return Dataset(write_list(tmp_path / "data.json", rows), write_images(tmp_path, [f"a/{n}.png" for n in range(10)]))
+    return FileRows(write_list(tmp_path / "data.json", rows), write_images(tmp_path, [f"a/{n}.png" for n in range(10)]))
 
 
 def test_counts(dataset):

@@ -8,7 +8,7 @@ import pytest
 
 from delta_attnmask.errors import DataError, RowError
 from delta_attnmask.reading.containers import open_container
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from tests.reading.samples import encode_image, write_tar
 
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
@@ -35,14 +35,14 @@ def reasons(path):
 )
 def test_which_images_a_row_has(tmp_path, named, expected):
     path = write_tar(tmp_path / "x.tar", [("k.0.png", RED), ("k.json", row(**named)), ("k.1.png", BLUE)])
-    dataset = Dataset(path)
+    dataset = FileRows(path)
     record = next(iter(dataset))
     assert record.reason == ""
     assert [dataset.read_image_bytes(image) for image in record.images] == expected
 
 
 def test_captions(tmp_path):
-    dataset = Dataset(write_tar(tmp_path / "x.tar", [("a/1.jpg", RED), ("a/1.txt", b"A bear.")]))
+    dataset = FileRows(write_tar(tmp_path / "x.tar", [("a/1.jpg", RED), ("a/1.txt", b"A bear.")]))
     assert dataset.format_name.startswith("minigpt4:")
     assert [turn.text for turn in next(iter(dataset)).turns] == ["Describe this image in detail.", "A bear."]
 
@@ -74,7 +74,7 @@ def test_bad_samples_fail_alone(tmp_path):
 
 def test_names_lead_nowhere(tmp_path):
     members = [("../../etc/passwd.jpg", RED), ("../../etc/passwd.json", row()), ("/etc/shadow.json", row())]
-    dataset = Dataset(write_tar(tmp_path / "x.tar", members))
+    dataset = FileRows(write_tar(tmp_path / "x.tar", members))
     assert [record.reason for record in dataset] == ["", ""]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar"]
 
@@ -88,7 +88,7 @@ def test_links_and_folders_are_passed_over(tmp_path):
         member = tarfile.TarInfo("0.json")
         member.size = len(row())
         tar.addfile(member, io.BytesIO(row()))
-    record = next(iter(Dataset(tmp_path / "x.tar")))
+    record = next(iter(FileRows(tmp_path / "x.tar")))
     assert (record.reason, record.images) == ("", ())
 
 
@@ -111,10 +111,10 @@ def test_rows_from_anywhere(many, start, stop):
 
 def test_images_from_anywhere(many):
     container = open_container(many)
-    assert [container.read_embedded(f"embedded:{n}:0") for n in (11, 0, 6)] == [RED, BLUE, BLUE]
-    for reference in ("embedded:12:0", "embedded:0:1"):
-        with pytest.raises(RowError, match=r"no such row|has 1 images"):
-            container.read_embedded(reference)
+    assert [container.read_image(n, 0) for n in (11, 0, 6)] == [RED, BLUE, BLUE]
+    for row, number in ((12, 0), (0, 1)):
+        with pytest.raises(RowError, match=r"the row has [01] images"):
+            container.read_image(row, number)
 
 
 def test_keys_are_of_the_content_not_of_the_name(tmp_path):
@@ -127,7 +127,7 @@ def test_keys_are_of_the_content_not_of_the_name(tmp_path):
 def test_a_truncated_tar_is_refused(many, keep):
     many.write_bytes(many.read_bytes()[: int(many.stat().st_size * keep)])
     with pytest.raises(DataError, match=r"truncated|broken|no tar"):
-        list(Dataset(many))
+        list(FileRows(many))
 
 
 def test_a_broken_header_ends_no_tar_silently(many):
@@ -136,13 +136,13 @@ def test_a_broken_header_ends_no_tar_silently(many):
     raw[start + 3] ^= 1
     many.write_bytes(raw)
     with pytest.raises(DataError, match="broken at byte"):
-        list(Dataset(many))
+        list(FileRows(many))
 
 
 def test_what_is_no_tar(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"hello" * 500)
     with pytest.raises(DataError, match="no tar"):
-        Dataset(tmp_path / "x.tar")
+        FileRows(tmp_path / "x.tar")
     write_tar(tmp_path / "y.tar", [])
     with pytest.raises(DataError, match="no rows"):
-        Dataset(tmp_path / "y.tar")
+        FileRows(tmp_path / "y.tar")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 
@@ -43,7 +43,7 @@ def write_data(folder: Path, n_rows: int, *, side: int = 24) -> Path:
 
 def write_run(folder: Path, data: Path, deltas: Sequence[float | None], *, reason: str = "why") -> RunFolder:
     """A complete run over the data with these deltas; a row without one failed."""
-    dataset = Dataset(data, data.parent / "images")
+    dataset = FileRows(data, data.parent / "images")
     scores = []
     for record, delta in zip(dataset, deltas, strict=True):
         score = SampleScore(row=record.row, id=record.id, key=record.key, source=record.source, status="failed")

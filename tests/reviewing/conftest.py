@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from delta_attnmask.exporting.export import export_selection
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reviewing.answers import FORMAT
 from delta_attnmask.reviewing.handout import begin_review
 from delta_attnmask.reviewing.protocol import Pair, Protocol
@@ -55,7 +55,7 @@ def make_run(folder: Path, name: str = "run", seed: int = 0) -> RunFolder:
         questions=questions,
     )
     run = write_run(folder / name, scores)
-    dataset = Dataset(data)
+    dataset = FileRows(data)
     manifest = replace(
         run.manifest,
         model_fingerprint=name,

@@ -9,7 +9,7 @@ from PIL import Image
 
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.records import Record, Turn
+from delta_attnmask.records import ImageRef, Record, Turn
 from delta_attnmask.reviewing.protocol import other_side
 from delta_attnmask.reviewing.samples import Sample, SampleBook, ShownTurn, show_record, shuffle_words
 
@@ -21,7 +21,7 @@ def book(run, protocol):
 
 def test_turns_as_they_are_read():
     turns = (Turn("system", ("Be brief.",)), Turn("user", (None, "What?")), Turn("assistant", ("A bear.",)))
-    shown = show_record(Record(0, "key", id="secret", source="secret", turns=turns, images=("a/x.png",)))
+    shown = show_record(Record(0, "key", id="secret", source="secret", turns=turns, images=(ImageRef("a/x.png"),)))
     assert [(turn.speaker, turn.text) for turn in shown.turns] == [
         ("System", "Be brief."),
         ("Instruction", "What?"),
@@ -32,7 +32,7 @@ def test_turns_as_they_are_read():
 
 def test_places_of_several_images_are_marked():
     turns = (Turn("user", ("Is ", None, "like ", None, "?")), Turn("assistant", ("No.",)))
-    shown = show_record(Record(0, "key", turns=turns, images=("a.png", "b.png")))
+    shown = show_record(Record(0, "key", turns=turns, images=(ImageRef("a.png"), ImageRef("b.png"))))
     assert shown.turns[0].text == "Is [image 1] like [image 2] ?"
 
 
@@ -66,13 +66,13 @@ def to_image(uri):
 
 
 def test_images_are_made_anew(book, run):
-    uri = book.embed(("secret-3.png",))
+    uri = book.embed((ImageRef("secret-3.png"),))
     source = run.path.parent / "images/secret-3.png"
     assert b"secret" not in read_uri(uri)
     assert b"secret" in source.read_bytes()
     shown = to_image(uri).convert("RGB")
     assert (shown.size, shown.getpixel((0, 0))) == ((24, 16), Image.open(source).getpixel((0, 0)))  # lossless
-    assert to_image(book.embed(("secret-3.png", "secret-5.png"))).size == (48, 16)
+    assert to_image(book.embed((ImageRef("secret-3.png"), ImageRef("secret-5.png")))).size == (48, 16)
     assert to_image(book.embed(())).convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -83,7 +83,7 @@ def test_large_images_are_small_files_without_metadata(tmp_path, run, max_side, 
     exif = tagged.getexif()
     exif[0x010E] = "secret"
     tagged.save(tmp_path / "large.jpg", exif=exif)
-    uri = SampleBook.open(run, (), seed=0, images=tmp_path).embed(("large.jpg",), max_side)
+    uri = SampleBook.open(run, (), seed=0, images=tmp_path).embed((ImageRef("large.jpg"),), max_side)
     assert to_image(uri).size == size
     assert b"secret" not in read_uri(uri)
     assert len(read_uri(uri)) <= n_bytes
@@ -91,7 +91,7 @@ def test_large_images_are_small_files_without_metadata(tmp_path, run, max_side, 
 
 @pytest.mark.parametrize("reference", ["../run/manifest.json", "/etc/passwd", "http://127.0.0.1/x.png", "none.png"])
 def test_images_outside_the_folder_are_not_shown(book, reference):
-    assert book.embed((reference,)) == ""
+    assert book.embed((ImageRef(reference),)) == ""
 
 
 def test_other_data_is_refused(run, protocol, tmp_path, scored):

@@ -14,7 +14,7 @@ from delta_attnmask.encoding.collate import plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.errors import RowError
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
@@ -36,17 +36,17 @@ Numbers = dict[tuple[int, MaskSettings], tuple[float, float, float]]  # loss, ma
 
 
 @pytest.fixture(scope="module")
-def dataset(embedded: Path) -> Dataset:
-    return Dataset(embedded / "pool.json", embedded / "images", limit=N_ROWS)
+def dataset(embedded: Path) -> FileRows:
+    return FileRows(embedded / "pool.json", embedded / "images", limit=N_ROWS)
 
 
 @pytest.fixture(scope="module")
-def scorer(embedded_model: LoadedModel, dataset: Dataset) -> UnitScorer:
+def scorer(embedded_model: LoadedModel, dataset: FileRows) -> UnitScorer:
     return UnitScorer(embedded_model, dataset.load_image, ScoringPlan(MaskSettings.paper()))
 
 
 @pytest.fixture(scope="module")
-def samples(scorer: UnitScorer, dataset: Dataset) -> Sequence[EncodedSample]:
+def samples(scorer: UnitScorer, dataset: FileRows) -> Sequence[EncodedSample]:
     encoded = scorer.encode_records(list(dataset.records(0, N_ROWS)))
     samples = [sample for sample in encoded if not isinstance(sample, RowError)]
     assert len(samples) == len(encoded)
@@ -55,7 +55,7 @@ def samples(scorer: UnitScorer, dataset: Dataset) -> Sequence[EncodedSample]:
 
 @pytest.fixture(scope="module")
 def scored(
-    embedded_model: LoadedModel, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Numbers, int]:
     """What `score --sweep` writes, and how many rows it says are ok."""
     plan = ScoringPlan(MaskSettings.paper(), EVERY_COMBINATION)

@@ -11,7 +11,7 @@ import torch
 from delta_attnmask import MaskSettings
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import merge_run
 from delta_attnmask.scoring.delta import sweep_batch
 from delta_attnmask.scoring.embeddings import embedding_table
@@ -51,7 +51,7 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_a_run_keeps_them(embedded: Path, embedded_model: LoadedModel, tmp_path: Path) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=10)
+    dataset = FileRows(embedded / "pool.json", embedded / "images", limit=10)
     run = score_dataset(embedded_model, dataset, tmp_path, ScoringPlan(MaskSettings.paper(), embed=True), unit_rows=4)
     vectors = read_embeddings(run, np.array([7, 2]))
     assert vectors.shape == (2, embedded_model.model.config.get_text_config().hidden_size)
@@ -71,7 +71,7 @@ def test_units_without_a_scored_row_are_merged_with_others(
 ) -> None:
     rows = json.loads((embedded / "pool.json").read_text())[:6]
     (tmp_path / "data.json").write_text(json.dumps([5, 6, *rows[:2], 7, 8, *rows[2:]]))
-    dataset = Dataset(tmp_path / "data.json", embedded / "images")
+    dataset = FileRows(tmp_path / "data.json", embedded / "images")
     plan = ScoringPlan(MaskSettings.paper(), embed=True)
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan, unit_rows=2)
     schemas = {run.read_files([file]).schema for file in run.unit_files("embeddings")}

@@ -7,7 +7,7 @@ from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reporting.words import name_settings
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, fit_grid
@@ -57,7 +57,7 @@ def test_where_late_blocks_can_not_be_masked_an_earlier_one_is_named() -> None:
 
 
 def test_a_run_holds_what_its_model_could_have(embedded_model: LoadedModel, embedded, tmp_path) -> None:
-    dataset = Dataset(embedded / "pool.json", embedded / "images", limit=6)
+    dataset = FileRows(embedded / "pool.json", embedded / "images", limit=6)
     plan = ScoringPlan(MaskSettings.paper(), (*STANDARD_GRID, MaskSettings(block=-99)))
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan)
     kept = [MaskSettings.from_dict(one) for one in run.manifest.settings["sweep"]]

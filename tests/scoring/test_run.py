@@ -17,7 +17,7 @@ from PIL import Image
 from delta_attnmask import ArtifactError, DataError, MaskSettings, SettingsError, UnsupportedModelError, cli
 from delta_attnmask.manifest import Shard
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring import units
 from delta_attnmask.scoring.jobs import Progress, score_dataset
@@ -107,13 +107,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def dataset_of(folder: Path, rows: list[Any]) -> Dataset:
+def dataset_of(folder: Path, rows: list[Any]) -> FileRows:
     text = json.dumps(rows, ensure_ascii=False, indent=1).encode("utf-8", "surrogateescape")
     (folder / "data.json").write_bytes(text)
-    return Dataset(folder / "data.json", folder / "images")
+    return FileRows(folder / "data.json", folder / "images")
 
 
-def score(loaded: LoadedModel, dataset: Dataset, plan: ScoringPlan = PLAN, **options: Any) -> list[Line]:
+def score(loaded: LoadedModel, dataset: FileRows, plan: ScoringPlan = PLAN, **options: Any) -> list[Line]:
     out = dataset.path.parent / options.pop("out", "run")
     lines: list[Line] = score_dataset(loaded, dataset, out, plan, **options).read_scores().to_pylist()
     assert [line["row"] for line in lines] == [*range(dataset.n_rows)]
@@ -418,7 +418,9 @@ def test_another_run_is_refused_and_what_differs_is_named(embedded_model: Loaded
     again(embedded_model, dataset, plan=PLAN)
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*.*")}
 
-    def refused(difference: str, loaded: LoadedModel = embedded_model, data: Dataset = dataset, **options: Any) -> None:
+    def refused(
+        difference: str, loaded: LoadedModel = embedded_model, data: FileRows = dataset, **options: Any
+    ) -> None:
         with pytest.raises(ArtifactError, match=difference):
             again(loaded, data, **{"plan": PLAN, **options})
 
@@ -428,7 +430,7 @@ def test_another_run_is_refused_and_what_differs_is_named(embedded_model: Loaded
     )
     refused(r"settings\.sweep: None there, \[", plan=replace(PLAN, sweep=(MaskSettings.paper(),)))
     refused(r"unit_rows: 3 there, 4 now", unit_rows=4)
-    refused(r"n_rows: 5 there, 2 now", data=Dataset(dataset.path, folder / "images", limit=2))
+    refused(r"n_rows: 5 there, 2 now", data=FileRows(dataset.path, folder / "images", limit=2))
     weight = next(embedded_model.model.parameters())
     with torch.no_grad():
         weight += 1

@@ -13,7 +13,7 @@ import pytest
 
 from delta_attnmask import MaskSettings
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 
@@ -68,7 +68,7 @@ def scored(loaded: LoadedModel, folder: Path, pairs: list[tuple[str, str]]) -> l
     (folder / "data.json").write_text(json.dumps(rows))
     plan = ScoringPlan(MaskSettings.paper())
     lines: list[dict[str, Any]] = (
-        score_dataset(loaded, Dataset(folder / "data.json"), folder / "run", plan).read_scores().to_pylist()
+        score_dataset(loaded, FileRows(folder / "data.json"), folder / "run", plan).read_scores().to_pylist()
     )
     return lines
 

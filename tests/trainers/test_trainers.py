@@ -24,7 +24,7 @@ from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.exporting.export import export_rows
 from delta_attnmask.exporting.targets import TargetName
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all
 from tests.reading import prompts, samples
 from tests.reading.builders import write_list
@@ -55,21 +55,21 @@ def find_python(name: str) -> str:
 
 
 @pytest.fixture(params=["files", "bytes"])
-def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
+def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> FileRows:
     """The same rows with images as files, and with images in the data."""
     for name, colour in (("a/x", "red"), ("a/y", "blue"), ("b/x", "green")):
         path = tmp_path / "images" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (56, 84), colour).save(path)  # LLaMA-Factory enlarges images of less than 1,024 pixels
-    dataset = Dataset(write_list(tmp_path / "data.json", ROWS), tmp_path / "images")
+    dataset = FileRows(write_list(tmp_path / "data.json", ROWS), tmp_path / "images")
     if request.param == "files":
         return dataset
     table = tmp_path / "table.parquet"
     export(dataset, table, "parquet")
-    return Dataset(table)
+    return FileRows(table)
 
 
-def export(dataset: Dataset, out: Path, to: TargetName) -> Path:
+def export(dataset: FileRows, out: Path, to: TargetName) -> Path:
     """Write all rows; return the folder that image paths are below."""
     run = score_all(dataset, out.with_name(f"run-{to}"))
     export_rows(dataset, np.arange(len(dataset)), out, to=to, scores=run.read_scores())
@@ -86,7 +86,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def encode(dataset: Dataset) -> list[EncodedSample]:
+def encode(dataset: FileRows) -> list[EncodedSample]:
     encoder = prompts.qwen2_vl().encoder()
     return [encoder.encode(record, [dataset.load_image(image) for image in record.images]) for record in dataset]
 
@@ -117,7 +117,7 @@ def call(*command: object, cwd: Path, **environment: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def load_with_llama_factory(python: str, model: Path, dataset: Dataset, folder: Path) -> list[dict[str, Any]]:
+def load_with_llama_factory(python: str, model: Path, dataset: FileRows, folder: Path) -> list[dict[str, Any]]:
     out = folder / "made" / "mine.json"
     media = export(dataset, out, "llama-factory")
     saved = folder / "seen.json"
@@ -125,7 +125,7 @@ def load_with_llama_factory(python: str, model: Path, dataset: Dataset, folder: 
     return json.loads(saved.read_bytes())
 
 
-def load_with_ms_swift(python: str, model: Path, dataset: Dataset, folder: Path) -> list[dict[str, Any]]:
+def load_with_ms_swift(python: str, model: Path, dataset: FileRows, folder: Path) -> list[dict[str, Any]]:
     out = folder / "made" / "mine.jsonl"
     media = export(dataset, out, "ms-swift")
     saved = folder / "seen.json"
@@ -139,7 +139,7 @@ def load_with_ms_swift(python: str, model: Path, dataset: Dataset, folder: Path)
     ("named", "load"), [("LLAMA_FACTORY_PYTHON", load_with_llama_factory), ("MS_SWIFT_PYTHON", load_with_ms_swift)]
 )
 def test_images_turns_and_answer_tokens(
-    named: str, load: Callable[..., list[dict[str, Any]]], dataset: Dataset, model: Path, tmp_path: Path
+    named: str, load: Callable[..., list[dict[str, Any]]], dataset: FileRows, model: Path, tmp_path: Path
 ):
     seen = load(find_python(named), model, dataset, tmp_path)
     expected = sorted(encode(dataset), key=lambda sample: sample.inputs["input_ids"][0].tolist())

@@ -18,7 +18,7 @@ from delta_attnmask import ArtifactError, DataError, DeltaAttnMaskError, MaskSet
 from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, load_model
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import loss_batch
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
@@ -33,14 +33,14 @@ MASK = MaskSettings(block=-3)
 
 
 @pytest.fixture(scope="module")
-def dataset(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def dataset(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> FileRows:
     """Nine good rows, one of them without an image, and two bad ones."""
     rows = json.loads((embedded / "pool.json").read_text(encoding="utf-8"))
     good = [row for row in rows if "image" in row][:8] + [row for row in rows if "image" not in row][:1]
     lost = {**good[0], "id": "lost", "image": "no/such.png"}
     path = tmp_path_factory.mktemp("data") / "subset.json"
     path.write_text(json.dumps([*good, lost, {"id": "empty", "conversations": []}]), encoding="utf-8")
-    return Dataset(path, embedded / "images")
+    return FileRows(path, embedded / "images")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ train = partial(train_dataset, max_failed=0.2)  # two of eleven rows are bad
 
 
 @pytest.fixture(scope="module")
-def plain(model_folder: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def plain(model_folder: Path, dataset: FileRows, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A training without augmentation."""
     loaded = load_model(str(model_folder), dtype="float32", device="cpu")
     return train(loaded, dataset, tmp_path_factory.mktemp("plain") / "out", PLAN)
@@ -108,14 +108,14 @@ def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
     assert not same(weights(plain.path), weights(model_folder))
 
 
-def test_the_same_call_has_nothing_to_do(plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel]) -> None:
+def test_the_same_call_has_nothing_to_do(plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel]) -> None:
     again = train(load(), dataset, plain.path, PLAN)
     assert not again.is_new
     assert again.about == plain.about
 
 
 def test_a_folder_of_another_training_is_refused(
-    plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match=r"plan\.seed: 0 there, 1 now"):
         train(load(), dataset, plain.path, replace(PLAN, seed=1))
@@ -125,7 +125,7 @@ def test_a_folder_of_another_training_is_refused(
 
 
 def test_the_loss_is_that_of_the_tokens_that_scoring_counts(
-    plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel]
+    plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel]
 ) -> None:
     """The first step's loss is that of the untrained model: scoring's losses, weighted by their answer tokens."""
     loaded = load()
@@ -142,7 +142,7 @@ def test_the_loss_is_that_of_the_tokens_that_scoring_counts(
 
 
 def test_labels_are_those_of_trl_but_for_what_follows_the_end_of_turn(
-    dataset: Dataset, load: Callable[[], LoadedModel]
+    dataset: FileRows, load: Callable[[], LoadedModel]
 ) -> None:
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -172,7 +172,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
-    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     plan = replace(PLAN, augment="random", max_steps=4, save_steps=2)
     whole = train(load(), dataset, tmp_path / "whole", plan)
@@ -200,7 +200,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(
 
 
 def test_a_training_killed_before_its_model_was_saved_makes_no_step_more(
-    plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     def kill(n_done: int, n_rows: int) -> None:
         raise Killed
@@ -218,7 +218,7 @@ def test_a_training_killed_before_its_model_was_saved_makes_no_step_more(
     assert same(weights(rest.path), weights(plain.path))
 
 
-def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path) -> None:
+def test_adapters_alone_and_merged(dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path) -> None:
     plan = replace(PLAN, lora=LoraSettings(rank=4, alpha=8), augment="masked", probability=1.0)
     alone = train(replace(load(), revision="v1"), dataset, tmp_path / "alone", plan)
     merged = train(load(), dataset, tmp_path / "merged", plan, merge=True)
@@ -241,7 +241,7 @@ def test_adapters_alone_and_merged(dataset: Dataset, load: Callable[[], LoadedMo
 
 
 def test_checkpointing_and_accumulation_give_the_same_losses(
-    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     lora = LoraSettings(rank=4, alpha=8)
     plan = replace(PLAN, lora=lora, augment="masked", probability=0.5, mask=MASK, accumulate=2, batch_size=2)
@@ -265,7 +265,7 @@ def test_only_the_language_model_is_trained(load: Callable[[], LoadedModel]) -> 
 
 @pytest.mark.parametrize("augment", ["random", "dropout", "neftune"])
 def test_each_augmentation_changes_the_training(
-    augment: Any, plain: Outcome, dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    augment: Any, plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     plan = replace(PLAN, augment=augment, probability=1.0, mask=MASK)
     loaded = load()
@@ -279,7 +279,7 @@ def test_each_augmentation_changes_the_training(
 
 
 def test_top_rows_come_twice_plain_and_masked(
-    dataset: Dataset, load: Callable[[], LoadedModel], tmp_path: Path
+    dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
     scored = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK, form="low_loss"))
     plan = replace(PLAN, augment="twice", mask=MASK, from_scores=scored.path, top_share=0.5, max_steps=None)
@@ -298,7 +298,7 @@ def test_top_rows_come_twice_plain_and_masked(
     assert len(choose_examples(table, replace(plan, augment="twice-plain"))) == 13
 
 
-def test_what_cannot_be_trained_on(load: Callable[[], LoadedModel], dataset: Dataset, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on(load: Callable[[], LoadedModel], dataset: FileRows, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no row can be trained on; 9 like this"):
         train(load(), dataset, tmp_path / "a", replace(PLAN, max_tokens=5))
     with pytest.raises(SettingsError, match="top_share"):
@@ -313,7 +313,7 @@ def test_what_cannot_be_trained_on(load: Callable[[], LoadedModel], dataset: Dat
     ("changes", "reason"), [({"mask": MaskSettings(block=40)}, "block"), ({"by": "nonsense"}, "nonsense")]
 )
 def test_what_does_not_fit_is_told_before_anything_is_read(
-    changes: dict[str, Any], reason: str, load: Callable[[], LoadedModel], dataset: Dataset, tmp_path: Path
+    changes: dict[str, Any], reason: str, load: Callable[[], LoadedModel], dataset: FileRows, tmp_path: Path
 ) -> None:
     scored = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK))
     plan = replace(PLAN, augment="masked", mask=MASK, from_scores=scored.path)
@@ -329,7 +329,7 @@ def test_a_copy_of_twice_is_always_masked() -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_without_a_model(
-    load: Callable[[], LoadedModel], dataset: Dataset, tmp_path: Path
+    load: Callable[[], LoadedModel], dataset: FileRows, tmp_path: Path
 ) -> None:
     plan = replace(PLAN, learning_rate=1e38, max_steps=3, log_steps=10)  # no step has a line of its own
     with pytest.raises(DeltaAttnMaskError, match="not finite at step 3"):

@@ -13,8 +13,6 @@ from dataclasses import replace
 
 from delta_attnmask.records import Record, Turn
 
-BLANK = "blank:"  # in front of an image reference: the same picture painted over in its mean colour
-
 _COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray", "grey")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PAIRS = (("yes", "no"), ("left", "right"), ("above", "below"), ("top", "bottom"), ("more", "less"), ("true", "false"))
@@ -75,7 +73,7 @@ def image_blank(record: Record, donors: Donors, rng: random.Random) -> Record | 
     """Every image painted over in its mean colour."""
     if not record.images:
         return None
-    return replace(record, images=tuple(BLANK + reference for reference in record.images))
+    return replace(record, images=tuple(replace(ref, is_blank=True) for ref in record.images))
 
 
 def answer_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:

@@ -8,12 +8,11 @@ from typing import Any
 
 from delta_attnmask.calibrating.calibrate import Calibration, calibrate
 from delta_attnmask.calibrating.choice import Candidate
-from delta_attnmask.calibrating.defects import BLANK
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.pipeline import Unit
@@ -30,7 +29,7 @@ _FILE = "calibration.json"
 
 def calibrate_dataset(
     loaded: LoadedModel,
-    dataset: Dataset,
+    dataset: Rows,
     *,
     n_rows: int = 240,
     rivals: Sequence[str] | None = None,
@@ -49,7 +48,7 @@ def calibrate_dataset(
     grid = fit_grid(CALIBRATION_GRID, anatomy)
     names = rival_names() if rivals is None else rivals
     plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens, attention=attention)
-    scorer = UnitScorer(loaded, blanking(dataset.load_image), plan)
+    scorer = UnitScorer(loaded, dataset.load_image, plan)
 
     def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
         units = [Unit(index, len(part), part) for index, part in enumerate(parts)]
@@ -64,28 +63,16 @@ def calibrate_dataset(
         "model": loaded.name,
         "model_fingerprint": model_fingerprint(loaded.model),
         "dtype": _name_dtype(loaded),
-        "data": str(dataset.path),
+        "data": dataset.name,
         "input": {"sha256": dataset.fingerprint.sha256, "n_bytes": dataset.fingerprint.n_bytes},
         "versions": collect_versions(),
     }
     return replace(result, report=result.report | about)
 
 
-def read_donors(dataset: Dataset) -> list[Record]:
+def read_donors(dataset: Rows) -> list[Record]:
     """The rows that the sample and its defects are made of: all, or windows evenly spaced over large data."""
     return spaced_records(dataset, _DONOR_ROWS, _WINDOWS)
-
-
-def blanking(load_image: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A loader that paints pictures over in their mean colour where a planted defect asks for it."""
-
-    def load(reference: str) -> Any:
-        if not reference.startswith(BLANK):
-            return load_image(reference)
-        image = load_image(reference.removeprefix(BLANK))
-        return image.resize((1, 1)).resize(image.size)
-
-    return load
 
 
 def write_calibration(calibration: Calibration, folder: str | Path) -> Path:
@@ -110,7 +97,7 @@ def read_calibration(folder: str | Path) -> Calibration:
         raise ArtifactError(f"{path} is no calibration: {error}") from error
 
 
-def refuse_another_calibration(folder: str | Path, loaded: LoadedModel | None, dataset: Dataset) -> None:
+def refuse_another_calibration(folder: str | Path, loaded: LoadedModel | None, dataset: Rows) -> None:
     """Raise ArtifactError where a folder holds the calibration of another model or other data, and say what differs.
 
     Somebody's scores may go by it, so that it isn't replaced. loaded: None isn't compared.
@@ -123,7 +110,7 @@ def refuse_another_calibration(folder: str | Path, loaded: LoadedModel | None, d
         )
 
 
-def differences(calibration: Calibration, loaded: LoadedModel | None, dataset: Dataset | None) -> list[str]:
+def differences(calibration: Calibration, loaded: LoadedModel | None, dataset: Rows | None) -> list[str]:
     """What was another thing when it was made: the model, its precision, the data. None isn't compared."""
     report, found = calibration.report, []
     if loaded is not None:
@@ -131,7 +118,7 @@ def differences(calibration: Calibration, loaded: LoadedModel | None, dataset: D
         found.append(("model", there, (loaded.name, _name_dtype(loaded), model_fingerprint(loaded.model))))
     if dataset is not None:
         there = (report.get("data"), "SHA-256", report.get("input", {}).get("sha256"))
-        found.append(("data", there, (str(dataset.path), "SHA-256", dataset.fingerprint.sha256)))
+        found.append(("data", there, (dataset.name, "SHA-256", dataset.fingerprint.sha256)))
     return [f"{what}: {_name(there)} there, {_name(now)} now" for what, there, now in found if there[2] != now[2]]
 
 

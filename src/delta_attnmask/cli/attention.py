@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows, Rows
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def attention(
         raise SettingsError(f"model: got {len(model)}, expected two: --model BASE TUNED")
     if rows < 2 or samples < 0:
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
-    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
+    dataset = FileRows(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
 
     from delta_attnmask.inspecting.comparison import compare
     from delta_attnmask.inspecting.comparison_page import render_comparison
@@ -96,7 +96,7 @@ def attention(
     return 0
 
 
-def _measure(loaded: "LoadedModel", dataset: Dataset, rows: list[int], mask: MaskSettings) -> "ModelAttention":
+def _measure(loaded: "LoadedModel", dataset: Rows, rows: list[int], mask: MaskSettings) -> "ModelAttention":
     from delta_attnmask.inspecting.measuring import measure_attention
 
     with show_progress(loaded.name) as advance:

@@ -7,8 +7,8 @@ from cyclopts import Parameter
 
 from delta_attnmask.cli.progress import show_progress
 from delta_attnmask.cli.understood import tell_format
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows, Rows
 from delta_attnmask.settings import require_positive
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def calibrate(
     from delta_attnmask.modeling.load import load_model
 
     require_positive(rows=rows, batch_tokens=batch_tokens)
-    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
+    dataset = FileRows(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     refuse_another_calibration(out, loaded, dataset)
@@ -91,7 +91,7 @@ def calibrate(
 
 def run_calibration(
     loaded: "LoadedModel",
-    dataset: Dataset,
+    dataset: Rows,
     *,
     n_rows: int = 240,
     rivals: list[str] | None = None,

@@ -10,8 +10,8 @@ from rich.progress import Progress
 from delta_attnmask.cli.outcome import print_faults
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.cli.understood import shorten, show_text
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import Survey, survey
 
 _N_PARTS = 20
@@ -55,7 +55,7 @@ def check(
     strict
         Exit with 1 if any row fails.
     """
-    dataset = Dataset(data, images, format=format, limit=limit, image_limits=ImageLimits(allow_outside=allow_outside))
+    dataset = FileRows(data, images, format=format, limit=limit, image_limits=ImageLimits(allow_outside=allow_outside))
     with Progress(
         console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal
     ) as progress:
@@ -67,7 +67,7 @@ def check(
     return 1 if strict and found.n_failed else 0
 
 
-def _print_parts(dataset: Dataset) -> None:
+def _print_parts(dataset: FileRows) -> None:
     """Every file, and what it was taken for; columns that say the same of all are left out."""
     parts = list(zip(dataset.parts[:_N_PARTS], dataset.count_rows(), strict=False))
     if len(dataset.parts) == 1:
@@ -90,7 +90,7 @@ def _print_parts(dataset: Dataset) -> None:
         print(f"  and {len(dataset.parts) - _N_PARTS:,} more files")
 
 
-def _print_first(dataset: Dataset) -> None:
+def _print_first(dataset: FileRows) -> None:
     """The first good row of each format, so that a wrong guess is seen at once."""
     shown = set()
     for number, part in enumerate(dataset.parts):
@@ -102,14 +102,14 @@ def _print_first(dataset: Dataset) -> None:
         record = next((record for record in records if not record.reason), records[0])
         lines = [
             ("source", record.source or "(none)"),
-            ("images", ", ".join(shorten(dataset.resolve(image)[1], _N_CHARS) for image in record.images) or "none"),
+            ("images", ", ".join(shorten(str(image), _N_CHARS) for image in record.images) or "none"),
         ]
         lines += [(str(turn.role), shorten(show_text(turn), _N_CHARS)) for turn in record.turns]
         lines += [("failed", record.reason)] if record.reason else []
         print_table(f"Row {record.row} as {part.format.spec}", ["who", "says"], lines)
 
 
-def _print_survey(found: Survey, dataset: Dataset) -> None:
+def _print_survey(found: Survey, dataset: FileRows) -> None:
     _print_parts(dataset)
     _print_first(dataset)
     overview = {

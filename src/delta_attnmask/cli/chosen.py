@@ -11,7 +11,7 @@ from delta_attnmask.settings import PRESETS, Preset
 if TYPE_CHECKING:
     from delta_attnmask.calibrating.calibrate import Calibration
     from delta_attnmask.modeling.load import LoadedModel
-    from delta_attnmask.reading.dataset import Dataset
+    from delta_attnmask.reading.rows import Rows
     from delta_attnmask.settings import AttentionBackend
 
 _FALLBACK = "relative"
@@ -21,7 +21,7 @@ def choose_settings(
     wanted: str,
     overrides: dict[str, Any],
     loaded: "LoadedModel | None",
-    dataset: "Dataset",
+    dataset: "Rows",
     out: Path | None,
     batch_tokens: int,
     is_alone: bool = True,
@@ -50,7 +50,7 @@ def choose_settings(
     return replace(preset, mask=replace(preset.mask, **overrides))
 
 
-def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: Path | None) -> Preset:
+def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Rows", out: Path | None) -> Preset:
     """The calibration in `folder`, with a warning where it is of another model or other data.
 
     The data is compared only for a run, which needs its fingerprint anyway.
@@ -69,7 +69,7 @@ def _read(folder: Path, loaded: "LoadedModel | None", dataset: "Dataset", out: P
     return _preset_of(found)
 
 
-def _keep(found: "Calibration", out: Path, loaded: "LoadedModel | None", dataset: "Dataset") -> None:
+def _keep(found: "Calibration", out: Path, loaded: "LoadedModel | None", dataset: "Rows") -> None:
     """Keep a calibration in `out`, unless it is there or another one is that isn't of this model and data."""
     from delta_attnmask.calibrating.run import read_calibration, refuse_another_calibration, write_calibration
 
@@ -84,7 +84,7 @@ def _preset_of(found: "Calibration") -> Preset:
 
 
 def _calibrated(
-    loaded: "LoadedModel | None", dataset: "Dataset", out: Path, batch_tokens: int, attention: "AttentionBackend"
+    loaded: "LoadedModel | None", dataset: "Rows", out: Path, batch_tokens: int, attention: "AttentionBackend"
 ) -> Preset:
     """The calibration in `out` if the run has begun or it is of this model and data; a new one if there is none.
 

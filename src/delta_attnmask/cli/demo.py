@@ -17,7 +17,7 @@ from delta_attnmask.cli.progress import RunBar, show_progress
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
@@ -95,7 +95,7 @@ def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     from delta_attnmask.scoring.rivals import load_rivals
     from delta_attnmask.scoring.units import ScoringPlan
 
-    dataset = Dataset(home / "pool.json", home / "images", limit=limit)
+    dataset = FileRows(home / "pool.json", home / "images", limit=limit)
     loaded = load_model(str(home / "model"))
     chosen = choose_settings("auto", {}, loaded, dataset, out, 8192)
     rivals = load_rivals(["el2n", "entropy", "margin", "image_share"])

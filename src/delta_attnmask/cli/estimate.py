@@ -10,8 +10,8 @@ from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.cli.audit import print_costs, require_rate
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.cli.understood import tell_format
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows, Rows
 from delta_attnmask.settings import PRESETS, require_positive
 from delta_attnmask.storage import write_text_atomically
 
@@ -91,7 +91,7 @@ def estimate(
     require_rate(train_rate)
     require_positive(rows=rows, batch_tokens=batch_tokens, limit=limit)
     rivals = load_rivals([name for text in also or () for name in text.split(",") if name])
-    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+    dataset = FileRows(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
     loaded = load_model(model, dtype=dtype, device=device, revision=revision)
     grid = STANDARD_GRID if sweep else ()
@@ -119,7 +119,7 @@ def estimate(
 
 
 def _calibration_seconds(
-    loaded: "LoadedModel", dataset: Dataset, batch_tokens: int, attention: "AttentionBackend"
+    loaded: "LoadedModel", dataset: Rows, batch_tokens: int, attention: "AttentionBackend"
 ) -> float:
     """What `--settings auto` adds: every setting and every rival score, for originals and their planted copies."""
     from delta_attnmask.modeling.anatomy import examine

@@ -10,8 +10,8 @@ from delta_attnmask.cli.chosen import choose_settings
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
@@ -74,7 +74,7 @@ def inspect(
     MaskSettings(**mask.given)  # wrong values are refused before anything large is imported or loaded
     source = _source_of(run, model, data, images)
     limits = ImageLimits(allow_outside=allow_outside)
-    dataset = Dataset(source.data, source.images, image_limits=limits, format=format or source.format)
+    dataset = FileRows(source.data, source.images, image_limits=limits, format=format or source.format)
     rows = [*(row or []), *_rows_of(dataset, ids or [])]
 
     from delta_attnmask.inspecting.inspection_page import render_inspections
@@ -124,7 +124,7 @@ def _source_of(run: Path | None, model: str | None, data: Path | None, images: P
     )
 
 
-def _rows_of(dataset: Dataset, ids: list[str]) -> list[int]:
+def _rows_of(dataset: FileRows, ids: list[str]) -> list[int]:
     """The numbers of the rows that have one of the ids, in the order of the data."""
     if not ids:
         return []

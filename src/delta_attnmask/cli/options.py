@@ -7,8 +7,8 @@ from typing import Any
 
 from cyclopts import Parameter
 
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
 
 
@@ -37,10 +37,10 @@ class DataOptions:
     format: str | None = None
     allow_outside: bool = False
 
-    def open(self) -> Dataset:
+    def open(self) -> FileRows:
         """The rows, to be read."""
         limits = ImageLimits(allow_outside=self.allow_outside)
-        return Dataset(self.data, self.images, image_limits=limits, format=self.format, limit=self.limit)
+        return FileRows(self.data, self.images, image_limits=limits, format=self.format, limit=self.limit)
 
 
 @Parameter(name="*")

@@ -11,8 +11,8 @@ from delta_attnmask.cli.audit import require_rate
 from delta_attnmask.cli.options import mask_of
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selecting.run_selection import select_from_run
@@ -122,7 +122,7 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
     manifest = request.run.manifest
     images = request.images or (Path(manifest.images) if manifest.images else None)
     data = request.data or Path(manifest.data)
-    dataset = Dataset(data, images, format=manifest.format, image_limits=request.limits)
+    dataset = FileRows(data, images, format=manifest.format, image_limits=request.limits)
     revision = revision or manifest.revision
     loaded = load_model(manifest.model, dtype=manifest.settings["dtype"], revision=revision)
     if model_fingerprint(loaded.model) != manifest.model_fingerprint:

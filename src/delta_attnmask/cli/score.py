@@ -13,8 +13,8 @@ from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.locations import beside
 from delta_attnmask.manifest import WHOLE, Shard
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import Exclude, MaskSettings, Order, Preset, Queries, Replacement, Tokens, require_positive
 
@@ -151,7 +151,7 @@ def score(
     _refuse_contradictions(engine, share, dry_run, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
     if not dry_run:
         RunFolder.refuse_foreign(out)
-    dataset = Dataset(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
+    dataset = FileRows(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format, limit=limit)
     tell_format(dataset)
 
     from delta_attnmask.executing.actors import Cluster

@@ -4,8 +4,8 @@ import sys
 from itertools import islice
 
 from delta_attnmask.cli.tables import printable
-from delta_attnmask.reading.dataset import Dataset, Part
 from delta_attnmask.reading.formats import read_record
+from delta_attnmask.reading.rows import FilePart, FileRows
 from delta_attnmask.records import Record, Turn
 
 _N_PARTS = 20
@@ -14,7 +14,7 @@ _N_TURNS = 2
 _N_CHARS = 80
 
 
-def tell_format(dataset: Dataset) -> None:
+def tell_format(dataset: FileRows) -> None:
     """Print to stderr what each file was taken for, and behind the first of each format how a row was understood.
 
     Reads a few rows of each file and counts none.
@@ -29,7 +29,7 @@ def tell_format(dataset: Dataset) -> None:
         _print(f"and {len(dataset.parts) - _N_PARTS:,} more files, read as {', '.join(_formats(dataset))}")
 
 
-def first_record(part: Part) -> Record:
+def first_record(part: FilePart) -> Record:
     """The first row of a file, or the first of some that can be used."""
     records = [read_record(part.format, row) for row in islice(part.container.rows(), _N_LOOKED_AT)]
     return next((record for record in records if not record.reason), records[0])
@@ -50,12 +50,12 @@ def _describe(record: Record) -> str:
     says = [f"{turn.role}: {shorten(show_text(turn), _N_CHARS)}" for turn in record.turns[:_N_TURNS]]
     if len(record.turns) > _N_TURNS:
         says.append(f"{len(record.turns) - _N_TURNS} more turns")
-    images = ", ".join(shorten(image, _N_CHARS) for image in record.images[:_N_TURNS]) or "none"
+    images = ", ".join(shorten(str(image), _N_CHARS) for image in record.images[:_N_TURNS]) or "none"
     more = f" and {len(record.images) - _N_TURNS} more" if len(record.images) > _N_TURNS else ""
     return f"row {record.row} is {' | '.join(says)} | images: {images}{more}"
 
 
-def _formats(dataset: Dataset) -> list[str]:
+def _formats(dataset: FileRows) -> list[str]:
     return sorted({part.format.spec for part in dataset.parts[_N_PARTS:]})
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from delta_attnmask.batches import IGNORED_LABEL, EncodedBatch
 from delta_attnmask.encoding.encoder import EncodedSample
+from delta_attnmask.records import ImageRef
 
 Side = Literal["left", "right"]
 
@@ -52,10 +53,12 @@ def _by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
 
 def _by_images(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
     """Longest first, but those of the same images follow each other."""
-    longest: dict[tuple[str, ...], int] = {}
+    longest: dict[tuple[ImageRef, ...], int] = {}
+    first: dict[tuple[ImageRef, ...], int] = {}
     for sample in samples:
         longest[sample.images] = max(sample.n_tokens, longest.get(sample.images, 0))
-    return sorted(samples, key=lambda s: (sorted(s.inputs), -longest[s.images], s.images, -s.n_tokens, s.row))
+        first.setdefault(sample.images, sample.row)
+    return sorted(samples, key=lambda s: (sorted(s.inputs), -longest[s.images], first[s.images], -s.n_tokens, s.row))
 
 
 def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float) -> _Plan:
@@ -65,7 +68,7 @@ def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float)
     costs, begins = [0.0], [0]  # of the cheapest way to each place, and where its last batch begins
     for stop in range(1, len(ordered) + 1):
         longest, images_cost, cheapest, begin = 0, 0.0, math.inf, 0
-        seen: set[tuple[str, ...]] = set()
+        seen: set[tuple[ImageRef, ...]] = set()
         for start in range(stop - 1, max(stop - 1 - _MAX_SAMPLES, -1), -1):
             longest = max(longest, lengths[start])
             n_positions = longest * (stop - start)

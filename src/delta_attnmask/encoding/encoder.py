@@ -25,7 +25,7 @@ from delta_attnmask.encoding.processing import Inputs, Processing, Prompt, or_re
 from delta_attnmask.errors import ReasonCode, RowError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine, text_config
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.records import Record, Turn
+from delta_attnmask.records import ImageRef, Record, Turn
 
 _PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
 _BORDER = 2  # tokens before an image that may merge with line breaks that the processor puts around it
@@ -68,7 +68,7 @@ class EncodedSample:
     inputs: dict[str, Tensor]
     labels: Tensor
     n_image_tokens: int
-    images: tuple[str, ...] = ()
+    images: tuple[ImageRef, ...] = ()
     answers: tuple[tuple[int, int], ...] = ()
 
     @property

@@ -18,7 +18,7 @@ from delta_attnmask.evaluating.measures import normalise
 from delta_attnmask.evaluating.predictions import Prediction
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import tolerance
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, run_halving
 
@@ -69,7 +69,7 @@ class AnsweredUnit:
 class AnswerEncoder:
     """Encodes rows as questions, a row's own and those with the images that `lenders` lends it."""
 
-    def __init__(self, encoder: Encoder, dataset: Dataset, turns: Turns, lenders: Mapping[int, Lender]) -> None:
+    def __init__(self, encoder: Encoder, dataset: Rows, turns: Turns, lenders: Mapping[int, Lender]) -> None:
         self._encoder, self._dataset, self._turns, self._lenders = encoder, dataset, turns, lenders
 
     def __call__(self, records: Sequence[Record]) -> list[AskedRow]:
@@ -107,7 +107,7 @@ class UnitAnswerer:
         self,
         loaded: LoadedModel,
         encoder: Encoder,
-        dataset: Dataset,
+        dataset: Rows,
         plan: EvaluationPlan,
         limit: int,
         lenders: Mapping[int, Lender],

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from delta_attnmask.records import Record
+from delta_attnmask.records import ImageRef, Record
 
 Turns = Literal["all", "last"]
 
@@ -45,7 +45,7 @@ class Lender:
     """A row, and the image references that it lends."""
 
     row: int
-    images: tuple[str, ...]
+    images: tuple[ImageRef, ...]
 
 
 def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:

@@ -13,7 +13,7 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.jobs import Progress
 from delta_attnmask.scoring.pipeline import Unit
@@ -26,7 +26,7 @@ _TEXTS_AT_ONCE = 1024
 
 def evaluate_dataset(
     loaded: LoadedModel,
-    dataset: Dataset,
+    dataset: Rows,
     out: str | Path,
     plan: EvaluationPlan | None = None,
     *,
@@ -84,7 +84,7 @@ def _check(plan: EvaluationPlan, unit_rows: int) -> None:
         raise SettingsError("; ".join(faults))
 
 
-def _survey(dataset: Dataset, encoder: Encoder, plan: EvaluationPlan) -> tuple[int, dict[int, Lender]]:
+def _survey(dataset: Rows, encoder: Encoder, plan: EvaluationPlan) -> tuple[int, dict[int, Lender]]:
     """The limit of new tokens, and who lends images to whom; the data is read once."""
     longest = _LongestAnswer(encoder)
     records = dataset if plan.max_new_tokens is not None else longest.watch(dataset)
@@ -117,7 +117,7 @@ class _LongestAnswer:
 
 def _make_manifest(
     loaded: LoadedModel,
-    dataset: Dataset,
+    dataset: Rows,
     plan: EvaluationPlan,
     limit: int,
     unit_rows: int,
@@ -134,7 +134,7 @@ def _make_manifest(
             "seed": plan.seed,
             "dtype": str(loaded.dtype).removeprefix("torch."),
         },
-        data=str(dataset.path),
+        data=dataset.location,
         images=str(dataset.images_root or ""),
         input=dataset.fingerprint,
         format=dataset.format_name,
@@ -145,7 +145,7 @@ def _make_manifest(
     )
 
 
-def _read(dataset: Dataset, rows: range) -> tuple[int, Iterator[Record]]:
+def _read(dataset: Rows, rows: range) -> tuple[int, Iterator[Record]]:
     return len(rows), dataset.records(rows.start, rows.stop)
 
 

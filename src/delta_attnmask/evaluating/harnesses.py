@@ -25,7 +25,7 @@ from PIL.Image import Image
 
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.evaluating.asking import AskedTurn, Turns, asked_turns
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.storage import write_atomically, write_text_atomically
 
@@ -108,7 +108,7 @@ class _Item:
 
 
 def export_lmms_eval(
-    dataset: Dataset,
+    dataset: Rows,
     out: Path,
     name: str,
     turns: Turns = "all",
@@ -137,7 +137,7 @@ def export_lmms_eval(
     return Export(n_items, left_out)
 
 
-def export_vlmevalkit(dataset: Dataset, out: Path, name: str) -> Export:
+def export_vlmevalkit(dataset: Rows, out: Path, name: str) -> Export:
     """Write the table. Raises SettingsError for a name that is no word, DataError where no row can be used."""
     _check_name(name)
     left_out: dict[int, str] = {}
@@ -171,7 +171,7 @@ def _require_items(n_items: int, left_out: dict[int, str]) -> None:
         raise DataError(f"no row can be exported; the first reason is: {reason}")
 
 
-def _items(dataset: Dataset, turns: Turns, left_out: dict[int, str], *, with_images_only: bool) -> Iterator[_Item]:
+def _items(dataset: Rows, turns: Turns, left_out: dict[int, str], *, with_images_only: bool) -> Iterator[_Item]:
     """Every question of the data; rows that can't be used are put into `left_out` with the reason."""
     for record in dataset:
         if record.reason or (with_images_only and not record.images):

@@ -13,9 +13,8 @@ from delta_attnmask.exporting.places import ImagePlaces
 from delta_attnmask.exporting.registration import register
 from delta_attnmask.exporting.targets import Target
 from delta_attnmask.exporting.writers import name_members, open_writer
-from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.embedded import Embedded
-from delta_attnmask.records import Record
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.records import ImageRef, Record
 
 _ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".tar"}
 
@@ -29,7 +28,7 @@ class Converted:
     hint: str = ""
 
 
-def convert_rows(dataset: Dataset, rows: NDArray[np.int64], target: Target, out: Path) -> Converted:
+def convert_rows(dataset: FileRows, rows: NDArray[np.int64], target: Target, out: Path) -> Converted:
     """Write rows, in the order given, to `out`; a row that can't be said without loss is left out and told.
 
     Raises SettingsError where `out` has another ending than the format's files, ArtifactError where writing fails.
@@ -54,7 +53,7 @@ def convert_rows(dataset: Dataset, rows: NDArray[np.int64], target: Target, out:
     return done
 
 
-def pick_records(dataset: Dataset, rows: NDArray[np.int64]) -> Iterator[Record]:
+def pick_records(dataset: FileRows, rows: NDArray[np.int64]) -> Iterator[Record]:
     """The records of rows, in the order given: in one pass if that is the input's, else one by one."""
     if np.array_equal(rows, np.sort(rows)):
         yield from _pick_ascending(dataset, rows.tolist())
@@ -75,7 +74,7 @@ def _pick_ascending(records: Iterable[Record], rows: list[int]) -> Iterator[Reco
 
 
 def _convert(
-    record: Record, dataset: Dataset, target: Target, places: ImagePlaces
+    record: Record, dataset: FileRows, target: Target, places: ImagePlaces
 ) -> tuple[dict[str, Any], list[bytes]]:
     if record.error:
         raise record.error
@@ -84,4 +83,4 @@ def _convert(
     images = [dataset.read_image_bytes(reference) for reference in record.images]
     if target.layout == "tar":
         return target.convert(record, name_members(record.row, images)), images
-    return target.convert(record, [str(Embedded(record.row, n)) for n in range(len(images))]), images
+    return target.convert(record, [ImageRef(place=(record.row, n)) for n in range(len(images))]), images

@@ -12,8 +12,8 @@ from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.exporting.convert import Converted, convert_rows
 from delta_attnmask.exporting.native import export_native, is_one_file
 from delta_attnmask.exporting.targets import TargetName, choose_target
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, note_path, write_note
 from delta_attnmask.selecting.run_selection import sources_of
@@ -32,14 +32,14 @@ class Place:
     image_limits: ImageLimits = ImageLimits()
 
 
-def open_scored(run: RunFolder, place: Place = Place(), *, with_images: bool = True) -> Dataset:
+def open_scored(run: RunFolder, place: Place = Place(), *, with_images: bool = True) -> FileRows:
     """The data that a run scored, read as then; ArtifactError if it is no longer the same.
 
     with_images: its image folder is needed, and must be there.
     """
     manifest = run.manifest
     data = place.data or manifest.data
-    dataset = Dataset(
+    dataset = FileRows(
         data,
         (place.images or manifest.images or None) if with_images else None,
         format=manifest.format,
@@ -79,7 +79,7 @@ def export_selection(
 
 
 def export_rows(
-    dataset: Dataset, rows: NDArray[np.int64], out: Path, *, to: TargetName | None, scores: pa.Table
+    dataset: FileRows, rows: NDArray[np.int64], out: Path, *, to: TargetName | None, scores: pa.Table
 ) -> Converted:
     """Write rows, in the order given, to `out`. scores: the column `n_turns` of all rows of the data."""
     _refuse_overwriting(out, dataset, is_file=to is not None or is_one_file(dataset))
@@ -101,7 +101,7 @@ def _without(selection: Selection, done: Converted, to: TargetName | None, run: 
     return replace(selection, indices=indices, details=selection.details | details)
 
 
-def _refuse_overwriting(out: Path, dataset: Dataset, *, is_file: bool) -> None:
+def _refuse_overwriting(out: Path, dataset: FileRows, *, is_file: bool) -> None:
     if is_file and out.is_dir():
         raise SettingsError(f"out={out}: is a directory, expected a file to write")
     if not is_file and out.exists() and not out.is_dir():
@@ -110,6 +110,6 @@ def _refuse_overwriting(out: Path, dataset: Dataset, *, is_file: bool) -> None:
         raise SettingsError(f"out={out}: is the input itself; choose another file")
 
 
-def _own_paths(dataset: Dataset) -> list[Path]:
+def _own_paths(dataset: FileRows) -> list[Path]:
     paths = [dataset.path, *(part.path for part in dataset.parts)]
     return [path for path in paths if path.exists()]

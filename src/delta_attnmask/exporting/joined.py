@@ -13,9 +13,8 @@ from delta_attnmask.exporting.features import HF_KEY, IMAGES, MESSAGES, describe
 from delta_attnmask.exporting.tables import open_table, write_batches
 from delta_attnmask.exporting.targets import write_typed
 from delta_attnmask.reading.columns import Columns
-from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.embedded import parse_embedded
-from delta_attnmask.records import Record
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.storage import write_text_atomically
 
@@ -27,7 +26,7 @@ _ROW_COLUMNS = pa.schema(
 )
 
 
-def export_scores(dataset: Dataset, run: RunFolder, out: Path) -> int:
+def export_scores(dataset: FileRows, run: RunFolder, out: Path) -> int:
     """Write every row of the data, failed ones too, with all columns of the run's scores; return how many.
 
     Parquet and arrow keep their own columns. Other rows get `messages`, `images` and `raw`, the row's own JSON.
@@ -51,7 +50,7 @@ def export_scores(dataset: Dataset, run: RunFolder, out: Path) -> int:
     return int(scores.num_rows)
 
 
-def _own_schema(dataset: Dataset) -> pa.Schema | None:
+def _own_schema(dataset: FileRows) -> pa.Schema | None:
     """The columns of the data's files, if they are tables that all have the same."""
     schemas = [part.container.schema for part in dataset.parts if isinstance(part.container, Columns)]
     return schemas[0] if len(schemas) == len(dataset.parts) and all(schemas[0].equals(one) for one in schemas) else None
@@ -63,7 +62,7 @@ def _append(schema: pa.Schema, others: pa.Schema) -> pa.Schema:
     return schema
 
 
-def _own_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
+def _own_batches(dataset: FileRows) -> Iterator[pa.RecordBatch]:
     left = dataset.n_rows
     for part in dataset.parts:
         if isinstance(part.container, Columns):
@@ -72,7 +71,7 @@ def _own_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
                 yield batch
 
 
-def _row_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
+def _row_batches(dataset: FileRows) -> Iterator[pa.RecordBatch]:
     rows: list[dict[str, Any]] = []
     for record in dataset:
         rows.append(_describe(record, dataset))
@@ -83,7 +82,7 @@ def _row_batches(dataset: Dataset) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_pylist(rows, _ROW_COLUMNS)
 
 
-def _describe(record: Record, dataset: Dataset) -> dict[str, Any]:
+def _describe(record: Record, dataset: FileRows) -> dict[str, Any]:
     return {
         "id": record.id,
         "source": record.source,
@@ -93,12 +92,12 @@ def _describe(record: Record, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _describe_image(reference: str, dataset: Dataset) -> dict[str, Any]:
+def _describe_image(ref: ImageRef, dataset: FileRows) -> dict[str, Any]:
     """The bytes of an image that stands in the data, the path of one that has a file."""
-    part, within = dataset.resolve(reference)
-    if within.startswith("data:") or parse_embedded(within):
-        return {"bytes": dataset.read_image_bytes(reference), "path": None}
-    return {"bytes": None, "path": f"{part.images_root}/{within}" if part.images_root else within}
+    if not ref.path:
+        return {"bytes": dataset.read_image_bytes(ref), "path": None}
+    root = dataset.part_of(ref).images_root
+    return {"bytes": None, "path": f"{root}/{ref.path}" if root else ref.path}
 
 
 def _join(batches: Iterator[pa.RecordBatch], scores: pa.Table, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

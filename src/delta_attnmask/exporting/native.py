@@ -13,21 +13,21 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.registration import add_entry
 from delta_attnmask.exporting.spans import copy_json, copy_tar
 from delta_attnmask.reading.containers import Container
-from delta_attnmask.reading.dataset import Dataset, Part
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.llama_factory import LlamaFactory
+from delta_attnmask.reading.rows import FilePart, FileRows
 from delta_attnmask.reading.tars import TarFile
 from delta_attnmask.storage import write_text_atomically
 
 MIXTURE = "mixture.json"
 
 
-def is_one_file(dataset: Dataset) -> bool:
+def is_one_file(dataset: FileRows) -> bool:
     """Whether the data is a single file, and is written as one; else a folder is written."""
     return len(dataset.parts) == 1 and dataset.path == dataset.parts[0].path
 
 
-def export_native(dataset: Dataset, rows: NDArray[np.int64], out: Path) -> None:
+def export_native(dataset: FileRows, rows: NDArray[np.int64], out: Path) -> None:
     """Write rows, in the order given within each file, unchanged.
 
     A file becomes a file. A folder, several files or a mixture become a folder with files of the same names, and with
@@ -54,7 +54,7 @@ def export_native(dataset: Dataset, rows: NDArray[np.int64], out: Path) -> None:
         write_text_atomically(out / MIXTURE, json.dumps({"sources": entries}, indent=1, ensure_ascii=False) + "\n")
 
 
-def _copy_part(part: Part, rows: NDArray[np.int64], out: Path) -> None:
+def _copy_part(part: FilePart, rows: NDArray[np.int64], out: Path) -> None:
     copy_rows(part.container, rows, out)
     if isinstance(part.format, LlamaFactory):
         add_entry(out, json.loads(part.format.entry))
@@ -75,7 +75,7 @@ def copy_rows(container: Container, rows: NDArray[np.int64], out: Path) -> None:
         copy_columns(container, rows, out)
 
 
-def _describe(part: Part, path: Path) -> dict[str, Any]:
+def _describe(part: FilePart, path: Path) -> dict[str, Any]:
     """A part as an entry of a mixture file."""
     entry: dict[str, Any] = {"data": str(path), "format": part.format.spec, "weight": part.weight}
     named = {"name": part.name} if part.name else {}

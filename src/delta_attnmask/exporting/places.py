@@ -7,8 +7,8 @@ from pathlib import Path
 
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.locations import RemoteFolder
-from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.reading.embedded import parse_embedded
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.records import ImageRef
 from delta_attnmask.storage import write_atomically
 
 _ENDINGS = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II": "tif"}
@@ -26,24 +26,23 @@ class ImagePlaces:
     just one, else OUT.images, where images are unpacked that stood in the data or behind a URL.
     """
 
-    def __init__(self, dataset: Dataset, out: Path) -> None:
+    def __init__(self, dataset: FileRows, out: Path) -> None:
         self._dataset = dataset
         self._unpacked = out.absolute().with_name(f"{out.name}.images")
         roots = {part.images_root for part in dataset.parts if isinstance(part.images_root, Path)}
         self.root = roots.pop() if len(roots) == 1 else self._unpacked
 
-    def place(self, references: Sequence[str]) -> list[str]:
+    def place(self, references: Sequence[ImageRef]) -> list[str]:
         """The references of a record's images; RowError where one can't be had."""
         return [self._place(reference) for reference in references]
 
-    def _place(self, reference: str) -> str:
-        part, within = self._dataset.resolve(reference)
-        root = part.images_root
-        if within.startswith("data:") or parse_embedded(within) or isinstance(root, RemoteFolder):
-            return self._below_root(self._unpack(self._dataset.read_image_bytes(reference)))
+    def _place(self, ref: ImageRef) -> str:
+        root = self._dataset.part_of(ref).images_root
+        if not ref.path or isinstance(root, RemoteFolder):
+            return self._below_root(self._unpack(self._dataset.read_image_bytes(ref)))
         if root is None:
-            raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {within!r:.80}: no image folder was given")
-        return within if root == self.root else self._below_root(root / within)
+            raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {ref.path!r:.80}: no image folder was given")
+        return ref.path if root == self.root else self._below_root(root / ref.path)
 
     def _unpack(self, data: bytes) -> Path:
         name = sha256(data).hexdigest()

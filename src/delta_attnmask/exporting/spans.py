@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.reading.jsonfile import JsonFile
-from delta_attnmask.reading.rows import Layout, open_input
+from delta_attnmask.reading.containers import open_input
+from delta_attnmask.reading.jsonfile import JsonFile, Layout
 from delta_attnmask.reading.tars import TarFile
 from delta_attnmask.storage import write_atomically
 

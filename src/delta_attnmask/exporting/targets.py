@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from delta_attnmask.errors import ReasonCode, RowError
+from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.formats import FORMATS, Format, read_record
-from delta_attnmask.reading.rows import RawRow
 from delta_attnmask.reading.turns import TAG, set_apart
-from delta_attnmask.records import Record, Turn
+from delta_attnmask.records import ImageRef, Record, Turn
 
 TargetName = Literal["llava", "messages", "llama-factory", "ms-swift", "trl", "parquet", "webdataset"]
 Layout = Literal["list", "lines", "parquet", "tar"]
-Write = Callable[[Record, Sequence[str]], dict[str, Any]]
+Written = Sequence[str | ImageRef]  # images by the paths to write, or those that stand in the file itself
+Write = Callable[[Record, Written], dict[str, Any]]
 
 _LLAVA_NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 
@@ -40,7 +41,7 @@ class Target:
         """Whether images stand in the file itself, instead of being named by it."""
         return self.layout in {"parquet", "tar"}
 
-    def convert(self, record: Record, images: Sequence[str]) -> dict[str, Any]:
+    def convert(self, record: Record, images: Written) -> dict[str, Any]:
         """The row's fields; RowError where the target can't say what the record says."""
         for n, turn in enumerate(record.turns, start=1):
             if found := next((text for text in self.reserved if text in turn.text), None):
@@ -48,8 +49,9 @@ class Target:
                     ReasonCode.NOT_EXPRESSIBLE, f"turn {n}: the text {found!r} means something else to {self.name}"
                 )
         fields = self.write(record, images)
+        refs = tuple(ImageRef(image) if isinstance(image, str) else image for image in images)
         back = read_record(self.format, RawRow(record.row, 0, b"", fields))
-        if back.reason or back.images != tuple(images) or _settle(back) != _settle(record):
+        if back.reason or back.images != refs or _settle(back) != _settle(record):
             raise RowError(
                 ReasonCode.NOT_EXPRESSIBLE,
                 f"{self.name} can't say it: {back.reason or 'its reader would see another conversation'}",
@@ -92,23 +94,23 @@ def write_typed(turn: Turn) -> dict[str, Any]:
     return {"role": turn.role, "content": content}
 
 
-def write_llava(record: Record, images: Sequence[str]) -> dict[str, Any]:
+def write_llava(record: Record, images: Written) -> dict[str, Any]:
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
     turns = [{"from": _LLAVA_NAMES[turn.role], "value": write_text(turn, "\n")} for turn in record.turns]
     return _label(record) | image | {"conversations": turns}
 
 
-def write_messages(record: Record, images: Sequence[str]) -> dict[str, Any]:
+def write_messages(record: Record, images: Written) -> dict[str, Any]:
     return _label(record) | {"images": list(images), "messages": [write_typed(turn) for turn in record.turns]}
 
 
-def write_tagged(record: Record, images: Sequence[str]) -> dict[str, Any]:
+def write_tagged(record: Record, images: Written) -> dict[str, Any]:
     """LLaMA-Factory's and ms-swift's messages: the tag stands where the image does, and nothing is put beside it."""
     turns = [{"role": turn.role, "content": write_text(turn)} for turn in record.turns]
     return _label(record) | {"messages": turns, "images": list(images)}
 
 
-def write_completion(record: Record, images: Sequence[str]) -> dict[str, Any]:
+def write_completion(record: Record, images: Written) -> dict[str, Any]:
     """TRL's prompt and completion: what it computes the loss over is the last turn alone."""
     *prompt, completion = (write_typed(turn) for turn in record.turns)
     return _label(record) | {"images": list(images), "prompt": prompt, "completion": [completion]}

@@ -15,7 +15,7 @@ from delta_attnmask.masking import replace_states
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.capture import captured_forward
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.delta import BatchScore, score_batch
 from delta_attnmask.settings import MaskSettings
@@ -24,7 +24,7 @@ from delta_attnmask.settings import MaskSettings
 class Inspector:
     """Inspects rows of one data set with one model and one setting."""
 
-    def __init__(self, loaded: LoadedModel, dataset: Dataset, settings: MaskSettings):
+    def __init__(self, loaded: LoadedModel, dataset: FileRows, settings: MaskSettings):
         self.loaded = loaded
         self.dataset = dataset
         self.settings = settings
@@ -37,7 +37,7 @@ class Inspector:
         """The rows in the order given; SettingsError for one that the data doesn't have."""
         wanted = list(rows)
         if unknown := [row for row in wanted if not 0 <= row < self.dataset.n_rows]:
-            raise SettingsError(f"row={unknown[0]}: {self.dataset.path} has the rows 0 to {self.dataset.n_rows - 1}")
+            raise SettingsError(f"row={unknown[0]}: {self.dataset.name} has the rows 0 to {self.dataset.n_rows - 1}")
         return [self.inspect(self.rows.read(row)) for row in wanted]
 
     def inspect(self, record: Record) -> RowInspection:

@@ -11,7 +11,7 @@ from delta_attnmask.inspecting.single_rows import SingleRows, model_errors_as_ro
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.shares import read_shares
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.settings import MaskSettings
 
@@ -24,7 +24,7 @@ def spread_rows(n_rows: int, wanted: int) -> list[int]:
 
 
 def measure_attention(
-    loaded: LoadedModel, dataset: Dataset, rows: Sequence[int], settings: MaskSettings, advance: Advance
+    loaded: LoadedModel, dataset: Rows, rows: Sequence[int], settings: MaskSettings, advance: Advance
 ) -> ModelAttention:
     """Run the rows through the model, one at a time: memory is one block's maps of one row.
 

@@ -13,7 +13,7 @@ from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.errors import DeltaAttnMaskError, ReasonCode, RowError
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.running import with_positions
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class SingleRow:
 class SingleRows:
     """The rows of a data set as one model is given them."""
 
-    def __init__(self, loaded: LoadedModel, dataset: Dataset):
+    def __init__(self, loaded: LoadedModel, dataset: Rows):
         self.loaded = loaded
         self.dataset = dataset
         self._encoder = make_encoder(loaded)

@@ -12,7 +12,7 @@ from typing import Any
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.fields import find_images, refuse_video
 from delta_attnmask.reading.turns import Conversation, check_text, kind
-from delta_attnmask.records import Turn
+from delta_attnmask.records import ImageRef, Turn
 
 INSTRUCTION = "Describe this image in detail."
 
@@ -40,8 +40,8 @@ class Captions:
         return Conversation((question, Turn("assistant", (caption,) if caption else ())), images)
 
 
-def _find_image(label: object) -> tuple[str]:
+def _find_image(label: object) -> tuple[ImageRef]:
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
         raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"`image_id` must be a string or a number, got {kind(label)}")
     check_text(str(label), "`image_id`", "`image_id`")
-    return (f"image/{label}.jpg",)
+    return (ImageRef(f"image/{label}.jpg"),)

@@ -1,19 +1,16 @@
 """Parquet and arrow files as containers of rows, batch by batch. pyarrow alone; no torch, no `datasets`.
 
 A row's value holds what its columns hold; bytes are taken out of it, and a reference to an embedded image stands in
-their place. Its key is the SHA-256 of the row as JSON with sorted keys, bytes by their own SHA-256: so the same row has
-the same key in every file.
+their place.
 """
 
 import io
-import json
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from hashlib import sha256
 from itertools import accumulate, count
 from pathlib import Path
 from threading import Lock
@@ -23,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError
-from delta_attnmask.reading.embedded import Embedded, parse_embedded
-from delta_attnmask.reading.rows import RawRow, open_input
+from delta_attnmask.reading.containers import RawRow, find_images, hash_values, is_image, open_input, with_references
+from delta_attnmask.records import ImageRef
 
 _BATCH_BYTES = 4 << 20  # about what a batch may take; its rows are counted from the file's own sizes
 _MAX_BATCH_ROWS = 1024
@@ -98,21 +95,18 @@ class Columns(ABC):
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         for first, batch in self.batches(start, stop):
-            for n, (value, error) in enumerate(_read_values(batch)):
-                yield _make_row(first + n, value, error)
+            for n, (value, error) in enumerate(read_values(batch)):
+                yield make_row(first + n, value, error)
 
-    def read_embedded(self, reference: str) -> bytes | None:
-        place = parse_embedded(reference)
-        if place is None:
-            return None
-        if place.row >= self.n_rows:
-            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: there is no such row")
-        self._cursor = self._cursor or _Cursor(self)
-        value, error = next(_read_values(self._cursor.row(place.row)))
-        found = list(_find_bytes(value)) if not error else []
-        if place.number >= len(found):
-            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: the row has {len(found)} images")
-        return found[place.number]
+    def read_image(self, row: int, number: int) -> bytes:
+        found: list[Any] = []
+        if row < self.n_rows:
+            self._cursor = self._cursor or _Cursor(self)
+            value, _ = next(read_values(self._cursor.row(row)))
+            found = find_images(value)
+        if number >= len(found):
+            raise RowError(ReasonCode.IMAGE_MISSING, f"image {number} of row {row}: the row has {len(found)} images")
+        return bytes(found[number])
 
 
 class ParquetFile(Columns):
@@ -313,7 +307,7 @@ def _told(path: Path) -> Iterator[None]:
         raise DataError(f"{path} can't be read: {what}") from error
 
 
-def _read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, RowError | None]]:
+def read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, RowError | None]]:
     """Each row as plain Python values, or None and the reason why it can't be one."""
     for n in range(batch.num_rows):
         row = batch.slice(n, 1)
@@ -326,30 +320,8 @@ def _read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, RowError | None]]
             yield None, RowError(ReasonCode.BAD_VALUE, f"a value that Python can't hold: {error}")
 
 
-def _make_row(row: int, value: Any, error: RowError | None) -> RawRow:
-    text = json.dumps(value, sort_keys=True, default=_canonical, ensure_ascii=False)
-    key = sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return RawRow(row, 0, b"", _mark_bytes(value, row, count()), error, key)
-
-
-def _canonical(value: object) -> object:
-    """What JSON can't hold: bytes, by their hash, and dates and decimals as they are written."""
-    return {"sha256": sha256(value).hexdigest()} if isinstance(value, bytes) else str(value)
-
-
-def _find_bytes(value: Any) -> Iterator[bytes]:
-    """All bytes in a row, in the order of its columns."""
-    if isinstance(value, bytes):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _find_bytes(item)
-
-
-def _mark_bytes(value: Any, row: int, numbers: Iterator[int]) -> Any:
-    """The value with a reference wherever bytes stand, numbered in the same order."""
-    if isinstance(value, bytes):
-        return str(Embedded(row, next(numbers)))
-    if isinstance(value, dict):
-        return {name: _mark_bytes(item, row, numbers) for name, item in value.items()}
-    return [_mark_bytes(item, row, numbers) for item in value] if isinstance(value, list) else value
+def make_row(row: int, value: Any, error: RowError | None, is_image: Callable[[object], bool] = is_image) -> RawRow:
+    """The row, with a reference wherever an image stands, numbered in the order of its columns."""
+    numbers = count()
+    marked = with_references(value, lambda image: ImageRef(place=(row, next(numbers))), is_image)
+    return RawRow(row, 0, b"", marked, error, hash_values(value))

@@ -76,9 +76,3 @@ def describe_faults(faults: Faults) -> str:
 def find_fix(code: str) -> str:
     """What to do where rows fail for this kind of reason; empty where the reason says it all."""
     return _FIXES.get(code, "")
-
-
-def show_bytes(data: bytes) -> str:
-    """Bytes for a message, in quotes: as text where all of it is printable, else as hexadecimal digits."""
-    text = data.decode("ascii", errors="replace")
-    return f"'{text}'" if text.isascii() and text.isprintable() else f"the bytes '{data.hex(' ')}'"

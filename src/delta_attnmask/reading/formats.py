@@ -4,17 +4,18 @@ Where rows stand (a JSON list, parquet, a tar) is another matter: see `container
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.reading.captions import INSTRUCTION, Captions
 from delta_attnmask.reading.completions import PromptCompletion
+from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.exchanges import Cauldron, Exchanges
 from delta_attnmask.reading.fields import check_object, find_label, find_source
 from delta_attnmask.reading.llama_factory import LlamaFactory, find_entries
 from delta_attnmask.reading.llava import Llava
 from delta_attnmask.reading.messages import Messages
-from delta_attnmask.reading.rows import RawRow
 from delta_attnmask.reading.turns import Conversation, check_conversation
 from delta_attnmask.records import Record
 
@@ -65,11 +66,11 @@ def read_record(format: Format, row: RawRow) -> Record:
     return Record(row.row, row.key, label, source, reason_code=error.code, reason=error.detail, raw=row.raw)
 
 
-def choose_format(spec: str | None, rows: Sequence[RawRow], path: Any) -> Format:
+def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -> Format:
     """The format that is asked for, that `dataset_info.json` tells, or that the rows look like.
 
-    spec: `NAME` or `NAME:OPTION`; None to recognise it. Raises SettingsError for a name that isn't known, DataError
-    where nothing or more than one thing is recognised.
+    spec: `NAME` or `NAME:OPTION`; None to recognise it. path: of the file, if there is one. Raises SettingsError for a
+    name that isn't known, DataError where nothing or more than one thing is recognised.
     """
     name, _, option = (spec or "").partition(":")
     name = ALIASES.get(name, name)
@@ -77,15 +78,17 @@ def choose_format(spec: str | None, rows: Sequence[RawRow], path: Any) -> Format
         return Captions(option or INSTRUCTION)
     if name == "llama-factory" and option.startswith("{"):
         return LlamaFactory.from_entry(_parse_option(option))
-    if name in {"", "llama-factory"} and (entry := _choose_entry(find_entries(path), option, path)) is not None:
-        return LlamaFactory.from_entry(entry)
+    if name in {"", "llama-factory"} and path is not None:
+        entry = _choose_entry(find_entries(path), option, path)
+        if entry is not None:
+            return LlamaFactory.from_entry(entry)
     if name and option:
         raise SettingsError(f"format={spec!r}: {name} takes no option")
     if name in FORMATS:
         return FORMATS[name]
     if name and name not in NAMES:
         raise SettingsError(f"format={name!r}: expected one of {', '.join(NAMES)}")
-    return detect_format(rows, path, _FAMILIES.get(name, FORMATS))
+    return detect_format(rows, path or "the data", _FAMILIES.get(name, FORMATS))
 
 
 def _parse_option(option: str) -> Mapping[str, Any]:

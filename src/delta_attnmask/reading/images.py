@@ -6,6 +6,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.locations import RemoteFolder
-from delta_attnmask.reading.faults import show_bytes
+from delta_attnmask.reading.containers import show_bytes
+from delta_attnmask.records import ImageRef
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +33,7 @@ _MAX_SCANS = 100  # of a JPEG; each costs the time of a whole picture, and a few
 class ImageLimits:
     """What an image may be.
 
-    max_bytes: of the file, or of what a `data:` URI holds.
+    max_bytes: of the file, or of the bytes that the data hold.
     max_pixels: width times height as the header says, looked at before anything is decoded.
     max_row_pixels: of all images of a row together.
     allow_outside: follow absolute paths, and links and `..` that leave the image folder.
@@ -43,37 +45,37 @@ class ImageLimits:
     allow_outside: bool = False
 
 
-def load_image(reference: str, root: Path | None, limits: ImageLimits = ImageLimits()) -> "Image":
-    """Read, decode and turn upright what `reference` names below `root`, as RGB.
-
-    Raises RowError with the reason. Nothing is ever fetched from the network.
-    """
-    return decode_image(read_image_bytes(reference, root, limits), limits)
-
-
-def read_image_bytes(reference: str, root: Path | RemoteFolder | None, limits: ImageLimits = ImageLimits()) -> bytes:
-    """The undecoded image that `reference` names: a path below `root`, or a base64 `data:` URI."""
-    if reference.startswith("data:"):
-        return _read_data_uri(reference, limits)
-    if "://" in reference:
-        raise RowError(
-            ReasonCode.URL_IMAGE, f"image {_short(reference)}: URLs are never fetched; save it below the image folder"
-        )
-    if root is None:
-        raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {_short(reference)}: no image folder was given")
+def read_image_file(path: str, root: Path | RemoteFolder | None, limits: ImageLimits = ImageLimits()) -> bytes:
+    """The undecoded image at a path below `root`; RowError with the reason. Nothing is fetched from the network."""
+    if "://" in path:
+        detail = f"image {_short(path)}: URLs are never fetched; save it below the image folder"
+        raise RowError(ReasonCode.URL_IMAGE, detail)
+    if root is None and not (limits.allow_outside and Path(path).is_absolute()):
+        raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {_short(path)}: no image folder was given")
     if isinstance(root, RemoteFolder):
-        return _read_remote(reference, root, limits)
+        return _read_remote(path, root, limits)
     try:
-        return _read_below(reference, root, limits)
+        return _read_below(path, root or Path("/"), limits)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         code = ReasonCode.IMAGE_MISSING if is_missing else ReasonCode.IMAGE_UNREADABLE
-        raise RowError(code, f"image {_short(reference)}: {why}") from error
+        raise RowError(code, f"image {_short(path)}: {why}") from error
+
+
+def parse_data_uri(uri: str) -> bytes:
+    """The bytes that a base64 `data:` URI holds; RowError for another."""
+    header, comma, body = uri.partition(",")
+    if not comma or not header.endswith(";base64"):
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "image data URI: expected data:<type>;base64,<data>")
+    try:
+        return base64.b64decode(body, validate=True)
+    except ValueError as error:
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"image data URI: {error}") from error
 
 
 def iter_images(
-    references: Iterable[str], load: "Callable[[str], Image]", limits: ImageLimits = ImageLimits()
+    references: Iterable[ImageRef], load: "Callable[[ImageRef], Image]", limits: ImageLimits = ImageLimits()
 ) -> "Iterator[Image]":
     """The images of a row, by what loads one; RowError where together they hold more pixels than a row may."""
     n_pixels = 0
@@ -81,41 +83,43 @@ def iter_images(
         image = load(reference)
         n_pixels += image.width * image.height
         if n_pixels > limits.max_row_pixels:
-            raise RowError(
-                ReasonCode.IMAGE_TOO_LARGE, f"the row's images hold more than {limits.max_row_pixels} pixels together"
-            )
+            detail = f"the row's images hold more than {limits.max_row_pixels} pixels together"
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, detail)
         yield image
 
 
 def decode_image(data: bytes, limits: ImageLimits = ImageLimits()) -> "Image":
     """Decode a whole image: first frame, EXIF rotation applied, transparency over white, 16 bits scaled to 8, RGB."""
+    with _decoding(), _open_decoder(data) as image:
+        return prepare_image(image, limits)
+
+
+def prepare_image(image: "Image", limits: ImageLimits = ImageLimits()) -> "Image":
+    """What `decode_image` makes of an image, of one that is open already; that one isn't changed."""
+    with _decoding():
+        if image.width * image.height > limits.max_pixels:
+            detail = f"image of {image.width}x{image.height}: more than {limits.max_pixels} pixels"
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, detail)
+        image.load()
+        return _to_rgb(_turn_upright(image))
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
     try:
-        with _open_decoder(data) as image:
-            if image.width * image.height > limits.max_pixels:
-                raise RowError(
-                    ReasonCode.IMAGE_TOO_LARGE,
-                    f"image of {image.width}x{image.height}: more than {limits.max_pixels} pixels",
-                )
-            image.load()
-            return _to_rgb(_turn_upright(image))
+        yield
     except RowError:
         raise
     except Exception as error:  # a decoder at work on hostile bytes may raise anything; it is about this image only
-        raise RowError(
-            ReasonCode.IMAGE_UNREADABLE, f"image can't be decoded: {_short(str(error) or type(error).__name__)}"
-        ) from error
+        why = _short(str(error) or type(error).__name__)
+        raise RowError(ReasonCode.IMAGE_UNREADABLE, f"image can't be decoded: {why}") from error
 
 
-def _read_data_uri(reference: str, limits: ImageLimits) -> bytes:
-    header, comma, body = reference.partition(",")
-    if not comma or not header.endswith(";base64"):
-        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "image data URI: expected data:<type>;base64,<data>")
-    if len(body) > limits.max_bytes * 4 // 3 + 4:
-        raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image data URI: more than {limits.max_bytes} bytes")
-    try:
-        return base64.b64decode(body, validate=True)
-    except ValueError as error:
-        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"image data URI: {error}") from error
+def encode_picture(image: "Image") -> bytes:
+    """A picture as the bytes of a file: PNG, which loses nothing."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _read_remote(reference: str, root: RemoteFolder, limits: ImageLimits) -> bytes:

@@ -30,7 +30,7 @@ _MAX_LIST_BYTES = 64 << 20
 class Source:
     """One file of a data set, and how a mixture wants it read.
 
-    images: the folder of its images, if it has one of its own. format: as for `Dataset`; None to recognise it.
+    images: the folder of its images, if it has one of its own. format: as for `FileRows`; None to recognise it.
     name: becomes the source of all its rows; empty to leave that to the rows. weight: how often training repeats it;
     nothing is scored twice, so it is only handed on.
     """

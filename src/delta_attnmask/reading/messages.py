@@ -28,7 +28,7 @@ from delta_attnmask.reading.turns import (
     set_apart,
     split_at_tags,
 )
-from delta_attnmask.records import Turn
+from delta_attnmask.records import ImageRef, Turn
 
 MESSAGE_KEYS = MessageKeys("role", "content")
 _PAYLOADS = ("image", "image_url", "path", "url")
@@ -47,10 +47,10 @@ class Messages:
         return read_typed(check_messages(fields["messages"], "messages"), find_images(fields))
 
 
-def read_typed(messages: list[object], images: tuple[str, ...], keys: MessageKeys = MESSAGE_KEYS) -> Conversation:
+def read_typed(messages: list[object], images: tuple[ImageRef, ...], keys: MessageKeys = MESSAGE_KEYS) -> Conversation:
     """The conversation of messages with texts or typed parts; `images` fill the places that bring none of their own."""
     rest = iter(images)
-    turns, placed = [], list[str]()
+    turns, placed = [], list[ImageRef]()
     for n, message in enumerate(messages, start=1):
         role, content = read_message(message, n, keys)
         if isinstance(content, list):
@@ -66,7 +66,7 @@ def _is_image(part: str | None) -> bool:
     return part is None
 
 
-def _read_part(part: object, n: int, rest: Iterator[str], placed: list[str]) -> str | None:
+def _read_part(part: object, n: int, rest: Iterator[ImageRef], placed: list[ImageRef]) -> str | None:
     """A part's text, or None for an image, whose reference is added to `placed`."""
     if not isinstance(part, dict):
         raise RowError(ReasonCode.WRONG_TYPE, f"turn {n}: a part of `content` must be an object, got {kind(part)}")

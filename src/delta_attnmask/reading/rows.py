@@ -1,245 +1,330 @@
-"""The rows of a JSON list or a JSONL file, streamed, each with its very bytes. No torch here.
+"""Rows as records: counted, fingerprinted, and read from any one on, from files or from memory. No torch here."""
 
-A list may stand in an object under the one key `annotations`, as in MiniGPT-4's files.
-
-A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure, which
-is ASCII, is found before anything is decoded. `json`'s C scanner then gives a row's end and its value in one step.
-ijson is twice as fast on small rows, but gives neither the bytes of a row nor a way past one that is broken.
-
-What Python's own `json.load` accepts is accepted, as every published loader uses it: NaN and Infinity are numbers,
-and of duplicate keys the last one counts.
-"""
-
+import hashlib
 import json
-import re
-from collections.abc import Iterator
-from hashlib import sha256
-from io import BufferedReader
+import sys
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from delta_attnmask.errors import DataError, ReasonCode, RowError
-from delta_attnmask.reading.faults import show_bytes
-from delta_attnmask.reading.windows import EndFinder, Window
+from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
+from delta_attnmask.locations import RemoteFolder, as_path, as_url
+from delta_attnmask.reading.containers import Container, FileContainer, open_container, open_input
+from delta_attnmask.reading.formats import Format, choose_format, read_record
+from delta_attnmask.reading.images import (
+    ImageLimits,
+    decode_image,
+    encode_picture,
+    iter_images,
+    prepare_image,
+    read_image_file,
+)
+from delta_attnmask.reading.inputs import Source, find_sources
+from delta_attnmask.records import Fingerprint, ImageRef, Record
 
-Layout = Literal["list", "lines", "annotations"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-CHUNK_BYTES = 1 << 18
-MAX_ROW_BYTES = 16 << 20
-_WHITESPACE = b" \t\r\n"
-_BOM = b"\xef\xbb\xbf"
-_DECODER = json.JSONDecoder()
-_ANNOTATIONS = re.compile(rb'\{[ \t\r\n]*"annotations"[ \t\r\n]*:[ \t\r\n]*\[')
+ImagesRoot = Path | RemoteFolder | None
 
 
-class RawRow(NamedTuple):
-    """One row as it stands in the file.
+@dataclass(frozen=True)
+class RowsPart:
+    """Some of the rows: what holds them, how they are read, and where their images lie.
 
-    row: position among the rows, from 0; blank lines of a JSONL file don't count.
-    start: byte offset of the row's first byte in the file.
-    raw: the row's bytes, without what surrounds them; empty if the row is longer than allowed.
-    value: the parsed JSON; None if `error` says why it couldn't be parsed.
-    long_key: the key of a row that is longer than allowed.
+    name: the source of all its rows; empty where the rows say it. weight: see `Source`.
     """
 
-    row: int
-    start: int
-    raw: bytes
-    value: Any = None
-    error: RowError | None = None
-    long_key: str = ""
+    container: Container
+    format: Format
+    images_root: ImagesRoot
+    name: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class FilePart(RowsPart):
+    """One file of a data set."""
+
+    container: FileContainer
 
     @property
-    def key(self) -> str:
-        """Hex SHA-256 of the row's bytes, also where `raw` is left empty."""
-        return self.long_key or sha256(self.raw).hexdigest()
+    def path(self) -> Path:
+        return self.container.path
 
 
-class Mark(NamedTuple):
-    """A place from which rows can be read without reading what is before it."""
+class Rows(ABC):
+    """Rows as the pipeline needs them; see `load_rows`. Can be pickled.
 
-    row: int
-    offset: int
-
-
-def iter_rows(
-    path: Path, *, since: Mark | None = None, chunk_bytes: int = CHUNK_BYTES, max_row_bytes: int = MAX_ROW_BYTES
-) -> Iterator[RawRow]:
-    """Yield every row in order, from `since` if given; memory is bounded by a small multiple of the longest row.
-
-    A row that can't be parsed, or is longer than `max_row_bytes`, is yielded with a reason. Raises DataError, with the
-    byte offset, where the file itself is neither a JSON list nor JSONL.
+    location: where the data can be opened again, see `find_sources`; empty for rows in memory. name: for people.
+    images_root: the folder below which image paths are looked up; None if no image will be loaded, or the data holds
+        them, or a mixture names a folder for each source.
+    limit: read only that many rows from the start.
     """
-    with open_input(path) as file:
-        layout, first = _find_layout(file, path)
-        row, offset = since or Mark(0, first)
-        file.seek(offset)
-        if layout == "lines":
-            yield from _iter_lines(file, row, offset, max_row_bytes)
+
+    location: str
+    name: str
+
+    def __init__(self, images_root: ImagesRoot, limit: int | None, image_limits: ImageLimits) -> None:
+        if limit is not None and limit < 1:
+            raise SettingsError(f"limit={limit}: expected at least 1")
+        self.images_root, self.limit, self.image_limits = images_root, limit, image_limits
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[RowsPart]:
+        """What the rows come from, in order."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Which rows these are, `limit` left aside."""
+
+    @property
+    def format_name(self) -> str:
+        """The format with its options, or those of all parts as a JSON list; `format` takes either."""
+        specs = [part.format.spec for part in self.parts]
+        return specs[0] if len(set(specs)) == 1 else json.dumps(specs, ensure_ascii=False)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first row of each part, and one past the last row, `limit` left aside."""
+        return [0, *accumulate(part.container.n_rows for part in self.parts)]
+
+    def count_rows(self) -> list[int]:
+        """How many rows each part gives, `limit` applied."""
+        return [stop - start for start, stop in pairwise(min(row, self.n_rows) for row in self.starts)]
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are, found by reading the files once; DataError if one is broken anywhere."""
+        return min(self.starts[-1], self.limit or self.starts[-1])
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every record in order, without counting them first."""
+        return islice(self._iter_all(), self.limit)
+
+    def _iter_all(self) -> Iterator[Record]:
+        n_before = 0
+        for number in range(len(self.parts)):
+            record = None
+            for record in self._read_part(number, n_before):
+                yield record
+            n_before = n_before if record is None else record.row + 1
+
+    def records(self, start: int, stop: int) -> Iterator[Record]:
+        """The records of rows `start` to `stop`, found without reading what is before them."""
+        stop = min(stop, self.n_rows)
+        number = bisect_right(self.starts, start) - 1
+        while start < stop:
+            first, end = self.starts[number], self.starts[number + 1]
+            yield from self._read_part(number, first, start - first, min(stop, end) - first)
+            start, number = end, number + 1
+
+    def _read_part(self, number: int, n_before: int, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        part = self.parts[number]
+        for row in part.container.rows(start, stop):
+            record = read_record(part.format, row)
+            yield self._place(record, number, n_before) if number or part.name else record
+
+    def _place(self, record: Record, number: int, n_before: int) -> Record:
+        """The record as one of all rows: its row, its source, and whose its images are."""
+        home = self._homes[number]
+        images = tuple(replace(ref, part=number if ref.place else home) for ref in record.images)
+        source = self.parts[number].name or record.source
+        return replace(record, row=n_before + record.row, source=source, images=images)
+
+    @cached_property
+    def _homes(self) -> list[int]:
+        """For each part the first with the same image folder, so that one file is one reference."""
+        roots = [part.images_root for part in self.parts]
+        return [roots.index(root) for root in roots]
+
+    def part_of(self, ref: ImageRef) -> RowsPart:
+        """The part that an image belongs to."""
+        return self.parts[ref.part]
+
+    def load_image(self, ref: ImageRef) -> "Image":
+        """Load one of a record's images; RowError with the reason if that isn't possible."""
+        if ref.picture is not None:
+            image = prepare_image(ref.picture, self.image_limits)
         else:
-            yield from _iter_list(Window(file, offset, chunk_bytes, path), row, max_row_bytes, layout)
+            image = decode_image(self.read_image_bytes(ref), self.image_limits)
+        return image.resize((1, 1)).resize(image.size) if ref.is_blank else image
+
+    def load_images(self, refs: Sequence[ImageRef]) -> "list[Image]":
+        """Load a record's images; RowError also where together they hold more pixels than a row may."""
+        return list(iter_images(refs, self.load_image, self.image_limits))
+
+    def read_image_bytes(self, ref: ImageRef) -> bytes:
+        """The undecoded bytes of one of a record's images; of a picture in memory those of a PNG."""
+        if ref.picture is not None:
+            return encode_picture(ref.picture)
+        if ref.data is None and ref.place is None:
+            return read_image_file(ref.path, self.part_of(ref).images_root, self.image_limits)
+        data = self.part_of(ref).container.read_image(*ref.place) if ref.place else ref.data or b""
+        if len(data) > self.image_limits.max_bytes:
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"{ref}: more than {self.image_limits.max_bytes} bytes")
+        return data
 
 
-def find_layout(path: Path) -> Layout:
-    """Tell a JSON list from JSONL by the first bytes of the content."""
-    with open_input(path) as file:
-        return _find_layout(file, path)[0]
+class FileRows(Rows):
+    """The rows of one file, several, a pattern, a folder, or a mixture file.
+
+    location: see `find_sources`.
+    format: `NAME` or `NAME:OPTION`, see FORMATS, or a JSON list of one for each file; None to recognise it.
+
+    Raises DataError or SettingsError at once for a file, a folder or a format that can't be used.
+    """
+
+    parts: Sequence[FilePart] = ()
+
+    def __init__(
+        self,
+        location: str | Path | Sequence[str | Path],
+        images_root: str | Path | None = None,
+        *,
+        format: str | None = None,
+        limit: int | None = None,
+        image_limits: ImageLimits = ImageLimits(),
+    ) -> None:
+        super().__init__(None if images_root is None else find_folder(images_root), limit, image_limits)
+        self.location, sources = find_sources(location)
+        self.name = self.location
+        formats = _split_formats(format, len(sources))
+        self.parts = [self._open(source, wanted) for source, wanted in zip(sources, formats, strict=True)]
+
+    def _open(self, source: Source, format: str | None) -> FilePart:
+        container = open_container(source.path)
+        first = list(islice(container.rows(), container.n_to_detect))
+        if not first:
+            raise DataError(f"{source.path} has no rows")
+        chosen = choose_format(source.format or format, first, source.path)
+        images = self.images_root if source.images is None else find_folder(source.images)
+        return FilePart(container, chosen, images, source.name, source.weight)
+
+    @property
+    def path(self) -> Path:
+        """The location as a path, which opens the same data again; of several files it says which, but names none.
+
+        Behind a URL it is the copy on this machine.
+        """
+        return Path(self.location) if as_url(self.location) is None else self.parts[0].path
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """Of the file, or of the parts' files in their order."""
+        found = [fingerprint_file(part.path) for part in self.parts]
+        if len(found) == 1:
+            return found[0]
+        lines = "".join(f"{one.sha256} {one.n_bytes}\n" for one in found)
+        return Fingerprint(hashlib.sha256(lines.encode()).hexdigest(), sum(one.n_bytes for one in found))
 
 
-def open_input(path: Path) -> BufferedReader:
-    """Open a data file for reading; DataError unless it is a regular file that can be read."""
-    try:
-        if not path.is_file():
-            problem = "is not a regular file" if path.exists() else "doesn't exist"
-            raise DataError(f"data file {path} {problem}; expected a JSON list or a JSONL file")
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"data file {path} can't be read: {error.strerror}") from error
+class MemoryRows(Rows):
+    """Rows that somebody holds in memory: a `datasets.Dataset` or a list of dicts. Nothing of it is changed."""
+
+    parts: Sequence[RowsPart] = ()
+    location = ""
+
+    def __init__(
+        self,
+        rows: Any,
+        images_root: str | Path | None = None,
+        *,
+        format: str | None = None,
+        limit: int | None = None,
+        image_limits: ImageLimits = ImageLimits(),
+    ) -> None:
+        from delta_attnmask.reading.memory import ArrowRows, ListRows
+
+        super().__init__(None if images_root is None else find_folder(images_root), limit, image_limits)
+        self._container = ArrowRows(rows) if _is_dataset(rows) else ListRows(rows)
+        self.name = self._container.kind
+        first = list(islice(self._container.rows(), self._container.n_to_detect))
+        if not first:
+            raise DataError(f"{self.name} has no rows")
+        self.parts = [RowsPart(self._container, choose_format(format, first, None), self.images_root)]
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        return self._container.fingerprint
 
 
-def _find_layout(file: BinaryIO, path: Path) -> tuple[Layout, int]:
-    """The layout, and the byte offset from which rows are read: behind the `[` of a list, or the first line."""
-    offset = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
-    file.seek(offset)
-    while (head := file.read(CHUNK_BYTES)) and not head.strip(_WHITESPACE):
-        offset += len(head)
-    first = head.lstrip(_WHITESPACE)
-    if not first:
-        raise DataError(f"{path} is empty; expected a JSON list or one JSON object a line")
-    if first.startswith(b"["):
-        return "list", offset + len(head) - len(first) + 1
-    if wrapped := _ANNOTATIONS.match(first):
-        return "annotations", offset + len(head) - len(first) + wrapped.end()
-    line = first.partition(b"\n")[0].strip(_WHITESPACE)
-    if line.startswith(b"{") and line.endswith((b"{", b"[", b",", b":")):
-        raise DataError(f"{path} holds one JSON object over several lines; expected a list or one object a line")
-    if line.startswith(b"{") or path.suffix.lower() in {".jsonl", ".ndjson"}:
-        return "lines", offset
-    start = show_bytes(first[:12])
+def load_rows(
+    rows: Any,
+    images: str | Path | None = None,
+    *,
+    format: str | None = None,
+    limit: int | None = None,
+    allow_outside: bool = False,
+) -> Rows:
+    """Rows to score, from whatever holds them.
+
+    rows: a path, a URL, a pattern or a list of these; a `datasets.Dataset`; a list of dicts; or `Rows`, which are
+        returned as they are. Images may be paths, `data:` URIs, encoded bytes, `{"bytes", "path"}` or PIL images.
+    images: the folder that image paths start in. format: how a row says its conversation; None to recognise it.
+    limit: read only that many rows from the start. allow_outside: follow image paths that leave the folder.
+
+    Raises DataError or SettingsError for what can't be read. A row that can't be used is a record with its reason.
+    """
+    if isinstance(rows, Rows):
+        return rows
+    limits = ImageLimits(allow_outside=allow_outside)
+    if isinstance(rows, str | Path) or _are_paths(rows):
+        return FileRows(rows, images, format=format, limit=limit, image_limits=limits)
+    if _is_dataset(rows) or (isinstance(rows, Sequence) and not isinstance(rows, bytes)):
+        return MemoryRows(rows, images, format=format, limit=limit, image_limits=limits)
+    splits = f"; choose a split: {', '.join(map(str, rows))}" if isinstance(rows, Mapping) else ""
     raise DataError(
-        f"{path} starts with {start}; expected a JSON list ('[') or one JSON object a line ('{{'), in UTF-8"
+        f"rows of type {type(rows).__module__}.{type(rows).__qualname__}{splits}; expected a path, a list of paths, a "
+        "datasets.Dataset, a list of dicts, or what load_rows has returned"
     )
 
 
-def _iter_lines(file: BinaryIO, row: int, offset: int, max_row_bytes: int) -> Iterator[RawRow]:
-    while line := file.readline(max_row_bytes + 1):
-        start, offset = offset, offset + len(line)
-        if len(line) > max_row_bytes and not line.endswith(b"\n"):
-            digest = sha256(line)
-            while not line.endswith(b"\n") and (line := file.readline(CHUNK_BYTES)):
-                digest.update(line)
-                offset += len(line)
-            yield RawRow(row, start, b"", None, _too_long(max_row_bytes), digest.hexdigest())
-        elif raw := line.strip(_WHITESPACE):
-            yield RawRow(row, start + line.index(raw), raw, *parse_row(raw))
-        else:
-            continue
-        row += 1
+def _are_paths(rows: Any) -> bool:
+    return isinstance(rows, list | tuple) and bool(rows) and all(isinstance(row, str | Path) for row in rows)
 
 
-def parse_row(raw: bytes) -> tuple[Any, RowError | None]:
-    """The value of one complete row, or None and the reason why it has none."""
+def _is_dataset(rows: Any) -> bool:
+    """Whether it is a `datasets.Dataset`; the library isn't imported for that."""
+    library = sys.modules.get("datasets")
+    return library is not None and isinstance(rows, library.Dataset)
+
+
+def fingerprint_file(path: Path) -> Fingerprint:
+    """Hash a file of any size in bounded memory."""
+    with open_input(path) as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return Fingerprint(digest.hexdigest(), file.tell())
+
+
+def find_folder(location: str | Path) -> Path | RemoteFolder:
+    """The image folder; DataError where there is none."""
+    if (url := as_url(location)) is not None:
+        return RemoteFolder(url)
+    path = as_path(location)
+    if not path.is_dir():
+        raise DataError(f"image folder {path.absolute()} is no directory")
+    return path.absolute()
+
+
+def _split_formats(format: str | None, n_parts: int) -> list[str | None]:
+    """What is asked of each file."""
+    if format is None or not format.startswith("["):
+        return [format] * n_parts
     try:
-        return _DECODER.decode(raw.decode()), None
-    except UnicodeDecodeError as error:
-        return None, RowError(ReasonCode.NOT_UNICODE, f"invalid UTF-8 at byte {error.start} of the row")
-    except json.JSONDecodeError as error:
-        where = f"{error.msg.removesuffix(' at')} at character {error.pos} of the row"
-        return None, RowError(ReasonCode.NOT_JSON, f"not JSON: {where}")
-    except RecursionError:
-        return None, RowError(ReasonCode.NOT_JSON, "nested too deeply")
-    except ValueError:  # the only other one: an integer of more digits than Python converts
-        return None, RowError(ReasonCode.NOT_JSON, "a number with too many digits")
-
-
-def _too_long(max_row_bytes: int) -> RowError:
-    return RowError(ReasonCode.TOO_LONG, f"longer than {max_row_bytes} bytes")
-
-
-def _iter_list(window: Window, row: int, max_row_bytes: int, layout: Layout = "list") -> Iterator[RawRow]:
-    """Yield the elements from the window's place on; it stands at an element, or at the end of an empty list."""
-    is_more = window.skip_space() != "]" or row > 0
-    while is_more:
-        if window.skip_space() in {"", "]", ","}:
-            raise _broken_list(window, f"expected row {row}")
-        yield _read_element(window, row, max_row_bytes)
-        following = window.skip_space()
-        if following not in {",", "]"}:
-            raise _broken_list(window, f"behind row {row}, expected ',' or ']'")
-        is_more = following == ","
-        window.pos += is_more
-        row += 1
-    window.pos += 1
-    if layout == "annotations":
-        if window.skip_space() != "}":
-            raise _broken_list(window, "behind `annotations`, expected '}'")
-        window.pos += 1
-    if window.skip_space():
-        raise _broken_list(window, "behind the end of the list, expected the end of the file")
-
-
-def _broken_list(window: Window, where: str) -> DataError:
-    got = repr(window.text[window.pos : window.pos + 12]) if window.pos < len(window.text) else "the end of the file"
-    hint = "; is it truncated?" if window.pos >= len(window.text) else ""
-    return DataError(f"{window.path} is no JSON list: at byte {window.offset}, {where}, got {got}{hint}")
-
-
-def _read_element(window: Window, row: int, max_row_bytes: int) -> RawRow:
-    start, is_scalar = window.offset, window.text[window.pos] not in '{["'
-    value, end = (None, 0) if is_scalar else _decode(window)
-    is_decoded = end > 0
-    if not is_decoded:
-        end = _measure(window, row, max_row_bytes)
-    if end - window.pos > max_row_bytes:
-        return RawRow(row, start, b"", None, _too_long(max_row_bytes), _skip_element(window, row))
-    raw = window.text[window.pos : end].encode("latin-1")
-    window.pos = end
-    error = None
-    if not is_decoded or not raw.isascii():
-        value, error = parse_row(raw)
-    if error and is_scalar:
-        raise DataError(
-            f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object"
-        )
-    return RawRow(row, start, raw, value, error)
-
-
-def _decode(window: Window) -> tuple[Any, int]:
-    """The value that starts at the window's place, and its end; 0 if it is broken, or only cut by the window's end."""
-    try:
-        return _DECODER.raw_decode(window.text, window.pos)
-    except (ValueError, RecursionError):
-        return None, 0
-
-
-def _measure(window: Window, row: int, max_row_bytes: int) -> int:
-    """Grow the window until it holds the element, or more than is allowed, and return how far that is."""
-    finder = EndFinder()
-    end = finder.advance(window.text, window.pos)
-    while not finder.found and end - window.pos <= max_row_bytes:
-        end -= window.pos  # growing drops what is behind the window's place
-        if not window.grow():
-            _refuse_truncated(window, row, finder)
-            break
-        end = finder.advance(window.text, end)
-    return end
-
-
-def _skip_element(window: Window, row: int) -> str:
-    """Go behind an element of any length in bounded memory, and return the hex SHA-256 of its bytes."""
-    finder, digest = EndFinder(), sha256()
-    while True:
-        end = finder.advance(window.text, window.pos)
-        digest.update(window.text[window.pos : end].encode("latin-1"))
-        window.pos = end
-        if finder.found:
-            return digest.hexdigest()
-        if not window.grow():
-            _refuse_truncated(window, row, finder)
-            return digest.hexdigest()
-
-
-def _refuse_truncated(window: Window, row: int, finder: EndFinder) -> None:
-    if finder.depth or finder.in_string:
-        window.pos = len(window.text)
-        raise _broken_list(window, f"inside row {row}")
+        specs = json.loads(format)
+    except ValueError as error:
+        raise SettingsError(f"format={format!r:.80}: expected a name, or a JSON list of names") from error
+    if len(specs) != n_parts or not all(isinstance(spec, str) for spec in specs):
+        raise SettingsError(f"format={format!r:.80}: expected {n_parts} names, one for each file")
+    return list(specs)

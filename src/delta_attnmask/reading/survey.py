@@ -12,9 +12,9 @@ from itertools import islice
 import numpy as np
 
 from delta_attnmask.errors import RowError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import Faults, count_fault
 from delta_attnmask.reading.images import iter_images
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 
 _ROWS_AT_ONCE = 256
@@ -53,7 +53,7 @@ class Survey:
             self.n_text_only += not record.images
 
 
-def survey(dataset: Dataset, *, load_images: bool = True, on_row: Callable[[], object] = lambda: None) -> Survey:
+def survey(dataset: Rows, *, load_images: bool = True, on_row: Callable[[], object] = lambda: None) -> Survey:
     """Read every row, and decode every image unless told not to; `on_row` is called after each row."""
     found, keys, started = Survey(), array("Q"), time.perf_counter()
     for record, error in _find_faults(dataset, load_images):
@@ -65,7 +65,7 @@ def survey(dataset: Dataset, *, load_images: bool = True, on_row: Callable[[], o
     return found
 
 
-def _find_faults(dataset: Dataset, load_images: bool) -> Iterator[tuple[Record, RowError | None]]:
+def _find_faults(dataset: Rows, load_images: bool) -> Iterator[tuple[Record, RowError | None]]:
     def find_fault(record: Record) -> RowError | None:
         if record.error or not load_images:
             return record.error

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError
-from delta_attnmask.reading.embedded import Embedded, parse_embedded
-from delta_attnmask.reading.rows import MAX_ROW_BYTES, RawRow, open_input, parse_row
+from delta_attnmask.reading.containers import RawRow, open_input
+from delta_attnmask.reading.jsonfile import MAX_ROW_BYTES, parse_row
+from delta_attnmask.records import ImageRef
 
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
 _TEXTS = frozenset({"txt", "caption"})
@@ -98,20 +99,16 @@ class TarFile:
                     return
                 yield self._read_row(file, row, begin, members)
 
-    def read_embedded(self, reference: str) -> bytes | None:
-        place = parse_embedded(reference)
-        if place is None:
-            return None
-        if place.row >= self.n_rows:
-            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: there is no such row")
-        _, _, members = next(self._samples(self.spans[place.row]))
+    def read_image(self, row: int, number: int) -> bytes:
+        _, _, members = next(self._samples(self.spans[row])) if row < self.n_rows else (0, 0, [])
         images = [member for member in members if member.kind in _IMAGES]
-        if place.number >= len(images):
-            raise RowError(ReasonCode.IMAGE_MISSING, f"image {reference}: the row has {len(images)} images")
-        if images[place.number].n_bytes > _MAX_IMAGE_BYTES:
-            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image {reference}: more than {_MAX_IMAGE_BYTES} bytes")
+        if number >= len(images):
+            raise RowError(ReasonCode.IMAGE_MISSING, f"image {number} of row {row}: the row has {len(images)} images")
+        if images[number].n_bytes > _MAX_IMAGE_BYTES:
+            detail = f"image {number} of row {row}: more than {_MAX_IMAGE_BYTES} bytes"
+            raise RowError(ReasonCode.IMAGE_TOO_LARGE, detail)
         with open_input(self.path) as file:
-            return b"".join(_read(file, images[place.number]))
+            return b"".join(_read(file, images[number]))
 
     def _samples(self, within: Span) -> Iterator[tuple[int, int, list[Member]]]:
         """Each sample in a part of the tar: its first byte, the byte behind it, and its files."""
@@ -176,7 +173,7 @@ def _read(file: BinaryIO, member: Member) -> Iterator[bytes]:
 def _read_value(file: BinaryIO, row: int, members: list[Member]) -> dict[str, Any]:
     """The sample as one object, with references for images; RowError where it can't be one."""
     images = [member for member in members if member.kind in _IMAGES]
-    references = [str(Embedded(row, n)) for n in range(len(images))]
+    references = [ImageRef(place=(row, n)) for n in range(len(images))]
     texts = [member for member in members if member.kind == "json"] or [
         member for member in members if member.kind in _TEXTS
     ]
@@ -202,7 +199,7 @@ def _decode(raw: bytes) -> str:
         raise RowError(ReasonCode.NOT_UNICODE, f"invalid UTF-8 at byte {error.start} of the text") from error
 
 
-def _with_images(value: dict[str, Any], suffixes: list[str], references: list[str]) -> dict[str, Any]:
+def _with_images(value: dict[str, Any], suffixes: list[str], references: list[ImageRef]) -> dict[str, Any]:
     """The row with its images replaced by those of the sample, by name, or in order where the names are others."""
     named = value.get("images") or value.get("image") or []
     names = named if isinstance(named, list) else [named]

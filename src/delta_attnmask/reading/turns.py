@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from delta_attnmask.errors import ReasonCode, RowError
-from delta_attnmask.records import Role, Turn
+from delta_attnmask.records import ImageRef, Role, Turn
 
 TAG = "<image>"
 ROLES: dict[str, Role] = {
@@ -23,7 +23,7 @@ class Conversation(NamedTuple):
     """What a format reads out of a row: turns, whose k-th None stands for the k-th image reference."""
 
     turns: tuple[Turn, ...]
-    images: tuple[str, ...]
+    images: tuple[ImageRef, ...]
 
 
 class MessageKeys(NamedTuple):
@@ -166,4 +166,5 @@ _KINDS: dict[type[Any], str] = {
     bool: "a boolean",
     int: "a number",
     float: "a number",
+    ImageRef: "an image",
 }

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from markupsafe import Markup
 
 from delta_attnmask.errors import DataError, RowError
-from delta_attnmask.reading.dataset import Dataset
-from delta_attnmask.records import Record
+from delta_attnmask.reading.rows import Rows
+from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.reporting.page import Thumbnail, embed_image
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import name_form, write_number
@@ -76,7 +76,7 @@ class Card:
 class Reader:
     """The input as cards need it. dataset: None if `problem` says why it can't be read; then cards have no text."""
 
-    dataset: Dataset | None
+    dataset: Rows | None
     problem: str = ""
     max_thumbnails: int = 500  # on the whole page
     n_thumbnails: int = field(default=0, init=False)
@@ -90,26 +90,26 @@ class Reader:
         shown = record.turns[:_MAX_TURNS]
         card.turns = [_cut(turn.role, turn.text.strip()) for turn in shown]
         card.n_more_turns = len(record.turns) - len(shown)
-        names = record.images[:_N_IMAGES]
-        card.pictures = [self._show(name) for name in names]
-        card.n_more_images = len(record.images) - len(names)
+        refs = record.images[:_N_IMAGES]
+        card.pictures = [self._show(ref) for ref in refs]
+        card.n_more_images = len(record.images) - len(refs)
 
     def _read(self, row: int) -> Record | None:
         return None if self.dataset is None else next(self.dataset.records(row, row + 1), None)
 
-    def _show(self, name: str) -> Picture:
-        shown = "embedded image" if name.startswith("data:") else name
+    def _show(self, ref: ImageRef) -> Picture:
+        shown = str(ref)
         if self.dataset is None or self.n_thumbnails >= self.max_thumbnails:
             return Picture(shown, None, f"only {self.max_thumbnails} images are shown")
         try:
-            thumbnail = embed_image(self.dataset.load_image(name))
+            thumbnail = embed_image(self.dataset.load_image(ref))
         except RowError as error:
             return Picture(shown, None, str(error))
         self.n_thumbnails += 1
         return Picture(shown, thumbnail)
 
 
-def open_reader(open_dataset: Callable[[], Dataset], problem: str = "") -> Reader:
+def open_reader(open_dataset: Callable[[], Rows], problem: str = "") -> Reader:
     """A reader that does without the data where it can't be opened, and says so."""
     try:
         dataset = open_dataset()

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delta_attnmask.auditing.run_audit import audit_run
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reporting.drawing import Chart
 from delta_attnmask.reporting.findings import Findings, read_findings
 from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, Reader, make_cards, open_reader
@@ -128,9 +128,9 @@ def open_data(request: Request) -> Reader:
     manifest = request.run.manifest
     data, images = request.data or Path(manifest.data), request.images or (manifest.images or None)
     if images is None or Path(images).is_dir():
-        return open_reader(lambda: Dataset(data, images, format=manifest.format, image_limits=request.limits))
+        return open_reader(lambda: FileRows(data, images, format=manifest.format, image_limits=request.limits))
     problem = f"The image folder {images} is missing, so no image is shown; name it with --images."
-    return open_reader(lambda: Dataset(data, None, format=manifest.format), problem)
+    return open_reader(lambda: FileRows(data, None, format=manifest.format), problem)
 
 
 def _sections(

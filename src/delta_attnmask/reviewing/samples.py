@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from delta_attnmask.errors import ArtifactError, RowError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.records import Record, Role
+from delta_attnmask.reading.rows import FileRows, Rows
+from delta_attnmask.records import ImageRef, Record, Role
 from delta_attnmask.reporting.page import embed_image
 from delta_attnmask.reviewing.protocol import Pair, Side
 from delta_attnmask.runs import RunFolder
@@ -39,13 +39,13 @@ class Sample:
     """A row as it is shown; `images` are as the data names them, and are never written anywhere."""
 
     turns: tuple[ShownTurn, ...]
-    images: tuple[str, ...]
+    images: tuple[ImageRef, ...]
 
 
 class SampleBook:
     """The samples of a review's pairs, and their images."""
 
-    def __init__(self, dataset: Dataset, records: dict[int, Record], seed: int) -> None:
+    def __init__(self, dataset: Rows, records: dict[int, Record], seed: int) -> None:
         self._dataset, self._records, self._seed = dataset, records, seed
 
     @classmethod
@@ -65,7 +65,7 @@ class SampleBook:
         """
         manifest = run.manifest
         root = images or manifest.images or None
-        dataset = Dataset(data or manifest.data, root, format=manifest.format, image_limits=limits)
+        dataset = FileRows(data or manifest.data, root, format=manifest.format, image_limits=limits)
         if dataset.fingerprint != manifest.input:
             raise ArtifactError(f"{data or manifest.data} isn't what was scored; name the right file with --data")
         rows = {row for pair in pairs for row in pair.rows}
@@ -81,7 +81,7 @@ class SampleBook:
             return tuple(shuffle_words(sample, f"{self._seed}/{pair.rows}") for sample in shown)
         return shown
 
-    def embed(self, references: Sequence[str], max_side: int = IMAGE_SIDE) -> str:
+    def embed(self, references: Sequence[ImageRef], max_side: int = IMAGE_SIDE) -> str:
         """Images side by side as one, of at most max_side px, as a `data:` URI; empty where one can't be loaded.
 
         It is made anew, so that nothing of the files but their pixels is left.

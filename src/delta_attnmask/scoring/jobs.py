@@ -24,7 +24,7 @@ from delta_attnmask.manifest import WHOLE, Manifest, Shard
 from delta_attnmask.modeling.anatomy import examine, text_config
 from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import UnitReport
 from delta_attnmask.scoring.embeddings import embedding_table
@@ -48,7 +48,7 @@ OnRows = Callable[[int], None]
 class Task:
     """What is to be scored into which folder; the same for all workers of a run."""
 
-    rows: Dataset
+    rows: Rows
     out: str
     plan: ScoringPlan
     unit_rows: int = UNIT_ROWS
@@ -137,7 +137,7 @@ class Recipe:
 
 def score_dataset(
     loaded: LoadedModel,
-    rows: Dataset,
+    rows: Rows,
     out: str | Path,
     plan: ScoringPlan,
     *,
@@ -280,7 +280,7 @@ def _describe(failure: Failure, run: RunFolder) -> dict[str, object]:
 
 
 def make_manifest(
-    loaded: LoadedModel, rows: Dataset, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...] = ()
+    loaded: LoadedModel, rows: Rows, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...] = ()
 ) -> Manifest:
     """What this run is, for its folder."""
     dtype = str(loaded.dtype).removeprefix("torch.")

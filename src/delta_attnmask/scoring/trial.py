@@ -11,8 +11,8 @@ import torch
 
 from delta_attnmask.errors import REFUSED_BY_MODEL, DataError, ReasonCode, UnsupportedModelError
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import commonest, count_faults, describe_faults
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.pipeline import Unit
@@ -40,7 +40,7 @@ class Trial:
         return self.seconds / self.n_rows
 
 
-def try_rows(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan, n_rows: int) -> Trial:
+def try_rows(loaded: LoadedModel, rows: Rows, plan: ScoringPlan, n_rows: int) -> Trial:
     """Time `n_rows` rows from evenly spaced places of the data, after a warm-up that the clock doesn't see."""
     scorer = UnitScorer(loaded, rows.load_image, plan)
     records = spaced_records(rows, n_rows)
@@ -56,7 +56,7 @@ def try_rows(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan, n_rows: int)
     return Trial(len(records), n_failed, seconds, _peak_bytes(loaded.device), loaded.device.type)
 
 
-def dry_run_line(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan) -> str:
+def dry_run_line(loaded: LoadedModel, rows: Rows, plan: ScoringPlan) -> str:
     """Check model, settings and the first rows, write nothing, and say what a run would do.
 
     Raises DataError or UnsupportedModelError, with the reasons, where no row can be scored.
@@ -69,13 +69,13 @@ def dry_run_line(loaded: LoadedModel, rows: Dataset, plan: ScoringPlan) -> str:
     faults = count_faults((one.row, one.reason_code, one.reason) for one in unit.scores if one.status == "failed")
     n_ok = sum(score.status == "ok" for score in unit.scores)
     return (
-        f"{rows.n_rows} rows of {rows.path} ({rows.format_name}); {n_ok} of the first {len(records)} can "
+        f"{rows.n_rows} rows of {rows.name} ({rows.format_name}); {n_ok} of the first {len(records)} can "
         f"be scored on {loaded.device} in {loaded.dtype}{f' ({describe_faults(faults)})' if faults else ''}; "
         f"model: {unit.check or 'not checked, none of these rows could be encoded'}"
     )
 
 
-def spaced_records(rows: Dataset, n_rows: int, max_windows: int = _WINDOWS) -> list[Record]:
+def spaced_records(rows: Rows, n_rows: int, max_windows: int = _WINDOWS) -> list[Record]:
     """Up to `n_rows` records from evenly spaced places of the data, in their order; all if there are no more."""
     n_rows = min(n_rows, rows.n_rows)
     width = -(-n_rows // max_windows)
@@ -85,7 +85,7 @@ def spaced_records(rows: Dataset, n_rows: int, max_windows: int = _WINDOWS) -> l
     return list({record.row: record for record in chain.from_iterable(windows)}.values())[:n_rows]
 
 
-def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer, rows: Dataset) -> None:
+def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer, rows: Rows) -> None:
     """Raise where none of these rows has a score and none from all over the data can get one; name the reasons.
 
     what: which rows they are, in words. Rows from all over the data are tried, since a resumed run may begin at a few

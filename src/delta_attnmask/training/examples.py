@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, DataError, ReasonCode, RowError, SettingsError
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import Faults, count_faults, describe_faults
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.budgets import best_first
@@ -51,7 +51,7 @@ _ROWS_AT_ONCE = 64
 _HEX_DIGITS = 15  # 60 bits: fit a signed integer, and among ten million rows two alike are unlikely (1 in 23,000)
 
 
-def find_usable_rows(dataset: Dataset, encode: Encode, n_workers: int, on_row: OnRow) -> pa.Table:
+def find_usable_rows(dataset: Rows, encode: Encode, n_workers: int, on_row: OnRow) -> pa.Table:
     """Encode every row once and say what came of it, in `ROWS_SCHEMA`."""
     lines: list[dict[str, Any]] = []
     n_skipped = 0

@@ -25,8 +25,8 @@ from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
 from delta_attnmask.modeling.kernels import is_recent_gpu
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, model_fingerprint
-from delta_attnmask.reading.dataset import Dataset
 from delta_attnmask.reading.faults import commonest, generalise
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import (
@@ -76,7 +76,7 @@ class Listeners:
 
 def train_dataset(
     loaded: LoadedModel,
-    dataset: Dataset,
+    dataset: Rows,
     out: str | Path,
     plan: TrainingPlan,
     *,
@@ -98,7 +98,7 @@ def train_dataset(
     listeners = listeners or Listeners()
     encoder = make_encoder(loaded, plan.max_tokens)
     identity = {"model": model_fingerprint(loaded.model), "merge": merge, **_identity(loaded, dataset, plan)}
-    about = {"model": loaded.name, "data": str(dataset.path), "command": list(command), "versions": _versions()}
+    about = {"model": loaded.name, "data": dataset.location, "command": list(command), "versions": _versions()}
     with TrainingFolder.start(out, TrainingNote(identity, about)) as folder:
         if folder.is_complete:
             return Outcome(folder.path, folder.about, is_new=False)
@@ -239,7 +239,7 @@ def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
 
 
 def _usable_rows(
-    folder: TrainingFolder, dataset: Dataset, encoder: Encoder, plan: TrainingPlan, max_failed: float, on_row: OnRow
+    folder: TrainingFolder, dataset: Rows, encoder: Encoder, plan: TrainingPlan, max_failed: float, on_row: OnRow
 ) -> pa.Table:
     """Which rows can be used: as an earlier start found it, or found now and kept if enough of them can."""
     table = read_rows(folder.path)
@@ -251,7 +251,7 @@ def _usable_rows(
     return table
 
 
-def _identity(loaded: LoadedModel, dataset: Dataset, plan: TrainingPlan) -> dict[str, Any]:
+def _identity(loaded: LoadedModel, dataset: Rows, plan: TrainingPlan) -> dict[str, Any]:
     """What decides the outcome; must not change between starts."""
     scores = None if plan.from_scores is None else RunFolder.open(plan.from_scores).manifest_sha256
     return {

@@ -29,7 +29,7 @@ from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import DataError, DeltaAttnMaskError, RowError
 from delta_attnmask.modeling.kernels import is_recent_gpu
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.training.examples import Examples, Numbers
 from delta_attnmask.training.folder import MetricsFile
@@ -41,7 +41,7 @@ OnStep = Callable[[int, int], None]  # rows done, rows in all; a row counts as o
 OnLoss = Callable[[int, int, float], None]  # step, steps in all, loss since the line before
 
 
-def encode_row(dataset: Dataset, encoder: Encoder, record: Record) -> EncodedSample:
+def encode_row(dataset: Rows, encoder: Encoder, record: Record) -> EncodedSample:
     """Load a record's images and encode it; RowError with the reason where that isn't possible."""
     if record.error is not None:
         raise record.error
@@ -83,7 +83,7 @@ class ExampleCollator:
     dtype: of pixels. marks: also give the columns by which masking tells examples apart.
     """
 
-    def __init__(self, dataset: Dataset, encoder: Encoder, dtype: torch.dtype, *, marks: bool):
+    def __init__(self, dataset: Rows, encoder: Encoder, dtype: torch.dtype, *, marks: bool):
         self._dataset, self._encoder, self._dtype, self._marks = dataset, encoder, dtype, marks
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

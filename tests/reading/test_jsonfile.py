@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from delta_attnmask.errors import DataError
-from delta_attnmask.reading.rows import Mark, RawRow, find_layout, iter_rows
+from delta_attnmask.reading.containers import RawRow
+from delta_attnmask.reading.jsonfile import JsonFile, Mark, iter_rows
 from delta_attnmask.reading.windows import Window
 
 on_one_file = settings(
@@ -210,7 +211,7 @@ def test_layout_is_told_by_the_content(tmp_path):
         ("c.jsonl", "1\n", "lines"),
     ]:
         (tmp_path / name).write_text(content)
-        assert find_layout(tmp_path / name) == layout
+        assert JsonFile(tmp_path / name).layout == layout
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])

@@ -7,7 +7,8 @@ import pytest
 
 from delta_attnmask.errors import DataError, RowError, SettingsError
 from delta_attnmask.reading import jsonfile
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.records import ImageRef
 from tests.reading.builders import make_row, write_images, write_lines, write_list
 
 N_ROWS = 150
@@ -17,7 +18,7 @@ N_ROWS = 150
 def dataset(request, tmp_path):
     rows = [make_row(n) for n in range(N_ROWS)]
     rows[70] = {"conversations": []}
-    return Dataset(request.param(tmp_path / "data.json", rows))
+    return FileRows(request.param(tmp_path / "data.json", rows))
 
 
 def test_every_row_is_there(dataset):
@@ -44,10 +45,10 @@ def test_late_rows_are_read_without_the_early_ones(dataset, monkeypatch):
 
 
 def test_limit(dataset):
-    limited = Dataset(dataset.path, limit=10)
+    limited = FileRows(dataset.path, limit=10)
     assert len(limited) == 10 == len(list(limited))
     assert [record.row for record in limited.records(5, 150)] == [5, 6, 7, 8, 9]
-    assert len(Dataset(dataset.path, limit=1000)) == N_ROWS
+    assert len(FileRows(dataset.path, limit=1000)) == N_ROWS
 
 
 def test_fingerprint(dataset):
@@ -62,29 +63,29 @@ def test_a_worker_can_be_handed_one(dataset):
 
 def test_images(tmp_path):
     path = write_list(tmp_path / "data.json", [make_row(0, "a/x.png")])
-    dataset = Dataset(path, write_images(tmp_path / "images", ["a/x.png"]))
-    assert dataset.load_image("a/x.png").size == (8, 8)
+    dataset = FileRows(path, write_images(tmp_path / "images", ["a/x.png"]))
+    assert dataset.load_image(ImageRef("a/x.png")).size == (8, 8)
     with pytest.raises(RowError, match="no image folder"):
-        Dataset(path).load_image("a/x.png")
+        FileRows(path).load_image(ImageRef("a/x.png"))
 
 
 def test_what_cannot_be_used_is_refused_at_once(tmp_path):
     path = write_list(tmp_path / "data.json", [make_row(0)])
     with pytest.raises(DataError, match="has no rows"):
-        Dataset(write_list(tmp_path / "empty.json", []))
+        FileRows(write_list(tmp_path / "empty.json", []))
     with pytest.raises(DataError, match="no directory"):
-        Dataset(path, tmp_path / "none")
+        FileRows(path, tmp_path / "none")
     with pytest.raises(DataError, match="no known format"):
-        Dataset(write_list(tmp_path / "other.json", [{"text": 1}]))
+        FileRows(write_list(tmp_path / "other.json", [{"text": 1}]))
     with pytest.raises(SettingsError, match="format='x'"):
-        Dataset(path, format="x")
+        FileRows(path, format="x")
     with pytest.raises(SettingsError, match="limit=0"):
-        Dataset(path, limit=0)
-    assert next(iter(Dataset(write_list(tmp_path / "other.json", [{"text": 1}]), format="llava"))).reason
+        FileRows(path, limit=0)
+    assert next(iter(FileRows(write_list(tmp_path / "other.json", [{"text": 1}]), format="llava"))).reason
 
 
 def test_a_file_broken_at_its_end_is_refused_when_counted(tmp_path):
     path = write_list(tmp_path / "data.json", [make_row(n) for n in range(300)])
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match="truncated"):
-        len(Dataset(path))
+        len(FileRows(path))
