@@ -14,7 +14,7 @@ from delta_attnmask.errors import ArtifactError, DataError, RowError
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.locations import RemoteFolder, as_path, as_url
 from delta_attnmask.manifest import Manifest, Shard
-from delta_attnmask.reading.images import ImageLimits, read_image_bytes
+from delta_attnmask.reading.images import ImageLimits, read_image_file
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.scores import SampleScore
@@ -142,7 +142,7 @@ def test_images_behind_a_url(store: fsspec.AbstractFileSystem, monkeypatch: pyte
     store.pipe_file("/images/a/x.png", b"12345")
     store.pipe_file("/secret.png", b"1")
     root = RemoteFolder("memory://images")
-    assert read_image_bytes("a/x.png", root) == b"12345"
+    assert read_image_file("a/x.png", root) == b"12345"
     for reference, reason in [
         ("a/none.png", "no such file in memory://images"),
         ("../secret.png", "outside the image folder"),
@@ -151,16 +151,16 @@ def test_images_behind_a_url(store: fsspec.AbstractFileSystem, monkeypatch: pyte
         ("memory://secret.png", "URLs are never fetched"),
     ]:
         with pytest.raises(RowError, match=reason):
-            read_image_bytes(reference, root)
+            read_image_file(reference, root)
     with pytest.raises(RowError, match="more than 4 bytes"):
-        read_image_bytes("a/x.png", root, ImageLimits(max_bytes=4))
+        read_image_file("a/x.png", root, ImageLimits(max_bytes=4))
 
     def fail(*_: object, **__: object) -> bytes:
         raise TimeoutError("slow")
 
     monkeypatch.setattr(type(store), "cat_file", fail)
     with pytest.raises(OSError, match="TimeoutError: slow"):  # no fault of the row: the unit is tried again
-        read_image_bytes("a/x.png", root)
+        read_image_file("a/x.png", root)
 
 
 @pytest.mark.parametrize("url", ["nosuch://a/b", "s3://a/b"])
