@@ -18,6 +18,15 @@ from delta_attnmask.cli import main
 main(["--help"])
 """
 
+SCORING_A_BATCH = """
+import sys
+import delta_attnmask
+from tests.families import FAMILIES
+model = FAMILIES["LLaVA"].build()
+delta_attnmask.score_batch(model, *FAMILIES["LLaVA"].inputs(), delta_attnmask.MaskSettings.paper())
+print(*(name for name in sys.modules if name.partition(".")[0] == "delta_attnmask"), sep="\\n")
+"""
+
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
@@ -70,3 +79,9 @@ def test_what_is_wrong_with_settings_or_data_is_told_before_torch_is_imported() 
 
 def test_unknown_names_are_attribute_errors() -> None:
     assert not hasattr(delta_attnmask, "no_such_name")
+
+
+def test_scoring_a_batch_needs_few_modules() -> None:
+    done = run("-c", SCORING_A_BATCH)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) <= 20, done.stdout

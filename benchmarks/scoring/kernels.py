@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from delta_attnmask.modeling.attention import column_sums
 from delta_attnmask.modeling.kernels import ReceivedAttention, fused_attend
+from delta_attnmask.modeling.plain_attention import column_sums
 from delta_attnmask.modeling.vision import packed_attention
 
 # batch, query heads, key heads, seq, head size: the decoders of Qwen2-VL-2B and 7B and LLaVA-1.5-7B

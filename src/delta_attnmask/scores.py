@@ -1,11 +1,13 @@
 """One score for each input row, and how it is stored. No torch here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
 Status = Literal["ok", "failed"]
 
@@ -78,6 +80,17 @@ def score_table(scores: Sequence[SampleScore], extra_columns: Sequence[str] = ()
     columns = {name: [getattr(score, name) for score in scores] for name in SCORE_SCHEMA.names}
     columns |= {name: [score.extra.get(name) for score in scores] for name in extra_columns}
     return pa.table(columns, schema=score_schema(extra_columns))
+
+
+def embedding_table(embeddings: Mapping[int, NDArray[np.float16]], width: int) -> pa.Table:
+    """One vector for each sample: columns `row` and `embedding`, a list of `width` numbers, in the order of the rows.
+
+    Without rows it has the same columns, so that it can follow other units'.
+    """
+    rows = sorted(embeddings)
+    flat = np.concatenate([embeddings[row] for row in rows]) if rows else np.zeros(0, dtype=np.float16)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), width)
+    return pa.table({"row": pa.array(rows, pa.int64()), "embedding": vectors})
 
 
 def reading_options(schema: pa.Schema, encoded: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delta_attnmask.encoding.collate import _OVERHEAD, plan_batches
+from delta_attnmask.encoding.collate import _OVERHEAD, collate, plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample
 
 
@@ -69,3 +69,18 @@ def test_padding_is_small_and_batches_are_not() -> None:
     assert 1 - sum(part.n_tokens for part in samples) / n_positions < 0.05
     assert len(batches) <= 15
     assert all(len(batch) >= 16 for batch in batches)
+
+
+@pytest.mark.parametrize(
+    ("images", "image_of"),
+    [
+        ([("a",), ("b",), ("a",)], (0, 1, 0)),
+        ([("a", "b"), ("b",), ("c",)], (0, 1, 1, 3)),
+        ([(), (), ()], ()),
+        ([("a", "a"), (), ("b",)], None),  # three samples and three images: an entry may be either
+    ],
+)
+def test_a_batch_says_which_images_are_equal(images: list[tuple[str, ...]], image_of: tuple[int, ...] | None) -> None:
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    samples = [EncodedSample(row, {"input_ids": ids}, ids, 0, names) for row, names in enumerate(images)]
+    assert collate(samples, 0).image_of == image_of

@@ -9,8 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling import kernels
-from delta_attnmask.modeling.attention import column_sums
 from delta_attnmask.modeling.kernels import ReceivedAttention, fused_attend, wants_triton
+from delta_attnmask.modeling.plain_attention import column_sums
 from tests.modeling.attention_devices import DEVICES, NEEDS_CUDA
 from tests.modeling.attention_inputs import MaskKind, Shape, by_definition, draw, error
 

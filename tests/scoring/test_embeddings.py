@@ -13,8 +13,8 @@ from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import merge_run
+from delta_attnmask.scores import embedding_table
 from delta_attnmask.scoring.delta import sweep_batch
-from delta_attnmask.scoring.embeddings import embedding_table
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.selecting.run_selection import read_embeddings

@@ -7,7 +7,7 @@ import pytest
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.scoring.embeddings import embedding_table
+from delta_attnmask.scores import embedding_table
 from delta_attnmask.selecting.candidates import Candidates
 from delta_attnmask.selecting.rules import make_rule
 from delta_attnmask.selecting.rules.diverse import k_center

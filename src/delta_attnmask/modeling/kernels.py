@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.modeling.attention import column_sums, match_heads, takes_tiles
+from delta_attnmask.modeling.plain_attention import column_sums, match_heads, takes_tiles
 from delta_attnmask.settings import AttentionBackend
 
 _CUDA_ALIGNMENT = 16  # of an additive mask's rows, in elements

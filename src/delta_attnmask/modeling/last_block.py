@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from delta_attnmask.errors import UnsupportedModelError
-from delta_attnmask.modeling.attention import attend, match_heads
+from delta_attnmask.modeling.plain_attention import attend, match_heads
 from delta_attnmask.modeling.recorder import AtAttention, AttentionCall, AttentionRecorder
 from delta_attnmask.modeling.running import Call, first_states, given_states, replaced_forward, with_states
 

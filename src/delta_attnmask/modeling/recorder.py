@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.modeling.attention import attend, tiled_attend
 from delta_attnmask.modeling.kernels import ReceivedAttention, fused_attend, wants_tiles
+from delta_attnmask.modeling.plain_attention import attend, tiled_attend
 from delta_attnmask.settings import AttentionBackend
 
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table

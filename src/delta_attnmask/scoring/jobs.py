@@ -26,8 +26,7 @@ from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.scores import UnitReport
-from delta_attnmask.scoring.embeddings import embedding_table
+from delta_attnmask.scores import UnitReport, embedding_table
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.trial import refuse_hopeless
 from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan, UnitScorer

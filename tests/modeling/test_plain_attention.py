@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.modeling import attention
-from delta_attnmask.modeling.attention import attend, column_sums, tiled_attend
+from delta_attnmask.modeling import plain_attention
 from delta_attnmask.modeling.kernels import wants_tiles
+from delta_attnmask.modeling.plain_attention import attend, column_sums, tiled_attend
 from tests.modeling.attention_inputs import AttentionInputs, MaskKind, Shape, by_definition, draw, error
 
 KINDS: list[MaskKind] = ["none", "causal", "padded", "window", "bias"]
@@ -15,7 +15,7 @@ GROUPED = Shape(n_key_heads=2)
 
 @pytest.fixture(params=[1, 1 << 10, 1 << 18], ids=["small tiles", "one sample a tile", "many samples"])
 def _each_cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_CACHE_ELEMENTS", request.param)
+    monkeypatch.setattr(plain_attention, "_CACHE_ELEMENTS", request.param)
 
 
 @pytest.mark.parametrize("kind", KINDS)
