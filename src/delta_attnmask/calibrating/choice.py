@@ -1,15 +1,4 @@
-"""Which setting and form of the score to use, by a stated rule. Numpy only.
-
-A candidate is a mask setting with a form (a derived column) or a rival score. The rule, on the half of the sample that
-is meant for choosing:
-
-1. A kind of defect is visible if the best candidate's AUROC on it has a 95 % interval above 0.55.
-2. A candidate's value is (2 * worst + mean) / 3 of its AUROC over the visible kinds, so the worst counts more.
-3. The best value wins among the settings of Δ; those within 0.005 of it count as tied, and of these the cheapest is
-   taken (the shortest tail, then the better value).
-
-What is reported of the choice comes from the other half.
-"""
+"""Which setting and form of the score to use, by a stated rule. Numpy only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +8,16 @@ import numpy as np
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import Separation
 
-RULE = (__doc__ or "").partition("\n\n")[2].strip()
+RULE = """\
+A candidate is a mask setting with a form (a derived column) or a rival score. The rule, on the half of the sample that
+is meant for choosing:
+
+1. A kind of defect is visible if the best candidate's AUROC on it has a 95 % interval above 0.55.
+2. A candidate's value is (2 * worst + mean) / 3 of its AUROC over the visible kinds, so the worst counts more.
+3. The best value wins among the settings of Δ; those within 0.005 of it count as tied, and of these the cheapest is
+   taken (the shortest tail, then the better value).
+
+What is reported of the choice comes from the other half."""
 
 _VISIBLE_ABOVE = 0.55
 _TIED_WITHIN = 0.005

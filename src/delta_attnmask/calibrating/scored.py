@@ -18,7 +18,7 @@ MIN_ORIGINALS = 60  # with fewer, the halves are too small for any interval to m
 
 Outcome = tuple[list[SampleScore], dict[int, list[float]]]  # scores, and row -> masked loss for each setting
 # Scores records (numbered from 0) under a grid.
-Score = Callable[[Iterator[list[Record]]], Iterator[Outcome]]
+Score = Callable[[Sequence[Record]], Iterator[Outcome]]
 
 
 @dataclass(frozen=True)

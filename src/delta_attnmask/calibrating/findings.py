@@ -1,33 +1,21 @@
-"""Find, on the user's own data, the setting whose score ranks rows above copies of them with a planted defect."""
+"""What calibrating found: the choice, and how well it and its rivals tell originals from planted copies. Numpy only."""
 
-import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from delta_attnmask.calibrating.choice import RULE, Candidate, Separations, choose, value, visible_kinds
-from delta_attnmask.calibrating.defects import Donors
-from delta_attnmask.calibrating.quota import choose_quota
-from delta_attnmask.calibrating.sample import Planted, plant, stratified_sample
-from delta_attnmask.calibrating.scored import (
-    MIN_ORIGINALS,
-    Score,
-    Scored,
-    collect,
-    make_candidates,
-    no_row_scored,
-    require_scored,
-)
-from delta_attnmask.calibrating.sources import by_source
+from delta_attnmask.calibrating.quota_rating import choose_quota
+from delta_attnmask.calibrating.sample import Planted
+from delta_attnmask.calibrating.scored import Scored
 from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.errors import TooLittleDataError
-from delta_attnmask.records import Record
-from delta_attnmask.settings import MaskSettings
-from delta_attnmask.statistics import Separation, Values, midranks, separate, spearman
+from delta_attnmask.statistics import Separation, Values, midranks, rounded, separate, spearman
+
+_MIN_ORIGINALS = 10  # of a source; with fewer, no interval is given
 
 # Which half of the originals each part of the report is from; * is any kind.
 _FIGURES = {
@@ -46,60 +34,11 @@ _FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What was found. `report` is what calibration.json holds, plain JSON values."""
+def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> dict[str, Any]:
+    """The content of calibration.json, but for what it was made with.
 
-    candidate: Candidate
-    report: dict[str, Any]
-
-    @property
-    def settings(self) -> MaskSettings:
-        assert self.candidate.settings is not None
-        return self.candidate.settings
-
-    @property
-    def sha256(self) -> str:
-        """Hex SHA-256 of the report, the same before it is written and when it is read back."""
-        return sha256(json.dumps(self.report, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def calibrate(
-    records: Iterable[Record],
-    score: Score,
-    grid: Sequence[MaskSettings],
-    *,
-    n_rows: int = 240,
-    copies_per_row: int = 3,
-    seed: int = 0,
-    batch: int = 256,
-) -> Calibration:
-    """Plant defects in a sample of `records`, score everything under `grid`, choose by the rule of `choice.py`.
-
-    score: gives the scores of lists of records, with the masked losses of `grid` in its order.
-    Raises TooLittleDataError where the data is too small: fewer than 60 rows that can be scored, or no kind of defect
-    fits 20 of them; DataError where every row of the sample fails.
+    started: monotonic seconds. Raises TooLittleDataError where no kind of defect has a scored pair in both halves.
     """
-    started = time.monotonic()
-    found = list(records)
-    usable = [record for record in found if not record.reason]
-    if found and not usable:
-        raise no_row_scored(f"none of the {len(found)} rows that were read", f"row {found[0].row}: {found[0].reason}")
-    originals = stratified_sample(usable, n_rows, seed)
-    if len(originals) < MIN_ORIGINALS:
-        raise TooLittleDataError(f"{len(originals)} usable rows are too few to calibrate on; it takes {MIN_ORIGINALS}")
-    planted = plant(originals, Donors(usable), copies_per_row, seed)
-    if not planted.kinds:
-        raise TooLittleDataError(
-            "no kind of defect could be planted in 20 rows of the sample; there is nothing to tell apart"
-        )
-    parts = (planted.records[start : start + batch] for start in range(0, len(planted.records), batch))
-    results = collect(score(iter(list(parts))), len(grid), len(planted.records))
-    require_scored(originals, results)
-    return _decide(planted, make_candidates(results, grid), started, seed)
-
-
-def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Calibration:
     halves = {half: [_separations(planted, values, half) for values in scored.values] for half in ("choose", "report")}
     measured = _measured_kinds(planted, scored.loss)
     seen = visible_kinds(halves["choose"], measured)
@@ -107,7 +46,7 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
     chosen = choose(scored.candidates, halves["choose"], kinds)
     candidate = scored.candidates[chosen]
     assert candidate.settings is not None
-    report = {
+    return {
         "schema": 2,
         "settings": candidate.settings.to_dict(),
         "form": candidate.form,
@@ -130,7 +69,6 @@ def _decide(planted: Planted, scored: Scored, started: float, seed: int) -> Cali
         ],
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Calibration(candidate, report)
 
 
 def _halves(planted: Planted) -> dict[str, dict[str, Any]]:
@@ -176,10 +114,10 @@ def _summary(candidate: Candidate, found: Separations, kinds: Sequence[str]) -> 
         "form": candidate.form,
         "settings": candidate.settings.to_dict() if candidate.settings else None,
         "is_control": candidate.is_control,
-        "value": _rounded(value(found, kinds)),
-        "mean": _rounded(_mean(found, kinds)),
-        "worst": _rounded(min(found[kind].auroc for kind in kinds)),
-        "auroc": {kind: _rounded(separation.auroc) for kind, separation in found.items()},
+        "value": rounded(value(found, kinds)),
+        "mean": rounded(_mean(found, kinds)),
+        "worst": rounded(min(found[kind].auroc for kind in kinds)),
+        "auroc": {kind: rounded(separation.auroc) for kind, separation in found.items()},
     }
 
 
@@ -190,9 +128,9 @@ def _kind_report(
     best = int(np.nanargmax(on_choose)) if not np.all(np.isnan(on_choose)) else chosen
     return {
         "is_visible": kind in seen,
-        "chosen": {name: _rounded(number) for name, number in asdict(halves["report"][chosen][kind]).items()},
+        "chosen": {name: rounded(number) for name, number in asdict(halves["report"][chosen][kind]).items()},
         "best": str(scored.candidates[best]),
-        "best_auroc": _rounded(halves["report"][best][kind].auroc),
+        "best_auroc": rounded(halves["report"][best][kind].auroc),
     }
 
 
@@ -204,9 +142,9 @@ def _kinship(planted: Planted, scored: Scored, chosen: int, kinds: Sequence[str]
     alone = {name: _separations(planted, each, "report") for name, each in values.items()}
     is_original = np.array(planted.kind) == ""
     return {
-        "spearman": _rounded(spearman(ours[is_original], low[is_original])),
-        "value": {name: _rounded(value(found, kinds)) for name, found in alone.items()},
-        "mean_auroc": {name: _rounded(_mean(found, kinds)) for name, found in alone.items()},
+        "spearman": rounded(spearman(ours[is_original], low[is_original])),
+        "value": {name: rounded(value(found, kinds)) for name, found in alone.items()},
+        "mean_auroc": {name: rounded(_mean(found, kinds)) for name, found in alone.items()},
     }
 
 
@@ -234,5 +172,43 @@ def _mean(found: Separations, kinds: Sequence[str]) -> float:
     return float(np.mean([found[kind].auroc for kind in kinds]))
 
 
-def _rounded(number: float) -> float | None:
-    return None if np.isnan(number) else round(float(number), 4)
+def by_source(planted: Planted, values: Values, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """AUROC of each source's originals against their own copies, with intervals that resample originals.
+
+    Returns plain JSON values: source -> together (`kinds` taken together), kinds (each kind that was planted); each of
+    them auroc, low, high, n_originals, n_pairs. low and high are null where fewer than 10 originals speak.
+    """
+    of_source: dict[str, list[int]] = {}
+    for idx, first in enumerate(planted.original):
+        if planted.kind[idx] and planted.half[idx] == "report":
+            of_source.setdefault(planted.records[first].source, []).append(idx)
+    return {
+        source: {
+            "together": _separation(planted, values, [idx for idx in copies if planted.kind[idx] in kinds]),
+            "kinds": {
+                kind: _separation(planted, values, own)
+                for kind in planted.kinds
+                if (own := [idx for idx in copies if planted.kind[idx] == kind])
+            },
+        }
+        for source, copies in sorted(of_source.items())
+    }
+
+
+def _separation(planted: Planted, values: Values, copies: list[int]) -> dict[str, Any]:
+    firsts = np.array([planted.original[idx] for idx in copies], dtype=np.int64)
+    found = separate(values[firsts], values[copies], groups=firsts)
+    is_known = ~(np.isnan(values[firsts]) | np.isnan(values[copies]))
+    n_originals = len(np.unique(firsts[is_known]))
+    low, high = _interval(found, n_originals)
+    return {
+        "auroc": rounded(found.auroc),
+        "low": low,
+        "high": high,
+        "n_originals": n_originals,
+        "n_pairs": found.n_pairs,
+    }
+
+
+def _interval(found: Separation, n_originals: int) -> tuple[float | None, float | None]:
+    return (None, None) if n_originals < _MIN_ORIGINALS else (rounded(found.low), rounded(found.high))

@@ -1,0 +1,140 @@
+"""Find, on the user's own data, the setting whose score ranks rows above copies of them with a planted defect."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from delta_attnmask.artifacts import collect_versions
+from delta_attnmask.calibrating.calibration import Calibration
+from delta_attnmask.calibrating.defects import Donors
+from delta_attnmask.calibrating.findings import make_report
+from delta_attnmask.calibrating.sample import plant, stratified_sample
+from delta_attnmask.calibrating.scored import (
+    MIN_ORIGINALS,
+    Outcome,
+    Score,
+    collect,
+    make_candidates,
+    no_row_scored,
+    require_scored,
+)
+from delta_attnmask.errors import TooLittleDataError
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.attention.received import AttentionBackend
+from delta_attnmask.modeling.fingerprint import model_fingerprint
+from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.records import Record
+from delta_attnmask.scoring.pipeline import Unit
+from delta_attnmask.scoring.rivals import load_rivals, rival_names
+from delta_attnmask.scoring.trial import spaced_records
+from delta_attnmask.scoring.units import ScoringPlan, UnitScorer, fit_grid
+from delta_attnmask.settings import CALIBRATION_GRID, MaskSettings
+
+DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
+_WINDOWS = 50  # places of the data that they come from, so that sources that follow one another are all seen
+_UNIT_ROWS = 256
+
+
+def calibrate_rows(
+    loaded: LoadedModel,
+    rows: Dataset,
+    *,
+    n_rows: int = 240,
+    rivals: Sequence[str] | None = None,
+    batch_tokens: int = 8192,
+    attention: AttentionBackend = "auto",
+    workers: int | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda n_done, n_rows: None,
+) -> Calibration:
+    """Find the setting that suits this model and this data.
+
+    n_rows: originals. rivals: names of scores to compare with; None for all. batch_tokens, attention, workers: as in a
+    scoring plan. Raises TooLittleDataError where the data is too small for it, DataError where it can't be used.
+    """
+    anatomy = examine(loaded.model)
+    anatomy.resolve_block(CALIBRATION_GRID[0].block)  # a model without it has none of the grid
+    grid = fit_grid(CALIBRATION_GRID, anatomy)
+    names = rival_names() if rivals is None else rivals
+    plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens, attention=attention, workers=workers)
+    scorer = UnitScorer(loaded, blanking(rows.load_image), plan)
+
+    def score(records: Sequence[Record]) -> Iterator[Outcome]:
+        parts = (records[start : start + _UNIT_ROWS] for start in range(0, len(records), _UNIT_ROWS))
+        n_done = 0
+        for unit in scorer.score(Unit(index, len(part), part) for index, part in enumerate(parts)):
+            n_done += len(unit.scores)
+            on_progress(n_done, len(records))
+            yield unit.scores, unit.sweep
+
+    try:
+        report = calibrate(read_donors(rows), score, grid, n_rows=n_rows, seed=seed)
+    finally:
+        scorer.encoded.close()
+    return Calibration(report | made_with(loaded, rows) | {"versions": collect_versions()})
+
+
+def made_with(loaded: LoadedModel | None = None, rows: Dataset | None = None) -> dict[str, Any]:
+    """What tells whether a calibration is of this model and this data; of those that are given."""
+    model = loaded and {
+        "model": loaded.name,
+        "model_fingerprint": model_fingerprint(loaded.model),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+    }
+    data = rows and {
+        "data": str(rows.path),
+        "input": {"sha256": rows.fingerprint.sha256, "n_bytes": rows.fingerprint.n_bytes},
+    }
+    return (model or {}) | (data or {})
+
+
+def read_donors(rows: Dataset, n_rows: int = DONOR_ROWS) -> list[Record]:
+    """The rows that the sample and its defects are made of: all, or windows evenly spaced over large data."""
+    return spaced_records(rows, n_rows, _WINDOWS)
+
+
+def calibrate(
+    records: Iterable[Record],
+    score: Score,
+    grid: Sequence[MaskSettings],
+    *,
+    n_rows: int = 240,
+    copies_per_row: int = 3,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Plant defects in a sample of `records`, score everything under `grid`, choose by the rule of `choice.py`.
+
+    score: gives the scores of records, with the masked losses of `grid` in its order.
+    Returns the report. Raises TooLittleDataError where the data is too small: fewer than 60 rows that can be scored, or
+    no kind of defect fits 20 of them; DataError where every row of the sample fails.
+    """
+    started = time.monotonic()
+    found = list(records)
+    usable = [record for record in found if not record.reason]
+    if found and not usable:
+        raise no_row_scored(f"none of the {len(found)} rows that were read", f"row {found[0].row}: {found[0].reason}")
+    originals = stratified_sample(usable, n_rows, seed)
+    if len(originals) < MIN_ORIGINALS:
+        raise TooLittleDataError(f"{len(originals)} usable rows are too few to calibrate on; it takes {MIN_ORIGINALS}")
+    planted = plant(originals, Donors(usable), copies_per_row, seed)
+    if not planted.kinds:
+        raise TooLittleDataError(
+            "no kind of defect could be planted in 20 rows of the sample; there is nothing to tell apart"
+        )
+    results = collect(score(planted.records), len(grid), len(planted.records))
+    require_scored(originals, results)
+    return make_report(planted, make_candidates(results, grid), started, seed)
+
+
+def blanking(load_image: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A loader that paints pictures over in their mean colour where a planted defect asks for it."""
+    from delta_attnmask.calibrating.defects import BLANK
+
+    def load(reference: str) -> Any:
+        if not reference.startswith(BLANK):
+            return load_image(reference)
+        image = load_image(reference.removeprefix(BLANK))
+        return image.resize((1, 1)).resize(image.size)
+
+    return load
