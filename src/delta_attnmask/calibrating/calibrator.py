@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from delta_attnmask.artifacts import collect_versions
-from delta_attnmask.calibrating.calibration import Calibration
 from delta_attnmask.calibrating.defects import Donors
 from delta_attnmask.calibrating.findings import make_report
 from delta_attnmask.calibrating.sample import plant, stratified_sample
@@ -18,12 +16,13 @@ from delta_attnmask.calibrating.scored import (
     no_row_scored,
     require_scored,
 )
+from delta_attnmask.calibration import Calibration
 from delta_attnmask.errors import TooLittleDataError
+from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.attention.received import AttentionBackend
-from delta_attnmask.modeling.fingerprint import model_fingerprint
-from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.dataset import Dataset
+from delta_attnmask.settings import AttentionBackend
+from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
@@ -38,7 +37,7 @@ _UNIT_ROWS = 256
 
 def calibrate_rows(
     loaded: LoadedModel,
-    rows: Dataset,
+    rows: Rows,
     *,
     n_rows: int = 240,
     rivals: Sequence[str] | None = None,
@@ -58,7 +57,7 @@ def calibrate_rows(
     grid = fit_grid(CALIBRATION_GRID, anatomy)
     names = rival_names() if rivals is None else rivals
     plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens, attention=attention, workers=workers)
-    scorer = UnitScorer(loaded, blanking(rows.load_image), plan)
+    scorer = UnitScorer(loaded, rows.load_image, plan)
 
     def score(records: Sequence[Record]) -> Iterator[Outcome]:
         parts = (records[start : start + _UNIT_ROWS] for start in range(0, len(records), _UNIT_ROWS))
@@ -75,7 +74,7 @@ def calibrate_rows(
     return Calibration(report | made_with(loaded, rows) | {"versions": collect_versions()})
 
 
-def made_with(loaded: LoadedModel | None = None, rows: Dataset | None = None) -> dict[str, Any]:
+def made_with(loaded: LoadedModel | None = None, rows: Rows | None = None) -> dict[str, Any]:
     """What tells whether a calibration is of this model and this data; of those that are given."""
     model = loaded and {
         "model": loaded.name,
@@ -83,13 +82,13 @@ def made_with(loaded: LoadedModel | None = None, rows: Dataset | None = None) ->
         "dtype": str(loaded.dtype).removeprefix("torch."),
     }
     data = rows and {
-        "data": str(rows.path),
+        "data": rows.name,
         "input": {"sha256": rows.fingerprint.sha256, "n_bytes": rows.fingerprint.n_bytes},
     }
     return (model or {}) | (data or {})
 
 
-def read_donors(rows: Dataset, n_rows: int = DONOR_ROWS) -> list[Record]:
+def read_donors(rows: Rows, n_rows: int = DONOR_ROWS) -> list[Record]:
     """The rows that the sample and its defects are made of: all, or windows evenly spaced over large data."""
     return spaced_records(rows, n_rows, _WINDOWS)
 
@@ -125,16 +124,3 @@ def calibrate(
     results = collect(score(planted.records), len(grid), len(planted.records))
     require_scored(originals, results)
     return make_report(planted, make_candidates(results, grid), started, seed)
-
-
-def blanking(load_image: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A loader that paints pictures over in their mean colour where a planted defect asks for it."""
-    from delta_attnmask.calibrating.defects import BLANK
-
-    def load(reference: str) -> Any:
-        if not reference.startswith(BLANK):
-            return load_image(reference)
-        image = load_image(reference.removeprefix(BLANK))
-        return image.resize((1, 1)).resize(image.size)
-
-    return load

@@ -1,11 +1,10 @@
 """Which setting and form of the score to use, by a stated rule. Numpy only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.calibration import Candidate
 from delta_attnmask.statistics import Separation
 
 RULE = """\
@@ -23,33 +22,6 @@ _VISIBLE_ABOVE = 0.55
 _TIED_WITHIN = 0.005
 
 Separations = Mapping[str, Separation]  # kind of defect -> separation
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A score that could order the rows: column `form` under `settings`; rivals have none."""
-
-    form: str
-    settings: MaskSettings | None = None
-
-    @property
-    def is_control(self) -> bool:
-        return self.settings is not None and self.settings.order != "most"
-
-    @property
-    def tail(self) -> int:
-        """How many blocks are run again; the price."""
-        return 0 if self.settings is None else -1 - self.settings.block
-
-    def __str__(self) -> str:
-        if self.settings is None:
-            return self.form
-        s = self.settings
-        order = "" if s.order == "most" else f"{s.order} tokens, "
-        more = "" if s.replacement == "zero" else f", replacement {s.replacement}"
-        more += "" if s.exclude == "none" else f", exclude {s.exclude}"
-        masked = f"queries {s.queries}, tokens {s.tokens}, fraction {s.fraction:g}, block {s.block}"
-        return f"{self.form} ({order}{masked}{more})"
 
 
 def visible_kinds(separations: Sequence[Separations], kinds: Sequence[str]) -> list[str]:

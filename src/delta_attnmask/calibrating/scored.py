@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delta_attnmask.calibrating.choice import Candidate
+from delta_attnmask.calibration import Candidate
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.chosen import choose_settings
-from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.calibration import read_preset
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.reading.rows import FileRows, Rows
+from delta_attnmask.progress import show_progress
+from delta_attnmask.reading.rows import Rows, load_rows
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def attention(
         raise SettingsError(f"model: got {len(model)}, expected two: --model BASE TUNED")
     if rows < 2 or samples < 0:
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
-    dataset = FileRows(data, images, image_limits=ImageLimits(allow_outside=allow_outside), format=format)
+    dataset = load_rows(data, images, format=format, allow_outside=allow_outside)
 
     from delta_attnmask.inspecting.comparison import compare
     from delta_attnmask.inspecting.comparison_page import render_comparison
@@ -78,7 +77,7 @@ def attention(
 
     wanted = spread_rows(dataset.n_rows, rows)
     loaded = load_model(model[0], dtype=dtype, device=device)
-    preset = choose_settings(settings, {}, loaded, dataset, None, batch_tokens=8192)
+    preset, _ = read_preset(settings)
     base = _measure(loaded, dataset, wanted, preset.mask)
     with_images = base.rows_with_images
     shown = [with_images[position] for position in spread_rows(len(with_images), samples)]

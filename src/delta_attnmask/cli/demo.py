@@ -1,9 +1,8 @@
 """`delta-attnmask demo`: the whole job on the data and the model that come with the package."""
 
 import json
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.cli.chosen import choose_settings
-from delta_attnmask.cli.progress import RunBar, show_progress
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.runs import RunFolder
+from delta_attnmask.progress import RunBar, print_note, show_progress
+from delta_attnmask.reading.rows import load_rows
 from delta_attnmask.selecting.candidates import ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
 from delta_attnmask.selecting.run_selection import select_from_run
@@ -91,26 +89,18 @@ def _write_report(run: RunFolder, out: Path) -> None:
 def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     """Calibrate and score the pool, with the paper's plainest reading beside the calibrated setting."""
     from delta_attnmask.modeling.load import load_model
+    from delta_attnmask.scorer import ScoringOptions, make_plan
     from delta_attnmask.scoring.jobs import score_dataset
-    from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.units import ScoringPlan
 
-    dataset = FileRows(home / "pool.json", home / "images", limit=limit)
+    rows = load_rows(home / "pool.json", home / "images", limit=limit)
     loaded = load_model(str(home / "model"))
-    chosen = choose_settings("auto", {}, loaded, dataset, out, 8192)
-    rivals = load_rivals(["el2n", "entropy", "margin", "image_share"])
-    plan = ScoringPlan(chosen.mask, (PRESETS["paper"].mask,), rivals, form=chosen.form, calibration=chosen.calibration)
-    with show_progress("scoring", dataset.n_rows) as advance:
+    options = ScoringOptions(also=("el2n", "entropy", "margin", "image_share"))
+    plan, _ = make_plan(loaded, rows, options, out)
+    plan = replace(plan, sweep=(PRESETS["paper"].mask,))
+    with show_progress("scoring", rows.n_rows) as advance:
         bar = RunBar(advance)
         return score_dataset(
-            loaded,
-            dataset,
-            out,
-            plan,
-            on_check=lambda line: print(f"model: {line}", file=sys.stderr),
-            on_start=bar.show,
-            on_progress=bar.show,
-            on_rows=bar.show_rows,
+            loaded, rows, out, plan, **bar.listeners, on_check=lambda line: print_note(f"model: {line}")
         )
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.chosen import choose_settings
+from delta_attnmask.runs import RunFolder
+from delta_attnmask.calibration import read_preset
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def inspect(
     if settings is None and source.settings is not None:
         chosen = replace(source.settings, **mask.given)
     else:
-        chosen = choose_settings(settings or "relative", mask.given, loaded, dataset, None, batch_tokens=8192).mask
+        chosen = replace(read_preset(settings or "relative")[0].mask, **mask.given)
     inspections = Inspector(loaded, dataset, chosen).inspect_rows(rows)
     write_page(out, render_inspections(inspections, model=source.model, data=str(source.data)))
     for inspection in inspections:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from delta_attnmask.cli.progress import show_progress
+from delta_attnmask.progress import show_progress
 from delta_attnmask.runs import merge_run
 
 

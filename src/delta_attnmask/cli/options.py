@@ -1,15 +1,26 @@
 """Options that several commands share, each as a dataclass whose fields are the options."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.settings import Exclude, MaskSettings, Order, Queries, Replacement, Tokens
+from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.settings import (
+    Exclude,
+    MaskSettings,
+    Order,
+    Queries,
+    Replacement,
+    Tokens,
+    require_positive,
+)
+
+if TYPE_CHECKING:
+    from delta_attnmask.scorer import DeltaAttnMask
 
 
 @Parameter(name="*")
@@ -20,7 +31,8 @@ class DataOptions:
     Parameters
     ----------
     data
-        Conversations, in any format that `check --help` lists.
+        Files (JSON, JSONL, parquet, arrow, WebDataset tars), a pattern such as 'shards/*.tar', a folder, or a mixture
+        file in JSON or YAML; docs/formats.md has the formats.
     images
         Folder below which the rows' image paths lie.
     limit
@@ -31,7 +43,7 @@ class DataOptions:
         Follow absolute image paths, and links that leave the image folder.
     """
 
-    data: Path
+    data: Annotated[list[Path], Parameter(consume_multiple=True)]
     images: Path | None = None
     limit: int | None = None
     format: str | None = None
@@ -41,6 +53,60 @@ class DataOptions:
         """The rows, to be read."""
         limits = ImageLimits(allow_outside=self.allow_outside)
         return FileRows(self.data, self.images, image_limits=limits, format=self.format, limit=self.limit)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model is loaded, and how.
+
+    Parameters
+    ----------
+    model
+        Folder of a Hugging Face model or of an adapter, or a model's name on the hub.
+    revision
+        Revision of a model on the hub.
+    dtype
+        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
+    device
+        auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+    """
+
+    model: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+
+    def load(self, *, compile: bool = False) -> "DeltaAttnMask":
+        """The model with its processor, ready to score."""
+        from delta_attnmask.scorer import DeltaAttnMask
+
+        options: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "revision": self.revision}
+        return DeltaAttnMask.from_pretrained(self.model, compile=compile, **options)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """How the model runs over the rows.
+
+    Parameters
+    ----------
+    batch_tokens
+        Upper bound of rows times longest row in a batch; halved when memory runs out.
+    attention
+        Which code sums the attention; auto takes the fastest that the model and the device allow.
+    workers
+        Processes that read images and encode; if not given, none on a CPU and up to 8 beside a GPU. 0 encodes in the
+        process itself.
+    """
+
+    batch_tokens: int = 8192
+    attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(batch_tokens=self.batch_tokens)
 
 
 @Parameter(name="*")
@@ -81,6 +147,12 @@ class MaskOptions:
 
 
 NO_MASK_OPTIONS = MaskOptions()
+COMPUTE_DEFAULTS = ComputeOptions()
+
+
+def split_names(texts: Sequence[str] | None) -> list[str] | None:
+    """Names that were given one by one or with commas between them; None where none was given."""
+    return None if texts is None else [name for text in texts for name in text.split(",") if name]
 
 
 def mask_of(settings: Mapping[str, Any]) -> MaskSettings:

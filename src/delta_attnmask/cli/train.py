@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.calibration import read_preset
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions, mask_of
-from delta_attnmask.cli.progress import Advance, show_progress
+from delta_attnmask.progress import Advance, show_progress
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.settings import PRESETS, MaskSettings
+from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
 
 if TYPE_CHECKING:
@@ -119,14 +120,8 @@ def choose_mask(settings: str | None, from_scores: Path | None, overrides: dict[
         from delta_attnmask.runs import RunFolder
 
         mask = mask_of(RunFolder.open(from_scores).manifest.settings)
-    elif settings is None or settings in PRESETS:
-        mask = PRESETS[settings or "relative"].mask
-    elif Path(settings).exists():
-        from delta_attnmask.calibrating.run import read_calibration
-
-        mask = read_calibration(settings).settings
     else:
-        raise SettingsError(f"settings={settings!r}: expected {', '.join(PRESETS)}, or a folder that `calibrate` made")
+        mask = read_preset(settings or "relative")[0].mask
     return replace(mask, **overrides)
 
 

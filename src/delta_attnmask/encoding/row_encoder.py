@@ -7,7 +7,7 @@ from typing import Any
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.errors import RowError
 from delta_attnmask.reading.images import iter_images
-from delta_attnmask.records import Record
+from delta_attnmask.records import ImageRef, Record
 
 Images = list[Any]  # PIL
 Variant = Callable[[Record], Record | None]  # a changed row; None where the change doesn't apply
@@ -28,7 +28,7 @@ class RowEncoder:
     def __init__(
         self,
         encoder: Encoder,
-        load_image: Callable[[Any], Any],
+        load_image: Callable[[ImageRef], Any],
         variants: Mapping[str, Variant] | None = None,
         *,
         max_pixels: int = PIXELS_TOGETHER,

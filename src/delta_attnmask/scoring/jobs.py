@@ -26,7 +26,7 @@ from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.scores import UnitReport, embedding_table
+from delta_attnmask.scores import UnitReport, embedding_table, score_table
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.trial import refuse_hopeless
 from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan, UnitScorer
@@ -40,6 +40,7 @@ FAULTS = Faults(
 _GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs
 
 OnCheck = Callable[[str], None]
+Sink = Callable[[ScoredUnit, dict[str, pa.Table]], None]
 OnRows = Callable[[int], None]
 
 
@@ -75,12 +76,16 @@ OnProgress = Callable[[Progress], None]
 
 
 class UnitWorker:
-    """Scores units with a loaded model and writes them; a unit that is done again is the same again."""
+    """Scores units with a loaded model and hands them to a sink; a unit that is done again is the same again.
 
-    def __init__(self, loaded: LoadedModel, task: Task) -> None:
+    sink: keeps a scored unit with its side tables; None for the run's folder.
+    """
+
+    def __init__(self, loaded: LoadedModel, task: Task, sink: "Sink | None" = None) -> None:
         self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
         self.manifest = make_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
         self._task = task
+        self._keep = sink or self._write
         self._folder: RunFolder | None = None
         self._n_done = 0
 
@@ -89,7 +94,7 @@ class UnitWorker:
             for scored in self.scorer.score(map(self._unit, units)):
                 if not self._n_done:
                     refuse_hopeless("the first unit", scored.scores, self.scorer, self._task.rows)
-                self._open_folder().write_unit(scored.index, scored.scores, **self._side_tables(scored))
+                self._keep(scored, side_tables(scored, self.scorer))
                 self._n_done += 1
                 n_failed = sum(score.status == "failed" for score in scored.scores)
                 yield UnitReport(scored.index, len(scored.scores), n_failed, scored.check)
@@ -100,11 +105,8 @@ class UnitWorker:
         rows = self.manifest.rows_of(unit)
         return Unit(unit, len(rows), self._task.rows.records(rows.start, rows.stop))
 
-    def _side_tables(self, unit: ScoredUnit) -> dict[str, pa.Table]:
-        return side_tables(unit, self.scorer)
-
-    def _open_folder(self) -> RunFolder:
-        """The run's folder, once it is certain that it is this run's."""
+    def _write(self, scored: ScoredUnit, tables: dict[str, pa.Table]) -> None:
+        """Put a unit into the run's folder, once it is certain that it is this run's."""
         if self._folder is None:
             try:
                 self._folder = RunFolder.join(self._task.out, self.manifest, self._task.shard)
@@ -112,7 +114,7 @@ class UnitWorker:
                 raise ArtifactError(
                     f"on {socket.gethostname()}: {error}. All workers need the same model, data and run folder"
                 ) from error
-        return self._folder
+        self._folder.write_unit(scored.index, scored.scores, **tables)
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,45 @@ def score_dataset(
         return score_units(pool, out, shard, is_alone=True, **listeners)
     finally:
         worker.scorer.encoded.close()
+
+
+def score_in_memory(
+    loaded: LoadedModel,
+    rows: Rows,
+    plan: ScoringPlan,
+    *,
+    on_check: OnCheck = lambda line: None,
+    on_start: OnProgress = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
+    on_rows: OnRows = lambda n_rows: None,
+) -> tuple[Manifest, dict[str, pa.Table]]:
+    """Like `score_dataset`, but nothing is written: what the run is, and its tables by name, `scores` among them.
+
+    Raises UnitsFailedError at the first unit that keeps failing, since nothing could be resumed.
+    """
+    parts: dict[str, list[pa.Table]] = {"scores": []}
+    columns = tuple(plan.rivals)
+
+    def keep(scored: ScoredUnit, tables: dict[str, pa.Table]) -> None:
+        for name, table in {"scores": score_table(scored.scores, columns), **tables}.items():
+            parts.setdefault(name, []).append(table)
+
+    worker = UnitWorker(loaded, Task(rows, "", plan), keep)
+    worker.scorer.on_rows = on_rows
+    pool: LocalPool[UnitWorker, UnitReport] = LocalPool(worker, FAULTS)
+    n_rows, n_done, n_failed = worker.manifest.n_rows, 0, 0
+    on_start(Progress(0, n_rows, 0, 0))
+    try:
+        for outcome in pool.run(range(worker.manifest.n_units)):
+            if isinstance(outcome, Failure):
+                raise UnitsFailedError(f"unit {outcome.unit} failed {outcome.n_tries} times: {outcome.reason}")
+            if outcome.check:
+                on_check(outcome.check)
+            n_done, n_failed = n_done + outcome.n_rows, n_failed + outcome.n_failed
+            on_progress(Progress(n_done, n_rows, n_done, n_failed))
+    finally:
+        worker.scorer.encoded.close()
+    return worker.manifest, {name: pa.concat_tables(tables).sort_by("row") for name, tables in parts.items()}
 
 
 def score_on_cluster(
@@ -293,6 +334,7 @@ def make_manifest(
     return Manifest(
         model=loaded.name,
         model_fingerprint=model_fingerprint(loaded.model),
+        revision=loaded.revision,
         settings=settings,
         data=rows.location,
         images=str(rows.images_root or ""),
@@ -300,7 +342,6 @@ def make_manifest(
         format=rows.format_name,
         n_rows=rows.n_rows,
         unit_rows=unit_rows,
-        revision=loaded.revision,
         extra_columns=tuple(plan.rivals),
         command=command,
     )

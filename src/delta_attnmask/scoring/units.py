@@ -17,7 +17,7 @@ from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
-from delta_attnmask.records import Record
+from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
 from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, in_step
@@ -103,7 +103,7 @@ class UnitScorer:
     Raises SettingsError where the settings themselves don't fit the model.
     """
 
-    def __init__(self, loaded: LoadedModel, load_image: Callable[[Any], Any], plan: ScoringPlan) -> None:
+    def __init__(self, loaded: LoadedModel, load_image: Callable[[ImageRef], Any], plan: ScoringPlan) -> None:
         anatomy, self.encoder = examine(loaded.model), make_encoder(loaded)
         anatomy.resolve_block(plan.settings.block)
         if plan.settings.tokens == "image" and not self.encoder.takes_images:

@@ -7,12 +7,39 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
-from delta_attnmask.artifacts import write_text_atomically
-from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.errors import ArtifactError, SettingsError
-from delta_attnmask.settings import MaskSettings, Preset
+from delta_attnmask.settings import PRESETS, MaskSettings, Preset
+from delta_attnmask.storage import write_text_atomically
 
 FILE = "calibration.json"
+_MAX_SOURCES = 12  # that `describe` names; the report has all
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A score that could order the rows: column `form` under `settings`; rivals have none."""
+
+    form: str
+    settings: MaskSettings | None = None
+
+    @property
+    def is_control(self) -> bool:
+        return self.settings is not None and self.settings.order != "most"
+
+    @property
+    def tail(self) -> int:
+        """How many blocks are run again; the price."""
+        return 0 if self.settings is None else -1 - self.settings.block
+
+    def __str__(self) -> str:
+        if self.settings is None:
+            return self.form
+        s = self.settings
+        order = "" if s.order == "most" else f"{s.order} tokens, "
+        more = "" if s.replacement == "zero" else f", replacement {s.replacement}"
+        more += "" if s.exclude == "none" else f", exclude {s.exclude}"
+        masked = f"queries {s.queries}, tokens {s.tokens}, fraction {s.fraction:g}, block {s.block}"
+        return f"{self.form} ({order}{masked}{more})"
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,11 @@ class Calibration:
         return Preset(self.settings, self.form, self.sha256)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What no setting could see, in plain words."""
+        return tuple(map(str, self.report.get("warnings", ())))
+
+    @property
     def sha256(self) -> str:
         """Hex SHA-256 of the report, the same before it is written and when it is read back."""
         return sha256(json.dumps(dict(self.report), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -64,8 +96,30 @@ class Calibration:
             return found
         except FileNotFoundError as error:
             raise ArtifactError(f"{path} is missing; `delta-attnmask calibrate --out {folder}` makes one") from error
-        except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingsError) as error:
             raise ArtifactError(f"{path} is no calibration: {error}") from error
+
+    def describe(self) -> str:
+        """The outcome in a few lines: the choice, each kind of defect, sources, kinship with low loss, warnings."""
+        report, low = self.report, self.report["low_loss"]
+        lines = [
+            f"calibrated in {report['seconds']} s on {report['n_originals']} rows and {report['n_planted']} planted "
+            "copies",
+            f"chosen: {self.candidate}",
+            "AUROC on the half that it was not chosen on (0.5 is chance), with 95 % interval:",
+        ]
+        for kind, one in report["kinds"].items():
+            seen = "" if one["is_visible"] else "  not seen by any score"
+            lines.append(f"  {kind:22} {_with_interval(one['chosen'])}{seen}")
+        by_source = [f"{name or '(none)'} {_with_interval(one['together'])}" for name, one in report["sources"].items()]
+        if 1 < len(by_source) <= _MAX_SOURCES:
+            lines.append(f"by source, all kinds that are seen: {'; '.join(by_source)}")
+        kinship = "unknown" if low["spearman"] is None else f"{low['spearman']:.2f}"
+        lines.append(
+            f"against low loss: rank correlation {kinship}; mean AUROC {low['mean_auroc']['chosen']:.3f}, "
+            f"low loss {low['mean_auroc']['low_loss']:.3f}, both together {low['mean_auroc']['together']:.3f}"
+        )
+        return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
 
     def differences(self, made_with: Mapping[str, Any]) -> list[str]:
         """What was another thing when it was made: the model, its precision, the data.
@@ -78,6 +132,16 @@ class Calibration:
         if "data" in made_with:
             found.append(("data", *(_about_data(one) for one in (there, made_with))))
         return [f"{what}: {_name(then)} there, {_name(now)} now" for what, then, now in found if then[2] != now[2]]
+
+
+def read_preset(wanted: str | Path) -> tuple[Preset, Calibration | None]:
+    """The preset of that name, or that of the calibration in a folder; SettingsError where there is neither."""
+    if str(wanted) in PRESETS:
+        return PRESETS[str(wanted)], None
+    if Path(wanted).exists():
+        found = Calibration.load(wanted)
+        return found.preset, found
+    raise SettingsError(f"settings={str(wanted)!r}: expected {', '.join(PRESETS)}, or a folder that `calibrate` made")
 
 
 def refuse_another_calibration(folder: str | Path, made_with: Mapping[str, Any]) -> None:
@@ -105,3 +169,9 @@ def _name(thing: tuple[Any, Any, Any]) -> str:
     """A model or a data set in short, told from another of the same name."""
     name, kind, fingerprint = thing
     return f"{name} ({kind} {str(fingerprint)[:8]})"
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    """An AUROC with its interval, where it has either."""
+    auroc = "-" if found["auroc"] is None else f"{found['auroc']:.2f}"
+    return auroc if found["low"] is None else f"{auroc} ({found['low']:.2f}-{found['high']:.2f})"

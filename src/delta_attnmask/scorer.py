@@ -1,0 +1,255 @@
+"""`DeltaAttnMask`: calibrate, score and select with one loaded model, in memory or into a run folder."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from delta_attnmask.calibrating.calibrator import calibrate_rows
+from delta_attnmask.calibrating.preset_choice import Wanted, choose_preset
+from delta_attnmask.calibration import Calibration
+from delta_attnmask.encoding.encoder import Encoder, make_encoder
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.settings import AttentionBackend
+from delta_attnmask.modeling.devices import Dtype
+from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
+from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
+from delta_attnmask.reading.rows import Rows, load_rows
+from delta_attnmask.locations import beside
+from delta_attnmask.results import Scores
+from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset, score_in_memory
+from delta_attnmask.scoring.rivals import load_rivals
+from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.settings import STANDARD_GRID
+
+
+class DeltaAttnMask:
+    """Scores image-text conversations with a vision-language model, and calibrates the score on the data itself.
+
+        scorer = DeltaAttnMask.from_pretrained("Qwen/Qwen2-VL-2B-Instruct")
+        scores = scorer.score(rows)             # calibrates first, by itself
+        kept = scores.select("20%")
+        subset = rows.select(kept.indices)
+
+    model: a Hugging Face model for image-text-to-text or causal language modelling; it is put into evaluation mode
+        while it is used, and left as it was. processor: what `AutoProcessor.from_pretrained` gives for it, or the
+        tokenizer of a text-only model. name: what run folders call it.
+
+    Wherever `rows` are taken, they are a `datasets.Rows`, a list of dicts, a path, several paths, or what
+    `load_rows` gave; images, format, limit and allow_outside are those of `load_rows`.
+    """
+
+    def __init__(self, model: nn.Module, processor: Any, *, name: str = "") -> None:
+        own_name = getattr(getattr(model, "config", None), "name_or_path", "")
+        self.loaded = LoadedModel(name or own_name or type(model).__name__, model, processor)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        revision: str | None = None,
+        compile: bool = False,
+    ) -> Self:
+        """Load a model with its processor; `name` is a folder, also of a PEFT adapter, or a name on the hub.
+
+        dtype: auto is bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
+        device: auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+        compile: compile the model's blocks; some seconds at the start, faster after that.
+        Raises UnsupportedModelError where it can't be loaded, SettingsError where there is no such device.
+        """
+        loaded = load_model(name, dtype=dtype, device=device, revision=revision)
+        if compile:
+            compile_blocks(loaded.model)
+        scorer = cls(loaded.model, loaded.processor, name=name)
+        scorer.loaded = loaded
+        return scorer
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns a record with its images into `inputs` and `labels` for this model."""
+        return make_encoder(self.loaded)
+
+    def calibrate(
+        self,
+        rows: Any,
+        *,
+        images: str | Path | None = None,
+        format: str | None = None,
+        limit: int | None = None,
+        allow_outside: bool = False,
+        n_rows: int = 240,
+        also: Sequence[str] | None = None,
+        batch_tokens: int = 8192,
+        attention: AttentionBackend = "auto",
+        workers: int | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Calibration:
+        """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
+
+        n_rows: originals, each with three copies. also: rival scores to compare with; None for all.
+        batch_tokens, attention, workers, progress: as in `score`. seed: of the sample and the defects.
+        Raises TooLittleDataError for fewer than 60 rows that can be scored, DataError where none can.
+        """
+        source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
+        with _evaluating(self.loaded.model), show_progress("calibrating", shown=is_watched(progress)) as advance:
+            return calibrate_rows(
+                self.loaded,
+                source,
+                n_rows=n_rows,
+                rivals=also,
+                batch_tokens=batch_tokens,
+                attention=attention,
+                workers=workers,
+                seed=seed,
+                on_progress=advance,
+            )
+
+    def score(
+        self,
+        rows: Any,
+        *,
+        settings: Wanted = "auto",
+        calibration: Calibration | None = None,
+        out: str | Path | None = None,
+        images: str | Path | None = None,
+        format: str | None = None,
+        limit: int | None = None,
+        allow_outside: bool = False,
+        also: Sequence[str] = (),
+        sweep: bool = False,
+        embeddings: bool = False,
+        batch_tokens: int = 8192,
+        attention: AttentionBackend = "auto",
+        workers: int | None = None,
+        unit_rows: int = UNIT_ROWS,
+        progress: bool | None = None,
+    ) -> Scores:
+        """Score every row; a row that can't be used stays in the table with its reason.
+
+        settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
+            folder that `calibrate` made. calibration: what `calibrate` gave, in its place.
+        out: a run folder, made if missing; the same call resumes it. None keeps everything in memory.
+        also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
+        embeddings: keep a vector of each row, for diversity, near duplicates and clusters.
+        batch_tokens: upper bound of rows times longest row in a batch; halved when memory runs out.
+        workers: processes that read images and encode; None for none on a CPU and up to 8 beside a GPU.
+        unit_rows: rows of a work unit, which is what a killed run loses at most.
+        progress: show a bar; None shows it in a terminal or a notebook.
+        Raises DataError where no row can be scored, UnsupportedModelError where the model can't, ArtifactError where
+        `out` belongs to another run.
+        """
+        if calibration is not None and settings != "auto":
+            raise SettingsError("settings and calibration are both given; leave one out")
+        source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
+        options = ScoringOptions(
+            settings=settings if calibration is None else calibration,
+            also=tuple(also),
+            sweep=sweep,
+            embeddings=embeddings,
+            batch_tokens=batch_tokens,
+            attention=attention,
+            workers=workers,
+        )
+        shown = is_watched(progress)
+        with _evaluating(self.loaded.model):
+            plan, calibration = make_plan(self.loaded, source, options, out, shown=shown)
+            with show_progress("scoring", source.n_rows, shown=shown) as advance:
+                listeners = RunBar(advance).listeners
+                if out is not None:
+                    score_dataset(self.loaded, source, out, plan, unit_rows=unit_rows, **listeners)
+                    return Scores.load(out)
+                manifest, tables = score_in_memory(self.loaded, source, plan, **listeners)
+        return Scores(tables.pop("scores"), manifest, calibration, tables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """What is computed for each row, and how.
+
+    settings: see `DeltaAttnMask.score`. changes: single mask settings given beside it.
+    The others: as in `DeltaAttnMask.score`.
+    """
+
+    settings: Wanted = "auto"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    sweep: bool = False
+    embeddings: bool = False
+    batch_tokens: int = 8192
+    attention: AttentionBackend = "auto"
+    workers: int | None = None
+
+
+def make_plan(
+    loaded: LoadedModel | None,
+    rows: Rows,
+    options: ScoringOptions,
+    out: str | Path | None,
+    *,
+    may_calibrate: bool = True,
+    shown: bool = True,
+    notify: Callable[[str], None] = print_note,
+) -> tuple[ScoringPlan, Calibration | None]:
+    """What a run computes, after calibrating if that is asked for, and the calibration that it goes by, if any.
+
+    loaded: None where the model is elsewhere. out: the run's folder, in which the calibration is kept.
+    may_calibrate: False for one of several processes. shown: show the progress. notify: is given notes, a line each.
+    """
+
+    def calibrate() -> Calibration:
+        assert loaded is not None
+        with show_progress("calibrating", shown=shown) as advance:
+            found = calibrate_rows(
+                loaded,
+                rows,
+                batch_tokens=options.batch_tokens,
+                attention=options.attention,
+                workers=options.workers,
+                on_progress=advance,
+            )
+        if shown:
+            notify(found.describe())
+        return found
+
+    rivals = load_rivals(options.also)
+    with nullcontext() if out is None else beside(out) as folder:
+        chosen, calibration = choose_preset(
+            options.settings,
+            options.changes,
+            loaded,
+            rows,
+            folder,
+            calibrate if may_calibrate and loaded is not None else None,
+            notify,
+        )
+    plan = ScoringPlan(
+        settings=chosen.mask,
+        sweep=STANDARD_GRID if options.sweep else (),
+        rivals=rivals,
+        batch_tokens=options.batch_tokens,
+        form=chosen.form,
+        embed=options.embeddings,
+        attention=options.attention,
+        calibration=chosen.calibration,
+        workers=options.workers,
+    )
+    return plan, calibration
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout and the like; afterwards each module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
