@@ -126,12 +126,11 @@ class Calibration:
 
         made_with: as `calibrator.made_with` says of a model, of data, or of both.
         """
-        there, found = self.report, []
-        if "model" in made_with:
-            found.append(("model", *(_about_model(one) for one in (there, made_with))))
-        if "data" in made_with:
-            found.append(("data", *(_about_data(one) for one in (there, made_with))))
-        return [f"{what}: {_name(then)} there, {_name(now)} now" for what, then, now in found if then[2] != now[2]]
+        about = {"model": _about_model, "data": _about_data}
+        pairs = {name: (tell(self.report), tell(made_with)) for name, tell in about.items() if name in made_with}
+        return [
+            f"{name}: {_name(then)} there, {_name(now)} now" for name, (then, now) in pairs.items() if then[2] != now[2]
+        ]
 
 
 def read_preset(wanted: str | Path) -> tuple[Preset, Calibration | None]:

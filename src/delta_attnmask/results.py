@@ -65,7 +65,7 @@ class Scores:
     def to_pandas(self) -> "pd.DataFrame":
         """The table as a pandas data frame; SettingsError without pandas."""
         try:
-            import pandas  # noqa: F401, ICN001 - pyarrow imports it by itself, and says less where it is missing
+            import pandas  # noqa: F401 - pyarrow imports it by itself, and says less where it is missing
         except ImportError as error:
             raise SettingsError("to_pandas() needs pandas: pip install pandas") from error
         return self.table.to_pandas()
@@ -81,9 +81,7 @@ class Scores:
         **options: Any,
     ) -> Selection:
         """Keep the best rows; defaults and rules are those of `select_rows` and of the command `select`."""
-        return select_rows(
-            self, keep, by=by, rule=rule, quota_by=quota_by, drop_duplicates=drop_duplicates, **options
-        )
+        return select_rows(self, keep, by=by, rule=rule, quota_by=quota_by, drop_duplicates=drop_duplicates, **options)
 
     def save(self, folder: str | Path) -> None:
         """Write a run folder, as `delta-attnmask score --out` does; ArtifactError where it holds another run."""

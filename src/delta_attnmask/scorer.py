@@ -13,7 +13,6 @@ from delta_attnmask.calibrating.preset_choice import Wanted, choose_preset
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.settings import AttentionBackend
 from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
@@ -23,7 +22,7 @@ from delta_attnmask.results import Scores
 from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset, score_in_memory
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.settings import STANDARD_GRID
+from delta_attnmask.settings import STANDARD_GRID, AttentionBackend
 
 
 class DeltaAttnMask:

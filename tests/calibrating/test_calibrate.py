@@ -6,10 +6,11 @@ from random import Random
 
 import numpy as np
 import pytest
+from delta_attnmask.calibrating.calibrator import calibrate
 
-from delta_attnmask.calibrating.calibrate import Calibration, calibrate
-from delta_attnmask.calibrating.choice import Candidate, choose, visible_kinds
+from delta_attnmask.calibrating.choice import choose, visible_kinds
 from delta_attnmask.calibrating.scored import Outcome, Score
+from delta_attnmask.calibration import Calibration, Candidate
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from delta_attnmask.calibrating.calibrate import Calibration
 
 from delta_attnmask.calibrating import run
-from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.choice import Candidate
 from delta_attnmask.calibrating.sample import stratified_sample
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint

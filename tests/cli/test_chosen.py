@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
-from delta_attnmask.calibrating import run
 from delta_attnmask.calibrating.calibrate import Calibration
 from delta_attnmask.calibrating.run import write_calibration
+
+from delta_attnmask.calibrating import run
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows

@@ -3,7 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask.calibrating.choice import Candidate
+from delta_attnmask.calibration import Candidate
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel

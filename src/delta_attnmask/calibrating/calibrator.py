@@ -20,7 +20,6 @@ from delta_attnmask.calibration import Calibration
 from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.settings import AttentionBackend
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
@@ -28,7 +27,7 @@ from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer, fit_grid
-from delta_attnmask.settings import CALIBRATION_GRID, MaskSettings
+from delta_attnmask.settings import CALIBRATION_GRID, AttentionBackend, MaskSettings
 
 DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
 _WINDOWS = 50  # places of the data that they come from, so that sources that follow one another are all seen

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import (
     Exclude,
     MaskSettings,

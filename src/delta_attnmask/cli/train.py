@@ -13,9 +13,9 @@ from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions, mask_of
-from delta_attnmask.progress import Advance, show_progress
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.progress import Advance, show_progress
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
 
