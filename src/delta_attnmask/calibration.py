@@ -1,7 +1,7 @@
 """A calibration: the score that suits a model and a data set, and what was found on the way. No torch here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -102,9 +102,9 @@ class Calibration:
     def describe(self) -> str:
         """The outcome in a few lines: the choice, each kind of defect, sources, kinship with low loss, warnings."""
         report, low = self.report, self.report["low_loss"]
+        rows = f"{report['n_originals']} rows and {report['n_planted']} planted copies"
         lines = [
-            f"calibrated in {report['seconds']} s on {report['n_originals']} rows and {report['n_planted']} planted "
-            "copies",
+            f"calibrated in {report['seconds']} s on {rows}",
             f"chosen: {self.candidate}",
             "AUROC on the half that it was not chosen on (0.5 is chance), with 95 % interval:",
         ]
@@ -133,14 +133,18 @@ class Calibration:
         ]
 
 
-def read_preset(wanted: str | Path) -> tuple[Preset, Calibration | None]:
-    """The preset of that name, or that of the calibration in a folder; SettingsError where there is neither."""
+def read_preset(wanted: str | Path, others: Sequence[str] = ()) -> tuple[Preset, Calibration | None]:
+    """The preset of that name, or that of the calibration in a folder; SettingsError where there is neither.
+
+    others: names that the caller knows beside these, for the message.
+    """
     if str(wanted) in PRESETS:
         return PRESETS[str(wanted)], None
     if Path(wanted).exists():
         found = Calibration.load(wanted)
         return found.preset, found
-    raise SettingsError(f"settings={str(wanted)!r}: expected {', '.join(PRESETS)}, or a folder that `calibrate` made")
+    names = ", ".join([*others, *PRESETS])
+    raise SettingsError(f"settings={str(wanted)!r}: expected {names}, or a folder that `calibrate` made")
 
 
 def refuse_another_calibration(folder: str | Path, made_with: Mapping[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """The choice on a made-up scorer whose settings see known kinds of defects."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
-from delta_attnmask.calibrating.calibrator import calibrate
 
+from delta_attnmask.calibrating.calibrator import calibrate
 from delta_attnmask.calibrating.choice import choose, visible_kinds
 from delta_attnmask.calibrating.scored import Outcome, Score
 from delta_attnmask.calibration import Calibration, Candidate
@@ -28,21 +28,20 @@ GRID = [BLIND, DEEP, GOOD, CONTROL]
 def run(records: list[Record], sees_images: bool = True, seed: int = 0) -> Calibration:
     answers = {record.images[0]: record.turns[1].text for record in records}
 
-    def score(parts: Iterator[list[Record]]) -> Iterator[tuple[list[SampleScore], dict[int, list[float]]]]:
+    def score(records: Sequence[Record]) -> Iterator[Outcome]:
         rng = Random(seed)
-        for part in parts:
-            scores, sweep = [], {}
-            for record in part:
-                image = record.images[0]
-                looked_up = answers[image] if sees_images and not image.is_blank else None
-                is_right = record.turns[1].text == looked_up
-                loss = 1.0 + rng.gauss(0, 0.05)
-                seeing = 1.0 * is_right + rng.gauss(0, 0.2)
-                sweep[record.row] = [loss + rng.gauss(0, 1), loss + seeing, loss + seeing, loss + rng.gauss(0, 1)]
-                scores.append(_scored(record, loss))
-            yield scores, sweep
+        scores, sweep = [], {}
+        for record in records:
+            image = record.images[0]
+            looked_up = answers[image] if sees_images and not image.is_blank else None
+            is_right = record.turns[1].text == looked_up
+            loss = 1.0 + rng.gauss(0, 0.05)
+            seeing = 1.0 * is_right + rng.gauss(0, 0.2)
+            sweep[record.row] = [loss + rng.gauss(0, 1), loss + seeing, loss + seeing, loss + rng.gauss(0, 1)]
+            scores.append(_scored(record, loss))
+        yield scores, sweep
 
-    return calibrate(records, score, GRID, n_rows=120, seed=seed)
+    return Calibration(calibrate(records, score, GRID, n_rows=120, seed=seed))
 
 
 def _scored(record: Record, loss: float) -> SampleScore:
@@ -96,25 +95,17 @@ def test_too_little_data_is_said() -> None:
 def failing(is_failed: Callable[[Record], bool]) -> Score:
     """Scores nothing but noise, and fails where it is told to."""
 
-    def score(parts: Iterator[list[Record]]) -> Iterator[Outcome]:
+    def score(records: Sequence[Record]) -> Iterator[Outcome]:
         rng = Random(0)
-        for part in parts:
-            failed = {record.row for record in part if is_failed(record)}
-            scores = [
-                SampleScore(
-                    row=record.row,
-                    id="",
-                    key="",
-                    source="",
-                    status="failed",
-                    reason="no such file",
-                    reason_code="image_missing",
-                )
-                if record.row in failed
-                else _scored(record, rng.random())
-                for record in part
-            ]
-            yield scores, {record.row: [rng.random() for _ in GRID] for record in part if record.row not in failed}
+        failed = {record.row for record in records if is_failed(record)}
+        fault = {"status": "failed", "reason": "no such file", "reason_code": "image_missing"}
+        scores = [
+            SampleScore(row=record.row, id="", key="", source="", **fault)
+            if record.row in failed
+            else _scored(record, rng.random())
+            for record in records
+        ]
+        yield scores, {record.row: [rng.random() for _ in GRID] for record in records if record.row not in failed}
 
     return score
 
@@ -147,9 +138,9 @@ def test_a_few_rows_without_an_image_do_not_hide_that_the_images_are_missing() -
 
 
 def test_a_kind_of_which_every_copy_fails_is_left_out() -> None:
-    found = calibrate(make_records(200), failing(lambda record: record.images[0].is_blank), GRID)
-    assert "image_blank" not in found.report["kinds"]
-    assert "image_swapped" in found.report["kinds"]
+    report = calibrate(make_records(200), failing(lambda record: record.images[0].is_blank), GRID)
+    assert "image_blank" not in report["kinds"]
+    assert "image_swapped" in report["kinds"]
 
 
 def separation(auroc: float, width: float = 0.05) -> Separation:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from delta_attnmask.calibrating.quota_rating import choose_quota
 
+from delta_attnmask.calibrating.quota_rating import choose_quota
 from delta_attnmask.errors import DataError
 from delta_attnmask.selecting.quotas import QUOTAS
 

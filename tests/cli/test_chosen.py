@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import pytest
-from delta_attnmask.calibrating.calibrate import Calibration
-from delta_attnmask.calibrating.run import write_calibration
 
-from delta_attnmask.calibrating import run
+from delta_attnmask.runs import RunFolder
+from delta_attnmask.calibration import Calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import STANDARD_GRID
 from tests.calibrating.test_run import calibration_of
 
@@ -47,10 +45,10 @@ def test_a_calibration_of_something_else_is_warned_of_and_recorded(
     given += ["--limit", 4, "--settings", tmp_path / "cal"]
     fitting = calibration_of(embedded_model, dataset)
     foreign = calibration_of(embedded_model, dataset, model="other-model", model_fingerprint="cafe")
-    write_calibration(fitting, tmp_path / "cal")
+    fitting.save(tmp_path / "cal")
     assert call("score", *given, "--out", tmp_path / "fitting") == 0
     assert "WARNING" not in capsys.readouterr().err
-    write_calibration(foreign, tmp_path / "cal")
+    foreign.save(tmp_path / "cal")
     assert call("score", *given, "--out", tmp_path / "foreign") == 0
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("WARNING: ")]
     assert "model: other-model (float32 cafe) there, " in warning
@@ -69,7 +67,7 @@ def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> Calibration:
         raise AssertionError("a calibration was begun")
 
-    monkeypatch.setattr(run, "calibrate_dataset", fail)
+    monkeypatch.setattr("delta_attnmask.scorer.calibrate_rows", fail)
 
 
 @pytest.mark.usefixtures("uncalibrated")
@@ -79,7 +77,7 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_calibrated(
     (tmp_path / "thesis.tex").touch()
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     assert call("score", *given, "--out", tmp_path) == 2
-    assert "isn't empty and holds no run (it has 'thesis.tex'); choose another" in capsys.readouterr().err
+    assert "isn't empty and is no run folder (it has 'thesis.tex'); choose another" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -104,8 +102,8 @@ def test_the_calibration_of_something_else_is_not_replaced(
 ) -> None:
     dataset = FileRows(embedded / "pool.json", embedded / "images")
     monkeypatch.chdir(tmp_path)
-    write_calibration(calibration_of(embedded_model, dataset), "other")
-    before = write_calibration(calibration_of(embedded_model, dataset, **changes), "out").read_bytes()
+    calibration_of(embedded_model, dataset).save("other")
+    before = calibration_of(embedded_model, dataset, **changes).save("out").read_bytes()
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     assert call(*command.split(), *given, "--device", "cpu", "--out", "out") == 2
     assert f"isn't replaced; choose another folder, or remove that file. What differs: {difference}" in (
@@ -134,3 +132,19 @@ def test_a_sweep_beside_scores_of_any_name(embedded: Path, tmp_path: Path) -> No
     assert RunFolder.open(out).manifest.extra_columns == ("loss_without_image",)
     assert call("score", *given, "--out", tmp_path / "swept", "--limit", 4, "--settings", "paper", "--sweep") == 0
     assert len(RunFolder.open(tmp_path / "swept").manifest.settings["sweep"]) == len(STANDARD_GRID)
+
+
+def test_single_options_keep_the_other_choices_of_a_calibration(
+    embedded: Path, embedded_model: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = FileRows(embedded / "pool.json", embedded / "images")
+    given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
+    calibration_of(embedded_model, dataset).save(tmp_path / "run")  # as `score` keeps it before it begins
+    assert call("score", *given, "--limit", 4, "--out", tmp_path / "run", "--fraction", 0.3) == 0
+    assert "fraction given beside the calibrated setting, so the calibration's figures don't hold" in (
+        capsys.readouterr().err
+    )
+    settings = RunFolder.open(tmp_path / "run").manifest.settings
+    assert (settings["fraction"], settings["queries"], settings["block"]) == (0.3, "answer", -2)
+    assert settings["form"] == "relative_delta"
+    assert "calibration" not in settings

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.calibrating.run import read_calibration
+from delta_attnmask.runs import RunFolder
+from delta_attnmask.calibration import Calibration
 from delta_attnmask.cli import main
 from delta_attnmask.embedded import export
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
 
@@ -55,11 +55,11 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = (MaskSettings.paper(), MaskSettings(queries="answer", block=-2))  # the whole grid takes a minute
-    monkeypatch.setattr("delta_attnmask.calibrating.run.CALIBRATION_GRID", grid)
+    monkeypatch.setattr("delta_attnmask.calibrating.calibrator.CALIBRATION_GRID", grid)
     home = export(tmp_path / "data")
     given = ["--model", str(home / "model"), "--data", str(home / "pool.json"), "--images", str(home / "images")]
     assert run_command("calibrate", *given, "--rows", "66", "--also", "el2n", "--out", str(tmp_path / "cal")) == 0
-    found = read_calibration(tmp_path / "cal")
+    found = Calibration.load(tmp_path / "cal")
     assert found.report["n_originals"] == 66
     assert str(found.candidate) in capsys.readouterr().out
 
@@ -69,7 +69,7 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
     assert {name: settings[name] for name in found.settings.to_dict()} == found.settings.to_dict()
     assert settings["form"] == found.candidate.form
 
-    assert read_calibration(tmp_path / "run").report == found.report  # for `select`
+    assert Calibration.load(tmp_path / "run").report == found.report  # for `select`
 
     kept = tmp_path / "kept.json"
     assert run_command("select", str(tmp_path / "run"), "--keep", "25%", "--out", str(kept)) == 0

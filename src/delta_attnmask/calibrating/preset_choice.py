@@ -62,7 +62,7 @@ def _choose(
     if isinstance(wanted, Calibration):
         _use(wanted, "the calibration", loaded, rows, folder, notify)
         return wanted.preset, wanted
-    preset, found = read_preset(wanted)
+    preset, found = read_preset(wanted, ["auto"])
     if found is not None:
         _use(found, str(wanted), loaded, rows, folder, notify)
     return preset, found

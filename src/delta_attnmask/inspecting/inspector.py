@@ -15,7 +15,7 @@ from delta_attnmask.masking import replace_states
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.capture import captured_forward
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.delta import BatchScore, score_batch
 from delta_attnmask.settings import MaskSettings
@@ -24,7 +24,7 @@ from delta_attnmask.settings import MaskSettings
 class Inspector:
     """Inspects rows of one data set with one model and one setting."""
 
-    def __init__(self, loaded: LoadedModel, dataset: FileRows, settings: MaskSettings):
+    def __init__(self, loaded: LoadedModel, dataset: Rows, settings: MaskSettings):
         self.loaded = loaded
         self.dataset = dataset
         self.settings = settings

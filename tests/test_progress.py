@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from delta_attnmask.cli import progress
+from delta_attnmask import progress
 from delta_attnmask.cli.train import _phases as phases
 from delta_attnmask.progress import RunBar, show_progress
 from delta_attnmask.scoring.jobs import Progress
