@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.calibrating.scored import FORMS
 from delta_attnmask.calibration import Candidate
 from delta_attnmask.derived import derive, derived_names, needed_columns

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delta_attnmask.manifest import Manifest
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.calibration import FILE, Calibration
 from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.manifest import Manifest
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import ranking_values
 from delta_attnmask.selecting.selector import Background, select_rows
 from delta_attnmask.selection import Budget, Selection

@@ -13,11 +13,11 @@ from delta_attnmask.calibrating.preset_choice import Wanted, choose_preset
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.locations import beside
 from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
 from delta_attnmask.reading.rows import Rows, load_rows
-from delta_attnmask.locations import beside
 from delta_attnmask.results import Scores
 from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset, score_in_memory
 from delta_attnmask.scoring.rivals import load_rivals

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.cli import main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import STANDARD_GRID
 from tests.calibrating.test_run import calibration_of
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.cli import main
 from delta_attnmask.embedded import export
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
 

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.tables import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.progress import RunBar, print_note, show_progress
 from delta_attnmask.reading.rows import load_rows
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
 from delta_attnmask.selecting.run_selection import select_from_run

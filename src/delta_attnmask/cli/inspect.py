@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.runs import RunFolder
 from delta_attnmask.calibration import read_preset
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
