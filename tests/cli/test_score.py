@@ -103,7 +103,10 @@ def test_a_dry_run_names_the_settings_that_stand_in_for_a_calibration(
     images = ["--images", folder / "images", "--dry-run", "--settings"]
     assert score(embedded, folder, *images, "auto") == 0
     printed = capsys.readouterr().out
-    assert "a run would calibrate on the data first; tried instead: preset paper, queries all, tokens all, " in printed
+    assert (
+        "a run would calibrate on the data first; tried instead: preset relative, queries answer, tokens all, "
+        in printed
+    )
     assert "8 of the first 8 can be scored" in printed
     assert score(embedded, folder, *images, "auto", "--fraction", "0.4") == 0
     assert "settings: queries all, tokens all, fraction 0.4, block -2" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from delta_attnmask.scorer import DeltaAttnMask
 
 
-@Parameter(name="*")
+_DATA = Group("Data", sort_key=1)
+_MODEL = Group("Model", sort_key=2)
+_MASKING = Group("Masking", help="Single settings; those that aren't given are as --settings has them.", sort_key=3)
+_SPEED = Group("Speed", sort_key=4)
+
+
+@Parameter(name="*", group=_DATA)
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Which rows are read, and how.
@@ -55,7 +61,7 @@ class DataOptions:
         return FileRows(self.data, self.images, image_limits=limits, format=self.format, limit=self.limit)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_MODEL)
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which model is loaded, and how.
@@ -85,7 +91,7 @@ class ModelOptions:
         return DeltaAttnMask.from_pretrained(self.model, compile=compile, **options)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_SPEED)
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
     """How the model runs over the rows.
@@ -109,7 +115,7 @@ class ComputeOptions:
         require_positive(batch_tokens=self.batch_tokens)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_MASKING)
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions:
     """Single mask settings; each changes what `--settings` gives.
