@@ -37,17 +37,28 @@ def test_public_names() -> None:
         "ArtifactError",
         "AugmentationSettings",
         "BatchScore",
+        "Calibration",
         "DataError",
+        "DeltaAttnMask",
         "DeltaAttnMaskError",
+        "DeviceError",
+        "Encoder",
         "MaskSettings",
         "MaskedStateAugmentation",
+        "ReasonCode",
+        "RowError",
+        "Scores",
         "Selection",
         "SettingsError",
+        "TooLittleDataError",
+        "UnitsFailedError",
         "UnsupportedModelError",
+        "load_rows",
         "masked_states",
         "score_batch",
         "select_rows",
     ]
+    assert [name for name in dir(delta_attnmask) if not name.startswith("_")] == sorted(delta_attnmask.__all__)
     for name in delta_attnmask.__all__:
         assert getattr(delta_attnmask, name).__name__ == name
 

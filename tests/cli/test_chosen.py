@@ -77,7 +77,7 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_calibrated(
     (tmp_path / "thesis.tex").touch()
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     assert call("score", *given, "--out", tmp_path) == 2
-    assert "isn't empty and is no run folder (it has 'thesis.tex'); choose another" in capsys.readouterr().err
+    assert "isn't empty and holds no run (it has 'thesis.tex'); choose another" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

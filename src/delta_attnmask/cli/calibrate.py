@@ -37,7 +37,7 @@ def calibrate(
     seed
         Seed of the sample and the defects.
     """
-    require_positive(rows=rows, limit=data.limit)
+    require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     if out.exists() and not out.is_dir():
         raise SettingsError(f"--out {out} is a file; expected a folder, made if missing")
     source = data.open()

@@ -49,7 +49,7 @@ def estimate(
         File for the figures as JSON.
     """
     require_rate(train_rate)
-    require_positive(rows=rows, limit=data.limit)
+    require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     source = data.open()
     tell_format(source)
 

@@ -16,7 +16,6 @@ from delta_attnmask.settings import (
     Queries,
     Replacement,
     Tokens,
-    require_positive,
 )
 
 if TYPE_CHECKING:
@@ -110,9 +109,6 @@ class ComputeOptions:
     batch_tokens: int = 8192
     attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto"
     workers: int | None = None
-
-    def __post_init__(self) -> None:
-        require_positive(batch_tokens=self.batch_tokens)
 
 
 @Parameter(name="*", group=_MASKING)

@@ -85,7 +85,7 @@ def score(
         the preset relative is tried. Exit code 2 where no row can be scored.
     """
     MaskSettings(**mask.given)  # errors are reported before anything large is imported or loaded
-    require_positive(limit=rows.limit, unit_rows=unit_rows, actors=actors)
+    require_positive(batch_tokens=compute.batch_tokens, limit=rows.limit, unit_rows=unit_rows, actors=actors)
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
     if not dry_run:
