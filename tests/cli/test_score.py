@@ -109,7 +109,9 @@ def test_a_dry_run_names_the_settings_that_stand_in_for_a_calibration(
     )
     assert "8 of the first 8 can be scored" in printed
     assert score(embedded, folder, *images, "auto", "--fraction", "0.4") == 0
-    assert "settings: queries all, tokens all, fraction 0.4, block -2" in capsys.readouterr().out
+    assert (
+        "tried instead: preset relative, queries answer, tokens all, fraction 0.4, block -4" in capsys.readouterr().out
+    )
     assert not (folder / "run").exists()
 
 
