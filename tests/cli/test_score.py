@@ -139,7 +139,7 @@ def test_a_device_that_is_not_there_is_one_message(
     assert not (folder / "run").exists()
 
 
-@pytest.mark.parametrize("option", ["--batch-tokens", "--limit", "--unit-rows", "--workers"])
+@pytest.mark.parametrize("option", ["--batch-tokens", "--limit", "--unit-rows", "--actors"])
 @pytest.mark.parametrize("value", ["0", "-5"])
 def test_numbers_below_one_are_refused_at_once(
     folder: Path, capsys: pytest.CaptureFixture[str], option: str, value: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import (
@@ -109,6 +110,10 @@ class ComputeOptions:
     batch_tokens: int = 8192
     attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto"
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise SettingsError(f"workers={self.workers}: expected 0 or more")
 
 
 @Parameter(name="*", group=_MASKING)
