@@ -19,8 +19,8 @@ from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.scores import SampleScore
 from tests.evaluating.folders import write_evaluation
-from tests.executing.test_shards import do_units
-from tests.executing.test_shards import manifest as manifest  # the fixture
+from tests.test_shards import do_units
+from tests.test_shards import manifest as manifest  # the fixture
 
 
 @pytest.fixture(autouse=True)

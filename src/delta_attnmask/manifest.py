@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from typing import Any, Self
 
-from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.records import Fingerprint
 
 MANIFEST_SCHEMA = 2
@@ -84,9 +84,9 @@ class Manifest:
         return range(unit * self.unit_rows, min(end * self.unit_rows, self.n_rows))
 
     def require_data(self) -> str:
-        """Where the input is; ArtifactError if the rows were in memory."""
+        """Where the input is; DataError if the rows were in memory."""
         if not self.data:
-            raise ArtifactError("these rows were scored in memory, so there is no file to read them from; use --data")
+            raise DataError("these rows were scored in memory, so there is no file to read them from; use --data")
         return self.data
 
     def differences(self, other: Self) -> list[str]:

@@ -12,7 +12,7 @@ Shards have `pace` and `failed` files of their own, such as `pace-0-of-8.json`.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,7 +86,9 @@ class RunFolder(UnitFolder):
             self.write_table(table, unit, name)
         self.write_table(score_table(ordered, self.manifest.extra_columns), unit)
 
-    def write_all(self, scores: pa.Table, **side_tables: pa.Table) -> None:
+    def write_all(
+        self, scores: pa.Table, side_tables: Mapping[str, pa.Table] | None = None, *, max_units: int = MAX_UNITS
+    ) -> None:
         """Put the scores of all rows in place from one table, in files of many units, and mark the run complete.
 
         The table must have the run's columns, and every row once and in order. In side tables the column `row` says
@@ -96,10 +98,10 @@ class RunFolder(UnitFolder):
             raise ArtifactError(f"expected the columns {self.schema.names}, got {scores.column_names}")
         scores = scores.select(self.schema.names).cast(self.schema)
         self.require_rows(scores, range(self.manifest.n_rows))
-        for first in range(0, self.n_units, MAX_UNITS):
-            last = min(first + MAX_UNITS, self.n_units) - 1
+        for first in range(0, self.n_units, max_units):
+            last = min(first + max_units, self.n_units) - 1
             rows = self.unit_rows(first, last)
-            for name, table in side_tables.items():
+            for name, table in (side_tables or {}).items():
                 is_here = pc.and_(pc.greater_equal(table["row"], rows.start), pc.less(table["row"], rows.stop))
                 self.write_table(table.filter(is_here), first, name, last)
             self.write_table(scores.slice(rows.start, len(rows)), first, last=last)
@@ -207,16 +209,12 @@ def merge_run(
     """
     with RunFolder.start(location, RunFolder.open(location).manifest) as run:
         run.require_all()
-        tables = sorted((name for name in run.files.folders() if run.unit_files(name)), key=RunFolder.main_table.__ne__)
+        side = [name for name in run.files.folders() if name != run.main_table and run.unit_files(name)]
         n_done = 0
-
-        def count(n_rows: int) -> None:
-            nonlocal n_done
-            n_done += n_rows
-            on_progress(n_done // len(tables), run.manifest.n_rows)
-
-        for table in tables:
-            run.merge_files(table, count, max_bytes, max_units)
+        for table in (run.main_table, *side):
+            for n_rows in run.merge_files(table, max_bytes, max_units):
+                n_done += n_rows
+                on_progress(n_done // (1 + len(side)), run.manifest.n_rows)
         run.read_scores(["row"])
         run.mark_complete()
         return run

@@ -6,7 +6,7 @@ FOLDER/TABLE/merged-00000-00999.parquet   the same of many units; it covers thei
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -127,8 +127,8 @@ class UnitFolder(Folder[Manifest]):
                 f"{self.location}: expected the rows {rows.start} to {rows.stop - 1}, each once and in order"
             )
 
-    def merge_files(self, table: str, on_file: Callable[[int], None], max_bytes: int, max_units: int) -> None:
-        """Put the unit files of a table into few large ones. on_file gets for how many rows that is done.
+    def merge_files(self, table: str, max_bytes: int, max_units: int) -> Iterator[int]:
+        """Put the unit files of a table into few large ones; yields for how many more rows that is done.
 
         A merged file is in place, checked, before those that it replaces are removed; until then it covers them.
         """
@@ -147,7 +147,7 @@ class UnitFolder(Folder[Manifest]):
                 self.write_table(merged, first, table, last)
                 for file in group:
                     self.files.remove(file.name)
-            on_file(len(self.unit_rows(first, last)))
+            yield len(self.unit_rows(first, last))
         for file in set(self._all_files(table)) - set(self.unit_files(table)):
             self.files.remove(file.name)
 

@@ -21,9 +21,9 @@ from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.jobs import Task, UnitWorker, score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.settings import MaskSettings
-from tests.executing.test_shards import manifest as manifest  # the fixture
 from tests.executing.workers import Writing, drive
 from tests.test_kill import begin, begin_call, finish, wait_for_units
+from tests.test_shards import manifest as manifest  # the fixture
 
 N_ROWS, UNIT_ROWS = 24, 2
 PLAN = ScoringPlan(MaskSettings.paper(), embed=True)

@@ -116,7 +116,7 @@ def _source_of(run: Path | None, model: str | None, data: Path | None, images: P
     manifest = RunFolder.open(run).manifest
     return _Source(
         model=model or manifest.model,
-        data=data or Path(manifest.data),
+        data=data or Path(manifest.require_data()),
         images=images or (Path(manifest.images) if manifest.images else None),
         format=None if data else manifest.format,
         settings=mask_of(manifest.settings),

@@ -121,7 +121,7 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
 
     manifest = request.run.manifest
     images = request.images or (Path(manifest.images) if manifest.images else None)
-    data = request.data or Path(manifest.data)
+    data = request.data or Path(manifest.require_data())
     dataset = FileRows(data, images, format=manifest.format, image_limits=request.limits)
     revision = revision or manifest.revision
     loaded = load_model(manifest.model, dtype=manifest.settings["dtype"], revision=revision)

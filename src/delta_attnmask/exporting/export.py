@@ -38,7 +38,7 @@ def open_scored(run: RunFolder, place: Place = Place(), *, with_images: bool = T
     with_images: its image folder is needed, and must be there.
     """
     manifest = run.manifest
-    data = place.data or manifest.data
+    data = place.data or manifest.require_data()
     dataset = FileRows(
         data,
         (place.images or manifest.images or None) if with_images else None,

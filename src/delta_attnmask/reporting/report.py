@@ -126,11 +126,16 @@ def write_report(report: Report, out: Path, figures: Path | None = None) -> list
 def open_data(request: Request) -> Reader:
     """The input as the gallery reads it; where it or its images are missing, the reader says so."""
     manifest = request.run.manifest
-    data, images = request.data or Path(manifest.data), request.images or (manifest.images or None)
-    if images is None or Path(images).is_dir():
-        return open_reader(lambda: FileRows(data, images, format=manifest.format, image_limits=request.limits))
-    problem = f"The image folder {images} is missing, so no image is shown; name it with --images."
-    return open_reader(lambda: FileRows(data, None, format=manifest.format), problem)
+    images, problem = request.images or (manifest.images or None), ""
+    if images is not None and not Path(images).is_dir():
+        problem = f"The image folder {images} is missing, so no image is shown; name it with --images."
+        images = None
+
+    def open_rows() -> FileRows:
+        data = request.data or manifest.require_data()
+        return FileRows(data, images, format=manifest.format, image_limits=request.limits)
+
+    return open_reader(open_rows, problem)
 
 
 def _sections(

@@ -65,7 +65,7 @@ class SampleBook:
         """
         manifest = run.manifest
         root = images or manifest.images or None
-        dataset = FileRows(data or manifest.data, root, format=manifest.format, image_limits=limits)
+        dataset = FileRows(data or manifest.require_data(), root, format=manifest.format, image_limits=limits)
         if dataset.fingerprint != manifest.input:
             raise ArtifactError(f"{data or manifest.data} isn't what was scored; name the right file with --data")
         rows = {row for pair in pairs for row in pair.rows}

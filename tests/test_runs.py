@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from delta_attnmask import runs
-from delta_attnmask.errors import ArtifactError
+from delta_attnmask.errors import ArtifactError, DataError
 from delta_attnmask.manifest import Manifest, collect_versions
 from delta_attnmask.records import Fingerprint
 from delta_attnmask.runs import RunFolder, merge_run
@@ -328,13 +327,12 @@ def test_hashes_that_differ_are_shown_by_their_first_digits(manifest):
 # Rows that were scored in memory
 
 
-def test_a_table_in_memory_becomes_the_folder_of_a_run(tmp_path, manifest, monkeypatch):
+def test_a_table_in_memory_becomes_the_folder_of_a_run(tmp_path, manifest):
     manifest = replace(manifest, data="", images="")
     side = pa.table({"row": [0, 11, 11, 24], "value": [0.0, 1.0, 2.0, 3.0]})
     table = score_table(make_scores(range(N_ROWS)), ("el2n",))
-    monkeypatch.setattr(runs, "MAX_UNITS", 2)
     with RunFolder.start(tmp_path, manifest) as run:
-        run.write_all(table.select(table.column_names[::-1]), sweep=side)
+        run.write_all(table.select(table.column_names[::-1]), {"sweep": side}, max_units=2)
     found = RunFolder.open(tmp_path)
     assert found.is_complete
     assert found.read_scores() == table
@@ -343,7 +341,7 @@ def test_a_table_in_memory_becomes_the_folder_of_a_run(tmp_path, manifest, monke
     with RunFolder.start(tmp_path, manifest) as run:
         assert run.units_to_do() == []
     assert merge_run(tmp_path).read_scores() == table
-    with pytest.raises(ArtifactError, match="scored in memory"):
+    with pytest.raises(DataError, match="scored in memory"):
         found.manifest.require_data()
     assert replace(manifest, data="x.json").require_data() == "x.json"
 
@@ -389,3 +387,9 @@ def test_a_file_is_no_folder(tmp_path, manifest):
         RunFolder.refuse_foreign(tmp_path / "run")
     with pytest.raises(ArtifactError, match="can't be made"), RunFolder.start(tmp_path / "run", manifest):
         pass
+
+
+def test_a_run_of_no_rows(tmp_path, manifest):
+    with RunFolder.start(tmp_path, replace(manifest, n_rows=0)) as run:
+        run.write_all(run.schema.empty_table())
+    assert len(RunFolder.open(tmp_path).read_scores()) == 0
