@@ -12,6 +12,7 @@ from delta_attnmask import __version__, cli
 from delta_attnmask.cli.tables import print_table, printable
 from tests.exporting.test_native import make_run
 from tests.reading.builders import make_row, write_images, write_list
+from tests.reading.samples import llama_factory
 
 
 def call(*arguments: object) -> int:
@@ -208,3 +209,15 @@ def test_a_table_on_a_terminal(monkeypatch, capsys):
     assert "[red]x[/red]" in out
     assert "1,234" in out
     assert "\x1b]0" not in out
+
+
+def test_check_says_a_mapping_of_columns_once(tmp_path, capsys):
+    assert call("check", "--data", llama_factory(tmp_path), "--no-images") == 0
+    out = capsys.readouterr().out
+    assert out.count("role_tag") == 1
+    assert "Row 0 as llama-factory:" in out
+
+
+def test_check_of_a_file_that_does_not_exist(tmp_path, capsys):
+    assert call("check", "--data", tmp_path / "none.json") == 2
+    assert capsys.readouterr().err == f"delta-attnmask: data file {tmp_path / 'none.json'} doesn't exist\n"

@@ -10,12 +10,12 @@ import pytest
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.export import Place, export_rows, export_selection, open_scored
 from delta_attnmask.exporting.joined import export_scores
-from delta_attnmask.exporting.targets import TARGETS
+from delta_attnmask.reading.formats import TARGETS
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.selecting.selector import select_rows
 from tests.exporting.runs import score_all
 from tests.reading import samples
-from tests.reading.builders import write_lines, write_list
+from tests.reading.builders import make_row, write_lines, write_list
 
 ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".tar"}
 
@@ -91,7 +91,7 @@ def test_tars_and_tables_are_the_same_bytes_again(tmp_path):
     dataset = FileRows(samples.openai(tmp_path))
     scores = score_all(dataset, tmp_path / "run").read_scores()
     for to in ("webdataset", "parquet"):
-        outs = [tmp_path / f"{n}{ENDINGS[TARGETS[to].layout]}" for n in range(2)]
+        outs = [tmp_path / f"{n}{ENDINGS[TARGETS[to].file]}" for n in range(2)]
         for out in outs:
             export_rows(dataset, np.arange(2), out, to=to, scores=scores)
         assert outs[0].read_bytes() == outs[1].read_bytes()
@@ -137,3 +137,12 @@ def test_data_and_images_that_moved(tmp_path):
     images = (tmp_path / "images").rename(tmp_path / "pictures")
     moved = open_scored(run, Place(data, images))
     assert moved.load_image(next(iter(moved)).images[0]).size == (8, 6)
+
+
+def test_scores_are_no_table_of_another_kind(tmp_path):
+    """Not even a folder of that name."""
+    dataset = FileRows(write_list(tmp_path / "x.json", [make_row(n) for n in range(3)]))
+    run = score_all(dataset, tmp_path / "run")
+    with pytest.raises(SettingsError, match=r"ends in \.parquet, or a folder's"):
+        export_scores(dataset, run, tmp_path / "s.csv")
+    assert not (tmp_path / "s.csv").exists()

@@ -13,6 +13,7 @@ from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.selecting.selector import select_rows
+from tests.reading.builders import make_row, write_lines, write_list
 
 ODD_ROWS = [
     '{"id": 1, "conversations": [{"from": "human", "value": "é"}, {"from": "gpt", "value": "\\u00e9"}]}',
@@ -128,3 +129,20 @@ def test_the_input_is_never_overwritten(run, data, tmp_path):
             export(run, out)
     with pytest.raises(SettingsError, match="is a directory"):
         export(run, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.csv", "x.tar", "x.jsonl"])
+def test_a_name_that_promises_another_kind_of_file_is_refused(tmp_path, name):
+    data = write_list(tmp_path / "data.json", [make_row(n) for n in range(5)])
+    run = make_run(tmp_path / "run", data)
+    with pytest.raises(SettingsError, match=r"is a JSON list .* ends in \.json, or another format with --to"):
+        export(run, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_the_ending_of_the_input_is_kept(tmp_path):
+    """Many JSONL files are called .json."""
+    data = write_lines(tmp_path / "data.json", [make_row(n) for n in range(5)])
+    export(make_run(tmp_path / "run", data), tmp_path / "out.json")
+    export(make_run(tmp_path / "run2", data), tmp_path / "out.jsonl")
+    assert (tmp_path / "out.json").read_bytes() == (tmp_path / "out.jsonl").read_bytes()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from delta_attnmask.exporting.export import export_rows, open_scored
-from delta_attnmask.exporting.targets import TARGETS
+from delta_attnmask.reading.formats import TARGETS
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all
@@ -39,7 +39,7 @@ def describe(dataset: FileRows) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("to", [None, *TARGETS])
 def test_there_and_back(dataset, tmp_path, to):
     run = score_all(dataset, tmp_path / "run")
-    ending = ENDINGS[TARGETS[to].layout] if to else dataset.parts[0].path.suffix
+    ending = ENDINGS[TARGETS[to].file] if to else dataset.parts[0].path.suffix
     out = tmp_path / "out" / ("kept" if to is None and dataset.path.is_dir() else f"kept{ending}")
     done = export_rows(open_scored(run), np.arange(2), out, to=to, scores=run.read_scores())
     assert (done.n_written, done.refused) == (2, {})

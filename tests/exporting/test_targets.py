@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from delta_attnmask.errors import RowError
-from delta_attnmask.exporting.targets import TARGETS, TRL_SINGLE, Target
 from delta_attnmask.reading.containers import RawRow
-from delta_attnmask.reading.formats import choose_format, read_record
-from delta_attnmask.reading.turns import set_apart
+from delta_attnmask.reading.conversation import set_apart
+from delta_attnmask.reading.formats import TARGETS, TRL_SINGLE, Target, choose_format, read_record
 from delta_attnmask.records import ImageRef, Record, Turn
 
 ALL = [*TARGETS.values(), TRL_SINGLE]

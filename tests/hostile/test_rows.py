@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from delta_attnmask.errors import RowError
-from delta_attnmask.reading.fields import read_image
+from delta_attnmask.reading.conversation import read_image
 from delta_attnmask.reading.images import ImageLimits, decode_image, iter_images, read_image_file
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import survey

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.containers import RawRow
+from delta_attnmask.reading.conversation import split_at_tags
 from delta_attnmask.reading.formats import read_record
-from delta_attnmask.reading.llava import Llava
-from delta_attnmask.reading.turns import split_at_tags
+from delta_attnmask.reading.messages import Llava
 from delta_attnmask.records import ImageRef, Record, Turn
 
 

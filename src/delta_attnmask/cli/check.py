@@ -10,6 +10,7 @@ from rich.progress import Progress
 from delta_attnmask.cli.outcome import print_faults
 from delta_attnmask.cli.tables import print_table, printable
 from delta_attnmask.cli.understood import shorten, show_text
+from delta_attnmask.reading.formats import format_name
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reading.survey import Survey, survey
@@ -79,7 +80,7 @@ def _print_parts(dataset: FileRows) -> None:
         "file": [part.path for part, _ in parts],
         "rows": [n_rows for _, n_rows in parts],
         "is": [part.container.kind for part, _ in parts],
-        "format": [part.format.spec for part, _ in parts],
+        "format": [format_name(part.format) for part, _ in parts],
         "images": [part.images_root or "-" for part, _ in parts],
         "source": [part.name or "-" for part, _ in parts],
         "weight": [part.weight for part, _ in parts],
@@ -106,7 +107,7 @@ def _print_first(dataset: FileRows) -> None:
         ]
         lines += [(str(turn.role), shorten(show_text(turn), _N_CHARS)) for turn in record.turns]
         lines += [("failed", record.reason)] if record.reason else []
-        print_table(f"Row {record.row} as {part.format.spec}", ["who", "says"], lines)
+        print_table(f"Row {record.row} as {format_name(part.format)}", ["who", "says"], lines)
 
 
 def _print_survey(found: Survey, dataset: FileRows) -> None:

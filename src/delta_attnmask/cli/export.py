@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from delta_attnmask.cli.tables import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.convert import Converted
+from delta_attnmask.exporting.conversion import Converted
 from delta_attnmask.exporting.export import Place, export_rows, open_scored
 from delta_attnmask.exporting.joined import export_scores
-from delta_attnmask.exporting.targets import TargetName
+from delta_attnmask.reading.formats import TargetName
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, read_note

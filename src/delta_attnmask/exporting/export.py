@@ -1,7 +1,11 @@
-"""A selection of a scored data set becomes a file: in the input's own format or a trainer's. No torch here."""
+"""A scored data set, or a selection of it, becomes files: in the input's own format or a trainer's. No torch here."""
 
+import json
+import os
+import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,17 +13,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, SettingsError
-from delta_attnmask.exporting.convert import Converted, convert_rows
-from delta_attnmask.exporting.native import export_native, is_one_file
-from delta_attnmask.exporting.targets import TargetName, choose_target
+from delta_attnmask.exporting.conversion import Converted, convert_rows
+from delta_attnmask.exporting.files import DATA_ENDINGS, copy_rows
+from delta_attnmask.reading.formats import TargetName, choose_target
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.jsonfile import JsonFile
+from delta_attnmask.reading.llama_factory import LlamaFactory, add_entry
+from delta_attnmask.reading.rows import FilePart, FileRows
+from delta_attnmask.reading.tars import TarFile
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, note_path, write_note
 from delta_attnmask.selecting.run_selection import sources_of
 from delta_attnmask.selection import Selection
 from delta_attnmask.storage import write_text_atomically
 
+MIXTURE = "mixture.json"
 _N_TOLD = 20  # refused rows that the note names
 
 
@@ -84,6 +92,8 @@ def export_rows(
     """Write rows, in the order given, to `out`. scores: the column `n_turns` of all rows of the data."""
     _refuse_overwriting(out, dataset, is_file=to is not None or is_one_file(dataset))
     if to is None:
+        if is_one_file(dataset):
+            _refuse_ending(out, dataset.parts[0])
         export_native(dataset, rows, out)
         return Converted(n_written=len(rows))
     n_turns = pc.take(scores["n_turns"], pa.array(rows))
@@ -110,6 +120,72 @@ def _refuse_overwriting(out: Path, dataset: FileRows, *, is_file: bool) -> None:
         raise SettingsError(f"out={out}: is the input itself; choose another file")
 
 
+def _refuse_ending(out: Path, part: FilePart) -> None:
+    """Refuse a name that promises another kind of file than rows are written to unchanged."""
+    fitting = {*part.container.endings, part.path.suffix.lower()}
+    if out.suffix.lower() in DATA_ENDINGS - fitting:
+        raise SettingsError(
+            f"out={out}: the input is {part.container.kind} and its rows are written unchanged; expected a name that "
+            f"ends in {part.container.endings[0]}, or another format with --to"
+        )
+
+
 def _own_paths(dataset: FileRows) -> list[Path]:
     paths = [dataset.path, *(part.path for part in dataset.parts)]
     return [path for path in paths if path.exists()]
+
+
+def is_one_file(dataset: FileRows) -> bool:
+    """Whether the data is a single file, and is written as one; else a folder is written."""
+    return len(dataset.parts) == 1 and dataset.path == dataset.parts[0].path
+
+
+def export_native(dataset: FileRows, rows: NDArray[np.int64], out: Path) -> None:
+    """Write rows, in the order given within each file, unchanged.
+
+    A file becomes a file. A folder, several files or a mixture become a folder with files of the same names, and with
+    what `datasets` needs to load it from disk, or a mixture file of what was kept. A file that an entry of
+    `dataset_info.json` describes gets one beside it under its new name.
+    """
+    if is_one_file(dataset):
+        _copy_part(dataset.parts[0], rows, out)
+        return
+    if out.exists() and any(out.iterdir()):
+        raise SettingsError(f"out={out}: is a folder that isn't empty; choose another")
+    home = Path(os.path.commonpath([part.path.parent for part in dataset.parts]))
+    written = []
+    for number, part in enumerate(dataset.parts):
+        first, behind = dataset.starts[number : number + 2]
+        mine = rows[(rows >= first) & (rows < behind)] - first
+        if len(mine) or not isinstance(part.container, JsonFile | TarFile):  # an empty JSON list is no data set
+            _copy_part(part, mine, out / part.path.relative_to(home))
+            written.append((part, part.path.relative_to(home)))
+    if (home / "state.json").is_file() and dataset.path == home:
+        _write_state(home, out)
+    if any(part.name or part.weight != 1 or part.images_root != dataset.images_root for part, _ in written):
+        entries = [_describe_part(part, path) for part, path in written]
+        write_text_atomically(out / MIXTURE, json.dumps({"sources": entries}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _copy_part(part: FilePart, rows: NDArray[np.int64], out: Path) -> None:
+    copy_rows(part.container, rows, out)
+    if isinstance(part.format, LlamaFactory):
+        add_entry(out, json.loads(part.format.entry))
+
+
+def _describe_part(part: FilePart, path: Path) -> dict[str, Any]:
+    """A part as an entry of a mixture file."""
+    entry: dict[str, Any] = {"data": str(path), "format": part.format.spec, "weight": part.weight}
+    named = {"name": part.name} if part.name else {}
+    return named | entry | ({"images": str(part.images_root)} if part.images_root else {})
+
+
+def _write_state(home: Path, out: Path) -> None:
+    """What `datasets.load_from_disk` reads first. It caches by the fingerprint, so that must be a new one."""
+    state = json.loads((home / "state.json").read_text(encoding="utf-8"))
+    write_text_atomically(
+        out / "state.json", json.dumps(state | {"_fingerprint": secrets.token_hex(8)}, indent=2) + "\n"
+    )
+    info = home / "dataset_info.json"
+    if info.is_file():
+        write_text_atomically(out / info.name, info.read_text(encoding="utf-8"))

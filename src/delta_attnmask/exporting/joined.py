@@ -9,10 +9,18 @@ from typing import Any
 import pyarrow as pa
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.features import HF_KEY, IMAGES, MESSAGES, describe_schema, read_features
-from delta_attnmask.exporting.tables import open_table, write_batches
-from delta_attnmask.exporting.targets import write_typed
+from delta_attnmask.exporting.files import (
+    DATA_ENDINGS,
+    HF_KEY,
+    IMAGES,
+    MESSAGES,
+    describe_schema,
+    open_table,
+    read_features,
+    write_batches,
+)
 from delta_attnmask.reading.columns import Columns
+from delta_attnmask.reading.messages import write_typed
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.runs import RunFolder
@@ -32,6 +40,8 @@ def export_scores(dataset: FileRows, run: RunFolder, out: Path) -> int:
     Parquet and arrow keep their own columns. Other rows get `messages`, `images` and `raw`, the row's own JSON.
     out: a file that ends in .parquet, or a folder for `datasets.load_from_disk`.
     """
+    if out.suffix.lower() in DATA_ENDINGS - {".parquet"}:
+        raise SettingsError(f"out={out}: expected a name that ends in .parquet, or a folder's")
     if out.exists() and out.is_dir() and any(out.iterdir()):
         raise SettingsError(f"out={out}: is a folder that isn't empty; choose another")
     scores = run.read_scores()
@@ -43,7 +53,7 @@ def export_scores(dataset: FileRows, run: RunFolder, out: Path) -> int:
     joined = describe_schema(_append(schema or _ROW_COLUMNS, scores.schema), features)
     batches = _own_batches(dataset) if schema is not None else _row_batches(dataset)
     file = out if out.suffix == ".parquet" else out / _ARROW_FILE
-    with open_table(file, joined) as writer:
+    with open_table(file, joined, "parquet" if file == out else "stream") as writer:
         write_batches(writer, _join(batches, scores, joined), joined)
     if file != out:
         _write_state(out, joined)

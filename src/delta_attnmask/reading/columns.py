@@ -36,6 +36,7 @@ class Columns(ABC):
 
     n_to_detect = 8
     kind = ""
+    endings: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,6 +112,7 @@ class Columns(ABC):
 
 class ParquetFile(Columns):
     kind = "parquet"
+    endings = (".parquet",)
 
     @property
     def _file(self) -> pq.ParquetFile:
@@ -198,6 +200,7 @@ class ArrowFile(Columns):
     """Arrow's file format, also known as Feather 2."""
 
     kind = "an arrow file"
+    endings = (".arrow", ".feather")
 
     @property
     def schema(self) -> pa.Schema:
@@ -219,6 +222,7 @@ class ArrowStream(Columns):
     """Arrow's stream format, in which `datasets` saves to disk; its batches are found by reading it once."""
 
     kind = "an arrow stream"
+    endings = (".arrow",)
 
     @property
     def schema(self) -> pa.Schema:

@@ -61,9 +61,12 @@ class Container(Protocol):
 
 
 class FileContainer(Container, Protocol):
-    """A file of rows."""
+    """A file of rows. endings: those that such a file's name has, the usual one first."""
 
     path: Path
+
+    @property
+    def endings(self) -> tuple[str, ...]: ...
 
 
 def open_container(path: Path) -> FileContainer:

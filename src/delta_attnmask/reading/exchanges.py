@@ -3,6 +3,10 @@
 ms-swift 2: {"system": "…", "history": [["Hi", "Hello"]], "query": "<image>Who?", "response": "Me.", "images": […]}
 Alpaca:     {"instruction": "Who?", "input": "", "output": "Me.", "images": […]}
 Cauldron:   {"texts": [{"user": "Who?", "assistant": "Me."}], "images": […]}
+MiniGPT-4:  {"annotations": [{"image_id": "2", "caption": "A bear."}]}       an image, image/2.jpg, and what it shows
+
+MiniGPT-4's question is a setting, the same for every row; its reader also takes what a WebDataset holds that has a text
+beside each image: `{"images": […], "caption": "A bear."}`.
 """
 
 from collections.abc import Mapping
@@ -10,14 +14,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from delta_attnmask.errors import ReasonCode, RowError
-from delta_attnmask.reading.fields import find_images
-from delta_attnmask.reading.turns import Conversation, check_messages, check_text, kind, put_in_front, split_at_tags
-from delta_attnmask.records import Turn
+from delta_attnmask.reading.conversation import (
+    Conversation,
+    check_messages,
+    check_text,
+    find_images,
+    kind,
+    put_in_front,
+    refuse_video,
+    require,
+    split_at_tags,
+)
+from delta_attnmask.records import ImageRef, Turn
+
+INSTRUCTION = "Describe this image in detail."
 
 
 @dataclass(frozen=True)
 class Exchanges:
-    """The columns' names. `query` is a second part of the question, behind a line break.
+    """The columns' names. `query` is a second part of the question, after a line break.
 
     must_place: refuse a row with images whose texts have no `<image>`, instead of putting them in front.
     """
@@ -34,9 +49,7 @@ class Exchanges:
         return self.prompt in fields and self.response in fields
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        for name in (self.prompt, self.response):
-            if name not in fields:
-                raise RowError(ReasonCode.NO_FIELD, f"no `{name}`")
+        require(fields, self.prompt, self.response)
         images = find_images(fields)
         turns = read_pairs(fields.get(self.history) or [], self.history)
         asked = "\n".join(text for name in (self.prompt, self.query) if (text := _text(fields, name)))
@@ -65,6 +78,28 @@ class Cauldron:
         return Conversation(put_in_front(tuple(turns), len(images)), images)
 
 
+@dataclass(frozen=True)
+class Captions:
+    """instruction: what the user asks in every row; part of the `spec`, as it changes every score."""
+
+    instruction: str = INSTRUCTION
+
+    @property
+    def spec(self) -> str:
+        return f"minigpt4:{self.instruction}"
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return "caption" in fields and bool({"image_id", "image", "images"} & fields.keys())
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        require(fields, "caption")
+        refuse_video(fields)
+        images = _find_image(fields["image_id"]) if "image_id" in fields else find_images(fields)
+        caption = check_text(fields["caption"], "`caption`", "`caption`")
+        question = Turn("user", (*(None,) * len(images), self.instruction))
+        return Conversation((question, Turn("assistant", (caption,) if caption else ())), images)
+
+
 def read_pairs(pairs: object, name: str) -> list[Turn]:
     """The turns of earlier exchanges, each a list of a question and an answer."""
     turns: list[Turn] = []
@@ -86,3 +121,10 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 def _turn(role: Any, text: str) -> Turn:
     return Turn(role, split_at_tags(text))
+
+
+def _find_image(label: object) -> tuple[ImageRef]:
+    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"`image_id` must be a string or a number, got {kind(label)}")
+    check_text(str(label), "`image_id`", "`image_id`")
+    return (ImageRef(f"image/{label}.jpg"),)

@@ -1,23 +1,43 @@
-"""The formats of rows, by name. A new one is a file with a class of two methods, and a line here.
+"""The formats of rows, by name. A new one is a class of two methods and a line; to write it, a function and a line.
 
 Where rows stand (a JSON list, parquet, a tar) is another matter: see `containers`. Every format is read from each.
+
+Nothing is trusted to be lossless: a written row is read back as the target's readers would, and one that comes back
+otherwise is refused with a reason. So a text that holds a tag, such as a literal `<image>`, never becomes an image.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from delta_attnmask.errors import DataError, RowError, SettingsError
-from delta_attnmask.reading.captions import INSTRUCTION, Captions
-from delta_attnmask.reading.completions import PromptCompletion
+from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.containers import RawRow
-from delta_attnmask.reading.exchanges import Cauldron, Exchanges
-from delta_attnmask.reading.fields import check_object, find_label, find_source
+from delta_attnmask.reading.conversation import (
+    TAG,
+    Conversation,
+    check_conversation,
+    check_object,
+    find_label,
+    find_source,
+    set_apart,
+)
+from delta_attnmask.reading.exchanges import INSTRUCTION, Captions, Cauldron, Exchanges
 from delta_attnmask.reading.llama_factory import LlamaFactory, find_entries
-from delta_attnmask.reading.llava import Llava
-from delta_attnmask.reading.messages import Messages
-from delta_attnmask.reading.turns import Conversation, check_conversation
-from delta_attnmask.records import Record
+from delta_attnmask.reading.messages import (
+    Llava,
+    Messages,
+    PromptCompletion,
+    Written,
+    write_completion,
+    write_llava,
+    write_messages,
+    write_tagged,
+)
+from delta_attnmask.records import ImageRef, Record
+
+TargetName = Literal["llava", "messages", "llama-factory", "ms-swift", "trl", "parquet", "webdataset"]
+FileKind = Literal["list", "lines", "parquet", "tar"]
 
 
 class Format(Protocol):
@@ -48,6 +68,11 @@ FORMATS: dict[str, Format] = {
 ALIASES = {"qwen-vl": "llava", "sharegpt": "llava", "openai": "messages"}
 NAMES = (*FORMATS, "llama-factory", "ms-swift", "trl", *ALIASES)
 _FAMILIES = {"ms-swift": ("messages", "query-response", "llava", "alpaca"), "trl": ("messages", "prompt-completion")}
+
+
+def format_name(format: Format) -> str:
+    """The name alone: an option may be as long as a mapping of columns."""
+    return format.spec.partition(":")[0]
 
 
 def read_record(format: Format, row: RawRow) -> Record:
@@ -130,3 +155,80 @@ def _describe_keys(rows: Sequence[RawRow], objects: Sequence[Mapping[str, Any]])
     if not keys:
         return f"none of the first {len(rows)} rows is an object"
     return f"the first {len(rows)} rows have the keys {', '.join(keys[:20])}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format to write.
+
+    write: a record and its image references to the row's fields. format: reads them back. file: what kind holds
+    them. reserved: texts that the trainer takes for something else wherever they stand.
+    """
+
+    name: str
+    write: Callable[[Record, Written], dict[str, Any]]
+    format: Format
+    file: FileKind
+    reserved: tuple[str, ...] = ()
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether images stand in the file itself, instead of being named by it."""
+        return self.file in {"parquet", "tar"}
+
+    def convert(self, record: Record, images: Written) -> dict[str, Any]:
+        """The row's fields; RowError where the target can't say what the record says."""
+        for n, turn in enumerate(record.turns, start=1):
+            if found := next((text for text in self.reserved if text in turn.text), None):
+                raise RowError(
+                    ReasonCode.NOT_EXPRESSIBLE, f"turn {n}: the text {found!r} means something else to {self.name}"
+                )
+        fields = self.write(record, images)
+        refs = tuple(ImageRef(image) if isinstance(image, str) else image for image in images)
+        back = read_record(self.format, RawRow(record.row, 0, b"", fields))
+        if back.reason or back.images != refs or _settle(back) != _settle(record):
+            raise RowError(
+                ReasonCode.NOT_EXPRESSIBLE,
+                f"{self.name} can't say it: {back.reason or 'its reader would see another conversation'}",
+            )
+        return fields
+
+
+def _settle(record: Record) -> list[tuple[str, tuple[str | None, ...]]]:
+    """Turns as they count: neighbouring texts joined, and no white space between text and the images around it."""
+    return [(turn.role, set_apart(_join_texts(turn.parts))) for turn in record.turns]
+
+
+def _join_texts(parts: Sequence[str | None]) -> list[str | None]:
+    joined: list[str | None] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if part is None or last is None:
+            joined.append(part)
+        else:
+            joined[-1] = last + part
+    return joined
+
+
+_MESSAGES = FORMATS["messages"]
+_MEDIA = ("<video>", "<audio>")
+_SWIFT = (*_MEDIA, "<bbox>", "<ref-object>", "<cot-process>", "<start-image>", "<img>")
+
+TARGETS: Mapping[str, Target] = {
+    target.name: target
+    for target in (
+        Target("llava", write_llava, FORMATS["llava"], "list"),
+        Target("messages", write_messages, _MESSAGES, "lines"),
+        Target("llama-factory", write_tagged, _MESSAGES, "list", (TAG, *_MEDIA)),
+        Target("ms-swift", write_tagged, _MESSAGES, "lines", (TAG, *_SWIFT)),
+        Target("trl", write_messages, _MESSAGES, "parquet"),
+        Target("parquet", write_messages, _MESSAGES, "parquet"),
+        Target("webdataset", write_messages, _MESSAGES, "tar"),
+    )
+}
+TRL_SINGLE = Target("trl", write_completion, FORMATS["prompt-completion"], "parquet")
+
+
+def choose_target(name: str, is_single: bool) -> Target:
+    """The target of that name. is_single: every row has one answer, so TRL can be given prompts and completions."""
+    return TRL_SINGLE if name == "trl" and is_single else TARGETS[name]

@@ -64,6 +64,10 @@ class JsonFile:
         return _KINDS[self.layout]
 
     @property
+    def endings(self) -> tuple[str, ...]:
+        return (".jsonl", ".ndjson") if self.layout == "lines" else (".json",)
+
+    @property
     def n_rows(self) -> int:
         """Found by reading the file once; DataError if it is broken anywhere."""
         return self._n_rows_and_marks[0]

@@ -13,12 +13,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
+from delta_attnmask.errors import DataError, SettingsError
+from delta_attnmask.reading.conversation import (
+    Conversation,
+    MessageKeys,
+    check_messages,
+    check_text,
+    find_images,
+    require,
+    split_at_tags,
+)
 from delta_attnmask.reading.exchanges import Exchanges
-from delta_attnmask.reading.fields import find_images
 from delta_attnmask.reading.messages import read_typed
-from delta_attnmask.reading.turns import Conversation, MessageKeys, check_messages, check_text, split_at_tags
 from delta_attnmask.records import Role, Turn
+from delta_attnmask.storage import write_text_atomically
 
 INFO_FILE = "dataset_info.json"
 _MAX_INFO_BYTES = 16 << 20
@@ -31,6 +39,17 @@ _TAGS = {
     "user_tag": "human",
     "assistant_tag": "gpt",
     "system_tag": "system",
+}
+OPENAI_ENTRY: Mapping[str, Any] = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "images": "images"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
 }
 _ROLES: dict[str, Role] = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
 
@@ -90,8 +109,7 @@ class LlamaFactory:
             rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}
             return Exchanges(self.spec, must_place=True, **names).parse(rest | media)
         name = columns["messages"]
-        if name not in fields:
-            raise RowError(ReasonCode.NO_FIELD, f"no `{name}`")
+        require(fields, name)
         found = read_typed(check_messages(fields[name], name), (), self._keys)
         system = fields.get(columns["system"]) if columns["system"] else None
         if system and found.turns[0].role != "system":
@@ -113,3 +131,22 @@ def find_entries(path: Path) -> dict[str, Mapping[str, Any]]:
         raise DataError(f"{info_path} can't be read: {error}") from error
     entries = info.items() if isinstance(info, dict) else ()
     return {name: entry for name, entry in entries if isinstance(entry, dict) and entry.get("file_name") == path.name}
+
+
+def add_entry(out: Path, entry: Mapping[str, Any]) -> str:
+    """Put an entry for the file into the `dataset_info.json` beside it, among those that are there; return its name.
+
+    Raises SettingsError where that can't be read, or has an entry of that name for another file.
+    """
+    path = out.parent / INFO_FILE
+    entries: Any = {}
+    if path.exists():
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path} can't be read: {error}; fix it, or write to another folder") from error
+    if not isinstance(entries, dict) or entries.get(out.stem, {}).get("file_name", out.name) != out.name:
+        raise SettingsError(f"{path} has another entry {out.stem!r}; write to another name or folder")
+    entries[out.stem] = {"file_name": out.name, **entry}
+    write_text_atomically(path, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    return out.stem

@@ -1,37 +1,68 @@
-r"""`messages` of `role` and `content`: LLaMA-Factory's, ms-swift's, OpenAI's and TRL's.
+r"""Conversations as lists of messages, read and written: LLaVA's, those with roles, and TRL's prompt and completion.
+
+    {"id": "9", "image": "a/x.jpg", "conversations": [
+        {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A bear."}]}
+
+In LLaVA's format the k-th `<image>` stands for the k-th image. Also read: `image` or `images` as a string or a list
+(Qwen-VL, LLaMA-Factory's ShareGPT), text-only rows, `task_name` (Vision-Flan). A row with an image but no `<image>` is
+refused: LLaVA's loader drops the image without a word, Qwen-VL's and LLaMA-Factory's stop.
 
     {"messages": [{"role": "user", "content": "<image>Who?"}, {"role": "assistant", "content": "Me."}],
      "images": ["1.jpg"]}
 
-A text marks its images by `<image>`; one that marks none while the row has images gets them in front of the first
-question, as TRL and ms-swift do. Content may also be a list of typed parts, where `<image>` is a text like any other:
+The `messages` of LLaMA-Factory, ms-swift, OpenAI and TRL. A text marks its images by `<image>`; one that marks none
+while the row has images gets them in front of the first question, as TRL and ms-swift do. Content may also be a list of
+typed parts, where `<image>` is a text like any other:
 
     [{"type": "image"}, {"type": "text", "text": "Who?"}]                            the row's `images` in order
     [{"type": "image", "image": "1.jpg"}, …]                                         the part's own image
     [{"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}, …]      OpenAI's
+
+TRL's prompt and completion are each a list of messages or a plain text; together they are one conversation.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from delta_attnmask.errors import ReasonCode, RowError
-from delta_attnmask.reading.fields import find_images, read_image
-from delta_attnmask.reading.turns import (
+from delta_attnmask.reading.conversation import (
+    TAG,
     Conversation,
     MessageKeys,
     check_messages,
     check_text,
+    find_images,
     kind,
     put_in_front,
+    read_image,
     read_message,
+    read_turns,
+    require,
     set_apart,
     split_at_tags,
 )
-from delta_attnmask.records import ImageRef, Turn
+from delta_attnmask.records import ImageRef, Record, Turn
 
+_LLAVA_KEYS = MessageKeys("from", "value")
+_LLAVA_NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 MESSAGE_KEYS = MessageKeys("role", "content")
 _PAYLOADS = ("image", "image_url", "path", "url")
+
+Written = Sequence[str | ImageRef]  # images by the paths to write, or those that stand in the file itself
+
+
+@dataclass(frozen=True)
+class Llava:
+    spec: str = "llava"
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return "conversations" in fields
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        require(fields, "conversations")
+        images = find_images(fields)
+        return Conversation(read_turns(fields["conversations"], "conversations", _LLAVA_KEYS), images)
 
 
 @dataclass(frozen=True)
@@ -42,9 +73,25 @@ class Messages:
         return "messages" in fields
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        if "messages" not in fields:
-            raise RowError(ReasonCode.NO_FIELD, "no `messages`")
+        require(fields, "messages")
         return read_typed(check_messages(fields["messages"], "messages"), find_images(fields))
+
+
+@dataclass(frozen=True)
+class PromptCompletion:
+    spec: str = "prompt-completion"
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return "prompt" in fields and "completion" in fields
+
+    def parse(self, fields: Mapping[str, Any]) -> Conversation:
+        messages: list[object] = []
+        for name, role in (("prompt", "user"), ("completion", "assistant")):
+            require(fields, name)
+            value = fields[name]
+            given = [{"role": role, "content": value}] if isinstance(value, str) else check_messages(value, name)
+            messages += given
+        return read_typed(messages, find_images(fields))
 
 
 def read_typed(messages: list[object], images: tuple[ImageRef, ...], keys: MessageKeys = MESSAGE_KEYS) -> Conversation:
@@ -84,3 +131,48 @@ def _read_part(part: object, n: int, rest: Iterator[ImageRef], placed: list[Imag
         )
     shown = repr(name[:40]) if isinstance(name, str) else kind(name)
     raise RowError(ReasonCode.WRONG_TYPE, f"turn {n}: a part's `type` must be text, image or image_url, got {shown}")
+
+
+def write_text(turn: Turn, separator: str = "") -> str:
+    """A turn's text with its tags; `separator` stands between an image at either end and the text."""
+    pieces = [TAG if part is None else part for part in turn.parts]
+    texts = [idx for idx, part in enumerate(turn.parts) if part is not None]
+    for idx, part in enumerate(turn.parts):
+        if part is None and texts and idx < texts[0]:
+            pieces[idx] = TAG + separator
+        elif part is None and texts and idx > texts[-1]:
+            pieces[idx] = separator + TAG
+    return "".join(pieces)
+
+
+def write_typed(turn: Turn) -> dict[str, Any]:
+    """A message whose content is a list of typed parts."""
+    parts = turn.parts or ("",)
+    content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+    return {"role": turn.role, "content": content}
+
+
+def write_llava(record: Record, images: Written) -> dict[str, Any]:
+    image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
+    turns = [{"from": _LLAVA_NAMES[turn.role], "value": write_text(turn, "\n")} for turn in record.turns]
+    return _label(record) | image | {"conversations": turns}
+
+
+def write_messages(record: Record, images: Written) -> dict[str, Any]:
+    return _label(record) | {"images": list(images), "messages": [write_typed(turn) for turn in record.turns]}
+
+
+def write_tagged(record: Record, images: Written) -> dict[str, Any]:
+    """LLaMA-Factory's and ms-swift's messages: the tag stands where the image does, and nothing is put beside it."""
+    turns = [{"role": turn.role, "content": write_text(turn)} for turn in record.turns]
+    return _label(record) | {"messages": turns, "images": list(images)}
+
+
+def write_completion(record: Record, images: Written) -> dict[str, Any]:
+    """TRL's prompt and completion: what it computes the loss over is the last turn alone."""
+    *prompt, completion = (write_typed(turn) for turn in record.turns)
+    return _label(record) | {"images": list(images), "prompt": prompt, "completion": [completion]}
+
+
+def _label(record: Record) -> dict[str, str]:
+    return {"id": record.id, "source": record.source}

@@ -71,6 +71,7 @@ class TarFile:
     """Rows found by their byte offsets, which are kept once they are counted: 16 bytes a row."""
 
     kind = "a tar (WebDataset)"
+    endings = (".tar",)
     n_to_detect = 8
 
     def __init__(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from delta_attnmask.reading.fields import find_source
+from delta_attnmask.reading.conversation import find_source
 from delta_attnmask.records import ImageRef
 
 
