@@ -89,7 +89,7 @@ CASES: dict[str, Callable[[Path, int, int], None]] = {
 
 
 def measure(path: Path) -> str:
-    from delta_attnmask.exporting.export import export_native
+    from delta_attnmask.exporting.run_export import export_native
     from delta_attnmask.reading.rows import FileRows
 
     base, times = _peak_mb(), [time.perf_counter()]

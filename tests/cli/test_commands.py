@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask import __version__, cli
-from delta_attnmask.cli.tables import print_table, printable
+from delta_attnmask.cli.terminal import print_table, printable
 from tests.exporting.test_native import make_run
 from tests.reading.builders import make_row, write_images, write_list
 from tests.reading.samples import llama_factory

@@ -38,7 +38,7 @@ def test_demo_without_a_report_keeps_its_run(
     def fail(request: object) -> None:
         raise ArtifactError("the disk is full")
 
-    monkeypatch.setattr("delta_attnmask.reporting.report.make_report", fail)
+    monkeypatch.setattr("delta_attnmask.reporting.run_report.make_report", fail)
     assert run_command("demo", "--out", str(tmp_path), "--limit", "8") == 0
     assert "No report could be written: the disk is full" in capsys.readouterr().out
     assert RunFolder.open(tmp_path / "run").is_complete

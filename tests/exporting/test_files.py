@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.export import Place, export_rows, open_scored
+from delta_attnmask.exporting.run_export import Place, export_rows, open_scored
 from delta_attnmask.reading.columns import Columns
 from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all

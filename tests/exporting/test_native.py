@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.errors import ArtifactError, DataError, SettingsError
-from delta_attnmask.exporting.export import Place, export_selection
+from delta_attnmask.exporting.run_export import Place, export_selection
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.jsonfile import iter_rows
 from delta_attnmask.reading.rows import FileRows

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delta_attnmask.exporting.export import export_rows, open_scored
+from delta_attnmask.exporting.run_export import export_rows, open_scored
 from delta_attnmask.reading.formats import TARGETS
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows

@@ -9,7 +9,7 @@ import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from delta_attnmask.batches import IGNORED_LABEL
-from delta_attnmask.exporting.export import export_rows
+from delta_attnmask.exporting.run_export import export_rows
 from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all
 from tests.reading import prompts, samples

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delta_attnmask.reporting.report import Request, make_report, write_report
+from delta_attnmask.reporting.run_report import Request, make_report, write_report
 from delta_attnmask.selecting.run_selection import select_from_run
 from tests.chromium import launched, needs_chromium, watched
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from delta_attnmask.exporting.export import export_selection
+from delta_attnmask.exporting.run_export import export_selection
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reviewing.answers import FORMAT
 from delta_attnmask.reviewing.handout import begin_review

@@ -3,7 +3,7 @@
 import pytest
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.reporting.report import Request, make_report
+from delta_attnmask.reporting.run_report import Request, make_report
 from delta_attnmask.reviewing.answers import collect
 from delta_attnmask.reviewing.review_results import read_results
 from delta_attnmask.reviewing.review_section import review_section

@@ -22,7 +22,7 @@ from PIL import Image
 
 from delta_attnmask.batches import IGNORED_LABEL
 from delta_attnmask.encoding.encoder import EncodedSample
-from delta_attnmask.exporting.export import export_rows
+from delta_attnmask.exporting.run_export import export_rows
 from delta_attnmask.reading.formats import TargetName
 from delta_attnmask.reading.rows import FileRows
 from tests.exporting.runs import score_all

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = app(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except DeltaAttnMaskError as error:
-        from delta_attnmask.cli.tables import printable
+        from delta_attnmask.cli.terminal import printable
 
         print(f"delta-attnmask: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)

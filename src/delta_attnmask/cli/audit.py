@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.auditing.run_audit import audit_run
-from delta_attnmask.cli.tables import print_table, printable
+from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import read_note

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from delta_attnmask.cli.outcome import print_faults
-from delta_attnmask.cli.tables import print_table, printable
+from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.cli.understood import shorten, show_text
 from delta_attnmask.reading.formats import format_name
 from delta_attnmask.reading.images import ImageLimits

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 
 _COLUMNS = ["method", "seeds", "mean over sources", "sd over seeds", "against baseline", "p", "seconds", "speed-up"]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from delta_attnmask.cli.report import with_inspections
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.progress import RunBar, print_note, show_progress
 from delta_attnmask.reading.rows import load_rows
@@ -76,7 +76,7 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
 
 def _write_report(run: RunFolder, out: Path) -> None:
     """The page about the run; without it the run is as good, so a failure is only told."""
-    from delta_attnmask.reporting.report import Request, make_report, write_report
+    from delta_attnmask.reporting.run_report import Request, make_report, write_report
 
     try:
         request = Request(run=run, selection=select_from_run(run, _KEEP))

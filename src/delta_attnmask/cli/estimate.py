@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.cli.audit import print_costs, require_rate
 from delta_attnmask.cli.options import COMPUTE_DEFAULTS, ComputeOptions, DataOptions, ModelOptions, split_names
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.cli.understood import tell_format
 from delta_attnmask.settings import CALIBRATION_GRID, PRESETS, STANDARD_GRID, require_positive
 from delta_attnmask.storage import write_text_atomically

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions
 from delta_attnmask.cli.outcome import print_faults
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.progress import RunBar, show_progress
 from delta_attnmask.reading.faults import count_faults
 

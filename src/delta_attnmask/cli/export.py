@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.compute as pc
 from cyclopts import Parameter
 
-from delta_attnmask.cli.tables import printable
+from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.conversion import Converted
-from delta_attnmask.exporting.export import Place, export_rows, open_scored
 from delta_attnmask.exporting.joined import export_scores
+from delta_attnmask.exporting.run_export import Place, export_rows, open_scored
 from delta_attnmask.reading.formats import TargetName
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.runs import RunFolder

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from delta_attnmask.cli.options import DataOptions
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.terminal import print_table
 
 
 def export_eval(

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
 from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
-from delta_attnmask.cli.tables import printable
+from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows

@@ -2,7 +2,7 @@
 
 import sys
 
-from delta_attnmask.cli.tables import print_table
+from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
 from delta_attnmask.runs import RunFolder
 

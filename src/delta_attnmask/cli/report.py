@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.cli.audit import require_rate
 from delta_attnmask.cli.options import mask_of
-from delta_attnmask.cli.tables import printable
+from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
@@ -21,7 +21,7 @@ from delta_attnmask.selection import Selection
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from delta_attnmask.reporting.report import Request
+    from delta_attnmask.reporting.run_report import Request
 
 
 def report(
@@ -86,7 +86,7 @@ def report(
     require_rate(train_rate)
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
-    from delta_attnmask.reporting.report import Request, make_report, write_report
+    from delta_attnmask.reporting.run_report import Request, make_report, write_report
     from delta_attnmask.reviewing.review_results import read_results
     from delta_attnmask.reviewing.review_section import review_section
 

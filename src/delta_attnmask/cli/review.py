@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.tables import print_table, printable
+from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reviewing.answers import collect as collect_answers

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.export import print_converted
-from delta_attnmask.cli.tables import print_table, printable
-from delta_attnmask.exporting.export import Place, export_selection
+from delta_attnmask.cli.terminal import print_table, printable
+from delta_attnmask.exporting.run_export import Place, export_selection
 from delta_attnmask.reading.formats import TargetName
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.runs import RunFolder

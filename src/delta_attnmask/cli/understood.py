@@ -3,7 +3,7 @@
 import sys
 from itertools import islice
 
-from delta_attnmask.cli.tables import printable
+from delta_attnmask.cli.terminal import printable
 from delta_attnmask.reading.formats import read_record
 from delta_attnmask.reading.rows import FilePart, FileRows
 from delta_attnmask.records import Record, Turn

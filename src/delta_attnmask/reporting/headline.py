@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.reporting.findings import Findings
+from delta_attnmask.reporting.calibration_figures import Findings
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import (
     COLUMNS,

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from delta_attnmask.reading.faults import generalise
+from delta_attnmask.reporting.calibration_figures import Findings, Table, kinds_chart, tables_of
 from delta_attnmask.reporting.drawing import Chart, label
-from delta_attnmask.reporting.findings import Findings, Table, kinds_chart, tables_of
 from delta_attnmask.reporting.selection_charts import distribution, mix_chart
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import (

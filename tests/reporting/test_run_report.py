@@ -14,7 +14,7 @@ from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling import load
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reporting.gallery import Card, make_cards
-from delta_attnmask.reporting.report import Request, make_report, open_data
+from delta_attnmask.reporting.run_report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
 from delta_attnmask.runs import Pace, RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of, select_from_run

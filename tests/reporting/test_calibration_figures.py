@@ -2,7 +2,7 @@
 
 import json
 
-from delta_attnmask.reporting.findings import InSource, read_findings, tables_of
+from delta_attnmask.reporting.calibration_figures import InSource, read_findings, tables_of
 from tests.reporting.runs import write_calibration
 
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reporting.calibration_figures import Findings, read_findings
 from delta_attnmask.reporting.drawing import Chart
-from delta_attnmask.reporting.findings import Findings, read_findings
 from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, Reader, make_cards, open_reader
 from delta_attnmask.reporting.headline import write_headline
 from delta_attnmask.reporting.page import render_page, write_page
