@@ -1,4 +1,4 @@
-"""What the data were taken for, told before the work begins: a wrong guess of the format must be seen at once."""
+"""What the data were taken for, shown before the work begins: a wrong guess of the format must be seen at once."""
 
 import sys
 from itertools import islice
@@ -15,7 +15,7 @@ _N_CHARS = 80
 
 
 def tell_format(dataset: FileRows) -> None:
-    """Print to stderr what each file was taken for, and behind the first of each format how a row was understood.
+    """Print to stderr what each file was taken for, and after the first of each format how a row was understood.
 
     Reads a few rows of each file and counts none.
     """

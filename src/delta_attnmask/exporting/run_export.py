@@ -28,7 +28,7 @@ from delta_attnmask.selection import Selection
 from delta_attnmask.storage import write_text_atomically
 
 MIXTURE = "mixture.json"
-_N_TOLD = 20  # refused rows that the note names
+_N_NAMED = 20  # refused rows that the note names
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ def export_rows(
 
 
 def _without(selection: Selection, done: Converted, to: TargetName | None, run: RunFolder) -> Selection:
-    """The selection as it was written: without the rows that were refused, which are told."""
+    """The selection as it was written: without the rows that were refused, which are named."""
     if to is None:
         return selection
     is_written = ~np.isin(selection.indices, np.array(list(done.refused), dtype=np.int64))
-    told = {str(row): reason for row, reason in list(done.refused.items())[:_N_TOLD]}
+    named = {str(row): reason for row, reason in list(done.refused.items())[:_N_NAMED]}
     indices = selection.indices[is_written]
-    details = {"to": to, "n_refused": len(done.refused), "refused": told, "sources": sources_of(run, indices)}
+    details = {"to": to, "n_refused": len(done.refused), "refused": named, "sources": sources_of(run, indices)}
     return replace(selection, indices=indices, details=selection.details | details)
 
 
@@ -155,8 +155,8 @@ def export_native(dataset: FileRows, rows: NDArray[np.int64], out: Path) -> None
     home = Path(os.path.commonpath([part.path.parent for part in dataset.parts]))
     written = []
     for number, part in enumerate(dataset.parts):
-        first, behind = dataset.starts[number : number + 2]
-        mine = rows[(rows >= first) & (rows < behind)] - first
+        first, stop = dataset.starts[number : number + 2]
+        mine = rows[(rows >= first) & (rows < stop)] - first
         if len(mine) or not isinstance(part.container, JsonFile | TarFile):  # an empty JSON list is no data set
             _copy_part(part, mine, out / part.path.relative_to(home))
             written.append((part, part.path.relative_to(home)))

@@ -44,12 +44,12 @@ class Columns(ABC):
         _ = self.starts  # a broken file is refused at once
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_cursor": None}  # open files and cached batches stay behind
+        return {"path": self.path, "_cursor": None}  # open files and cached batches are left out
 
     @cached_property
     def starts(self) -> list[int]:
         """The first row of each group, and the number of all rows."""
-        with _told(self.path):
+        with _as_data_error(self.path):
             counts = self._count_groups()
         if any(n_rows < 0 for n_rows in counts):
             raise DataError(f"{self.path} is broken: a group of {min(counts)} rows")
@@ -78,7 +78,7 @@ class Columns(ABC):
         at, group = start, bisect_right(self.starts, start) - 1
         while at < stop:
             first = self.starts[group]
-            for batch in self._read_told(group):
+            for batch in self._read_checked(group):
                 low, high = max(at - first, 0), min(stop - first, batch.num_rows)
                 if low < high:
                     yield first + low, batch.slice(low, high - low)
@@ -90,8 +90,8 @@ class Columns(ABC):
             if first != self.starts[group]:
                 raise DataError(f"{self.path} is broken: {first} rows before group {group}, not {self.starts[group]}")
 
-    def _read_told(self, group: int) -> Iterator[pa.RecordBatch]:
-        with _told(self.path):
+    def _read_checked(self, group: int) -> Iterator[pa.RecordBatch]:
+        with _as_data_error(self.path):
             yield from self._read_group(group)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
@@ -121,13 +121,13 @@ class ParquetFile(Columns):
 
     @property
     def schema(self) -> pa.Schema:
-        with _told(self.path), self._file as file:
+        with _as_data_error(self.path), self._file as file:
             return file.schema_arrow
 
     @property
     def compression(self) -> str:
         """What its first column is packed with, as a writer calls it."""
-        with _told(self.path), self._file as file:
+        with _as_data_error(self.path), self._file as file:
             metadata = file.metadata
             has_columns = metadata.num_row_groups and metadata.num_columns
             name = str(self._columns_of(file, 0)[0].compression) if has_columns else "ZSTD"
@@ -136,7 +136,7 @@ class ParquetFile(Columns):
     @property
     def names_items(self) -> bool:
         """Whether the items of its lists are called `item`, as older writers did, and not `element`."""
-        with _told(self.path), self._file as file:
+        with _as_data_error(self.path), self._file as file:
             return any(".list.item" in file.schema.column(n).path for n in range(file.metadata.num_columns))
 
     def _count_groups(self) -> list[int]:
@@ -204,7 +204,7 @@ class ArrowFile(Columns):
 
     @property
     def schema(self) -> pa.Schema:
-        with _told(self.path), pa.memory_map(str(self.path)) as source:
+        with _as_data_error(self.path), pa.memory_map(str(self.path)) as source:
             return pa.ipc.open_file(source).schema
 
     def _count_groups(self) -> list[int]:
@@ -226,7 +226,7 @@ class ArrowStream(Columns):
 
     @property
     def schema(self) -> pa.Schema:
-        with _told(self.path), pa.memory_map(str(self.path)) as source:
+        with _as_data_error(self.path), pa.memory_map(str(self.path)) as source:
             return pa.ipc.open_stream(source).schema
 
     @cached_property
@@ -302,7 +302,7 @@ class _Cursor:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_data_error(path: Path) -> Iterator[None]:
     """What pyarrow finds wrong with a file becomes one DataError."""
     try:
         yield

@@ -43,7 +43,7 @@ FileKind = Literal["list", "lines", "parquet", "tar"]
 class Format(Protocol):
     """How a row says its conversation.
 
-    spec: the name, with the option behind a colon if there is one; what a run's manifest keeps.
+    spec: the name, with the option after a colon if there is one; what a run's manifest keeps.
     """
 
     @property

@@ -117,7 +117,7 @@ def iter_rows(
 
 
 def _find_layout(file: BinaryIO, path: Path) -> tuple[Layout, int]:
-    """The layout, and the byte offset from which rows are read: behind the `[` of a list, or the first line."""
+    """The layout, and the byte offset from which rows are read: after the `[` of a list, or the first line."""
     offset = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
     file.seek(offset)
     while (head := file.read(CHUNK_BYTES)) and not head.strip(_WHITESPACE):
@@ -184,17 +184,17 @@ def _iter_list(window: Window, row: int, max_row_bytes: int, layout: Layout = "l
         yield _read_element(window, row, max_row_bytes)
         following = window.skip_space()
         if following not in {",", "]"}:
-            raise _broken_list(window, f"behind row {row}, expected ',' or ']'")
+            raise _broken_list(window, f"after row {row}, expected ',' or ']'")
         is_more = following == ","
         window.pos += is_more
         row += 1
     window.pos += 1
     if layout == "annotations":
         if window.skip_space() != "}":
-            raise _broken_list(window, "behind `annotations`, expected '}'")
+            raise _broken_list(window, "after `annotations`, expected '}'")
         window.pos += 1
     if window.skip_space():
-        raise _broken_list(window, "behind the end of the list, expected the end of the file")
+        raise _broken_list(window, "after the end of the list, expected the end of the file")
 
 
 def _broken_list(window: Window, where: str) -> DataError:
@@ -236,7 +236,7 @@ def _measure(window: Window, row: int, max_row_bytes: int) -> int:
     finder = EndFinder()
     end = finder.advance(window.text, window.pos)
     while not finder.found and end - window.pos <= max_row_bytes:
-        end -= window.pos  # growing drops what is behind the window's place
+        end -= window.pos  # growing drops what is before the window's place
         if not window.grow():
             _refuse_truncated(window, row, finder)
             break
@@ -245,7 +245,7 @@ def _measure(window: Window, row: int, max_row_bytes: int) -> int:
 
 
 def _skip_element(window: Window, row: int) -> str:
-    """Go behind an element of any length in bounded memory, and return the hex SHA-256 of its bytes."""
+    """Skip an element of any length in bounded memory, and return the hex SHA-256 of its bytes."""
     finder, digest = EndFinder(), sha256()
     while True:
         end = finder.advance(window.text, window.pos)

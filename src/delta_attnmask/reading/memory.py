@@ -1,7 +1,6 @@
 """Rows that stand in memory: a `datasets.Dataset`, read undecoded, and a list of dicts. No torch here."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,25 @@ class ListRows:
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self._rows = rows
+        self._keys: dict[int, str] = {}  # found when a row is first asked for: pictures take time
 
     @property
     def n_rows(self) -> int:
         return len(self._rows)
 
-    @cached_property
-    def keys(self) -> list[str]:
-        return [hash_values(value) for value in self._rows]
-
     @property
     def fingerprint(self) -> Fingerprint:
-        return Fingerprint(sha256("\n".join(self.keys).encode()).hexdigest(), 0)
+        keys = "\n".join(self._key(row) for row in range(len(self._rows)))
+        return Fingerprint(sha256(keys.encode()).hexdigest(), 0)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         for row in range(*slice(start, stop).indices(len(self._rows))):
-            yield RawRow(row, 0, b"", with_references(self._rows[row], _refer), None, self.keys[row])
+            yield RawRow(row, 0, b"", with_references(self._rows[row], _refer), None, self._key(row))
+
+    def _key(self, row: int) -> str:
+        if row not in self._keys:
+            self._keys[row] = hash_values(self._rows[row])
+        return self._keys[row]
 
     def read_image(self, row: int, number: int) -> bytes:
         raise RowError(ReasonCode.IMAGE_MISSING, f"image {number} of row {row}: the row holds its images itself")

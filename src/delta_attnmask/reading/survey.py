@@ -54,7 +54,7 @@ class Survey:
 
 
 def survey(dataset: Rows, *, load_images: bool = True, on_row: Callable[[], object] = lambda: None) -> Survey:
-    """Read every row, and decode every image unless told not to; `on_row` is called after each row."""
+    """Read every row, and decode every image unless asked not to; `on_row` is called after each row."""
     found, keys, started = Survey(), array("Q"), time.perf_counter()
     for record, error in _find_faults(dataset, load_images):
         found.add(record, error)

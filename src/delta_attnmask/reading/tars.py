@@ -112,7 +112,7 @@ class TarFile:
             return b"".join(_read(file, images[number]))
 
     def _samples(self, within: Span) -> Iterator[tuple[int, int, list[Member]]]:
-        """Each sample in a part of the tar: its first byte, the byte behind it, and its files."""
+        """Each sample in a part of the tar: its first byte, one past its last, and its files."""
         key, start, stop, members = "", within.start, within.start, list[Member]()
         for name, first, end, offset, n_bytes in self._members(within):
             folder, _, base = name.rpartition("/")
@@ -129,7 +129,7 @@ class TarFile:
             yield start, stop, members
 
     def _members(self, within: Span) -> Iterator[tuple[str, int, int, int, int]]:
-        """Name, first byte with headers, byte behind with padding, first byte of content, and size of each file."""
+        """Each file: name, first byte with headers, one past its last with padding, first byte of content, and size."""
         with open_input(self.path) as file:
             size = file.seek(0, 2)
             file.seek(within.start)
@@ -220,6 +220,6 @@ def _with_images(value: dict[str, Any], suffixes: list[str], references: list[Im
 
 
 def _match(name: object, suffixes: list[str]) -> int | None:
-    """Which of the sample's images a name means: one that ends like it behind the key."""
+    """Which of the sample's images a name means: one that ends like it after the key."""
     suffix = name.rpartition("/")[2].partition(".")[2] if isinstance(name, str) else ""
     return suffixes.index(suffix) if len(suffixes) > 1 and suffixes.count(suffix) == 1 else None

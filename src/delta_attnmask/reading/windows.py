@@ -21,7 +21,7 @@ class Window:
         return self._base + self.pos
 
     def grow(self) -> bool:
-        """Drop what is behind and read at least as much as is left, so that a long row is copied few times."""
+        """Drop what was read and read at least as much as is left, so that a long row is copied few times."""
         left = self.text[self.pos :]
         more = self._file.read(max(self._chunk_bytes, len(left)))
         self._base, self.pos = self.offset, 0
@@ -56,7 +56,7 @@ class EndFinder:
         self._is_escaped = False  # the last piece ended in a backslash
 
     def advance(self, text: str, pos: int) -> int:
-        """Read on from `pos`; return the position behind the value if `found`, else the end of the text."""
+        """Read on from `pos`; return one past the end of the value if `found`, else the end of the text."""
         while not self.found and pos < len(text):
             if self.in_string:
                 pos = self._in_string(text, pos)
