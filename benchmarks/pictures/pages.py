@@ -39,7 +39,7 @@ def make_pages(demo: Path) -> Pages:
     call("inspect", "--model", data / "model", *source, "--row", *ROWS, "-o", pages.inspector)
     models = ["--model", data / "model", "--model", tuned]
     call("attention", *models, *source, "--rows", "120", "--samples", "3", "-o", pages.attention)
-    call("review", run, "--selection", kept, "--out", pages.review.parent, "--pairs", "20", "--sheets", "2")
+    call("review", run, "--selection", kept, "--out", pages.review.parent, "--pairs", "20")
     return pages
 
 

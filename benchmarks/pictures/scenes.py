@@ -47,18 +47,6 @@ def to_pair(page: Any) -> None:
     answer_while(page, lambda: page.get_attribute("#ask", "data-question") != "correctness")
 
 
-def to_sheet(page: Any) -> None:
-    """The first pair of two sets."""
-    to_first_pair(page)
-    answer_while(page, lambda: not page.locator("#pair.sheets").count())
-
-
-def open_sample(page: Any) -> None:
-    """One sample of two sets, to be read whole."""
-    to_sheet(page)
-    page.locator(".item").nth(3).click()
-
-
 REPORT = (
     Shot("report-wide", height=1000, below=".contents"),
     Shot("report-dark", height=1000, below=".contents", scheme="dark", is_linked=False),
@@ -84,9 +72,6 @@ ATTENTION = (
 )
 REVIEW = (
     Shot("review-pair", prepare=to_pair),
-    Shot("review-sheet", prepare=to_sheet),
     Shot("review-phone", **_PHONE, prepare=to_pair),
     Shot("review-dark", scheme="dark", prepare=to_pair, is_linked=False),
-    Shot("review-sheet-phone", **_PHONE, prepare=to_sheet, is_linked=False),
-    Shot("review-sample-phone", **_PHONE, prepare=open_sample, is_linked=False),
 )

@@ -16,7 +16,7 @@ from delta_attnmask.exporting.run_export import export_selection
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reviewing.answers import FORMAT
 from delta_attnmask.reviewing.handout import begin_review
-from delta_attnmask.reviewing.protocol import Pair, Protocol
+from delta_attnmask.reviewing.protocol import QUESTIONS, Pair, Protocol
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
@@ -99,8 +99,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def protocol(scored: Path, run: RunFolder, folder: Path) -> Protocol:
-    """A new review of 20 pairs and 2 pairs of sets, in `folder`."""
-    return begin_review(run, folder, scored / "kept.json", n_pairs=20, n_sheets=2)
+    """A new review of 20 pairs, in `folder`."""
+    return begin_review(run, folder, scored / "kept.json", n_pairs=20)
 
 
 Choose = Callable[[Pair], str]
@@ -108,7 +108,7 @@ Choose = Callable[[Pair], str]
 
 def answer_all(protocol: Protocol, rater: str = "Ann", choose: Choose = lambda pair: pair.target) -> dict[str, Any]:
     """What the page saves for a judge who answers everything, an answer every ten seconds."""
-    asked = [(pair, question.name) for pair in protocol.pairs for question in pair.questions]
+    asked = [(pair, question.name) for pair in protocol.pairs for question in QUESTIONS]
     times = [START + timedelta(seconds=10 * n) for n in range(len(asked))]
     answers = [
         {"pair": pair.token, "question": question, "answer": choose(pair), "at": time.isoformat()}

@@ -55,7 +55,7 @@ def test_what_is_no_name(protocol, tmp_path, name):
     [
         ({"pair": 1}, "as texts"),
         ({"pair": "\x1b[31m"}, r"pair '\\x1b\[31m' isn't in this review"),
-        ({"question": "coverage"}, "isn't one of its pair's"),
+        ({"question": "coverage"}, "isn't one of this review's"),
         ({"answer": "third"}, "expected one of first, second, equal, unknown"),
         ({"answer": ["first"]}, "as texts"),
         ({"at": "yesterday"}, "yesterday"),

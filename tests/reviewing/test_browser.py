@@ -9,9 +9,9 @@ import pytest
 
 from delta_attnmask.reviewing.answers import read_answers
 from delta_attnmask.reviewing.handout import write_page
+from delta_attnmask.reviewing.protocol import QUESTIONS
 from delta_attnmask.reviewing.samples import SampleBook
 from tests.chromium import launched, needs_chromium, watched
-from tests.reviewing.conftest import HOSTILE
 
 pytestmark = needs_chromium
 
@@ -56,7 +56,7 @@ def test_a_whole_review_by_keyboard(browser, file, protocol, tmp_path):
     with watched(browser, file, **DESKTOP) as page:
         enter(page, "Ann  Müller / 7")
         for pair in protocol.pairs:
-            for question in pair.questions:
+            for question in QUESTIONS:
                 assert shown(page) == (pair.token, question.name)
                 answer = list(KEYS)[len(expected) % 4]
                 page.keyboard.press(KEYS[answer])
@@ -151,28 +151,6 @@ def test_a_double_tap_is_one_answer(browser, file):
         page.wait_for_timeout(250)
         page.tap("[data-answer=equal]")
         assert shown(page)[1] == "image"
-
-
-def to_first_sheet(page: Any) -> None:
-    while not page.locator("#pair.sheets").count():
-        page.keyboard.press("0")
-
-
-def test_twelve_samples_fit_a_screen_and_each_can_be_read_whole(browser, file):
-    with watched(browser, file, **DESKTOP) as page:
-        enter(page)
-        to_first_sheet(page)
-        tops = page.eval_on_selector_all(".item", "items => items.map((item) => item.getBoundingClientRect().top)")
-        assert len(set(tops)) == 2, "two rows of six on each side"
-        bottom = page.evaluate("document.getElementById('pair').getBoundingClientRect().bottom")
-        assert bottom <= page.evaluate("document.getElementById('ask').getBoundingClientRect().top")
-        assert page.is_hidden("#further")
-        assert page.is_hidden("#whole")
-        page.locator(".item").first.focus()
-        page.keyboard.press("Enter")
-        assert HOSTILE in page.inner_text("#whole")
-        page.keyboard.press("Escape")
-        assert page.is_hidden("#whole")
 
 
 def test_an_image_can_be_enlarged(browser, file):

@@ -65,7 +65,7 @@ def test_the_page_depends_on_what_is_shown_alone(protocol, book, html, tmp_path)
 def test_all_pairs_are_there_in_their_order(protocol, html):
     tags = Tags(html)
     assert tags.values("template", "data-pair") == [pair.token for pair in protocol.pairs]
-    n_shown = sum(len(pair.rows) for pair in protocol.pairs)
+    n_shown = 2 * len(protocol.pairs)
     images = [uri for uri in tags.values("img", "src") if uri.startswith("data:image/webp;base64,")]
     assert len(images) == len(tags.values("img", "src")) == n_shown
 
@@ -105,7 +105,7 @@ def test_the_protocol_comes_back(protocol, folder):
 
 
 def test_the_same_choices_keep_the_pairs(protocol, run, scored, folder):
-    assert begin_review(run, folder, scored / "kept.json", n_pairs=20, n_sheets=2) == protocol
+    assert begin_review(run, folder, scored / "kept.json", n_pairs=20) == protocol
 
 
 @pytest.mark.parametrize(
@@ -120,20 +120,20 @@ def test_the_same_choices_keep_the_pairs(protocol, run, scored, folder):
 )
 def test_another_choice_is_refused_and_named(protocol, run, scored, folder, change, named):
     paths = {name: scored / value if str(value).endswith("json") else value for name, value in change.items()}
-    wanted = {"selection": scored / "kept.json", "n_pairs": 20, "n_sheets": 2} | paths
+    wanted = {"selection": scored / "kept.json", "n_pairs": 20} | paths
     with pytest.raises(ArtifactError, match=f"holds a review with other {named};"):
         begin_review(run, folder, **wanted)
 
 
 def test_another_run_is_refused(protocol, scored, folder, run):
     with pytest.raises(ArtifactError, match="holds a review with other manifest_sha256"):
-        begin_review(RunFolder.open(scored / "another"), folder, scored / "another.json", n_pairs=20, n_sheets=2)
+        begin_review(RunFolder.open(scored / "another"), folder, scored / "another.json", n_pairs=20)
     with pytest.raises(ArtifactError, match="made of another run"):
         begin_review(run, folder.with_name("new"), scored / "another.json")
     assert not folder.with_name("new").exists()
 
 
-@pytest.mark.parametrize("counts", [{"n_pairs": 0}, {"n_pairs": 1001}, {"n_sheets": -1}])
+@pytest.mark.parametrize("counts", [{"n_pairs": 0}, {"n_pairs": 1001}])
 def test_too_few_or_many(run, scored, folder, counts):
     with pytest.raises(SettingsError, match="expected 1 "):
         begin_review(run, folder, scored / "kept.json", **counts)

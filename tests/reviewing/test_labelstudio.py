@@ -12,7 +12,7 @@ from PIL import Image
 from delta_attnmask.errors import DataError
 from delta_attnmask.reviewing.answers import collect, read_answers, read_judgements
 from delta_attnmask.reviewing.labelstudio import export_label_studio, make_config
-from delta_attnmask.reviewing.protocol import ANSWERS, PAIR_QUESTIONS
+from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS
 from delta_attnmask.reviewing.samples import SampleBook
 from tests.reviewing.conftest import HOSTILE, save
 
@@ -38,7 +38,7 @@ def test_the_same_questions_and_answers():
     config = ElementTree.fromstring(make_config())
     names = {element.get("name") for element in config.iter() if element.tag in ("Text", "Image")}
     groups = config.findall("Choices")
-    assert [group.get("name") for group in groups] == [question.name for question in PAIR_QUESTIONS]
+    assert [group.get("name") for group in groups] == [question.name for question in QUESTIONS]
     for group in groups:
         assert group.get("toName") in names
         assert group.get("required") == "true"
@@ -46,8 +46,7 @@ def test_the_same_questions_and_answers():
 
 
 def test_tasks_are_blind_and_complete(tasks, protocol):
-    shown = [pair for pair in protocol.pairs if pair.kind != "sheet"]
-    assert [task["data"]["pair"] for task in tasks] == [pair.token for pair in shown]
+    assert [task["data"]["pair"] for task in tasks] == [pair.token for pair in protocol.pairs]
     for task in tasks:
         assert "secret" not in json.dumps(task)
         assert task["data"]["text1"].startswith("Instruction: ")

@@ -25,9 +25,9 @@ def kept(run, scored):
     return read_note(scored / "kept.json", run).indices
 
 
-def draw(scores, kept, against="random", other=None, n_pairs=N_PAIRS, n_sheets=3, seed=0):
+def draw(scores, kept, against="random", other=None, n_pairs=N_PAIRS, seed=0):
     pools = choose_pools(scores, kept, against, other)
-    return draw_pairs(scores, pools, n_pairs=n_pairs, n_sheets=n_sheets, seed=seed)
+    return draw_pairs(scores, pools, n_pairs=n_pairs, seed=seed)
 
 
 def of_kind(pairs, kind):
@@ -52,24 +52,21 @@ def test_selected_against_control_within_a_source(scores, kept, against):
     pairs = of_kind(draw(scores, kept, against), "compare")
     assert len(pairs) == N_PAIRS
     for pair in pairs:
-        (selected,), (control,) = pair.side(pair.target), pair.side(other_side(pair.target))
+        selected, control = pair.row(pair.target), pair.row(other_side(pair.target))
         assert selected in kept
         assert selected != control != FAILED
         assert against == "random" or control not in kept
-        assert {SOURCES[row % 3] for row in pair.rows} == {pair.source}
-    assert all(count == 1 for count in Counter(row for pair in pairs for row in pair.side(pair.target)).values())
+        assert {SOURCES[row % 3] for row in (pair.first, pair.second)} == {pair.source}
+    assert all(count == 1 for count in Counter(pair.row(pair.target) for pair in pairs).values())
 
 
 def test_another_selection_is_compared_where_the_two_differ(run, scored, scores, kept):
     other = read_note(scored / "rival.json", run).indices
     pairs = draw(scores, kept, "rival", other, n_pairs=12)
     for pair in of_kind(pairs, "compare"):
-        (selected,), (control,) = pair.side(pair.target), pair.side(other_side(pair.target))
+        selected, control = pair.row(pair.target), pair.row(other_side(pair.target))
         assert selected in set(kept) - set(other)
         assert control in set(other) - set(kept)
-    for pair in of_kind(pairs, "sheet"):
-        assert set(pair.side(pair.target)) <= set(kept)
-        assert set(pair.side(other_side(pair.target))) <= set(other)
 
 
 def test_any_beginning_is_balanced_over_sources_until_one_is_used_up(scores, kept):
@@ -104,15 +101,6 @@ def test_shuffled_samples_stand_against_themselves(scores, kept):
     pairs = of_kind(draw(scores, kept), "shuffled")
     assert len(pairs) == -(-N_PAIRS // BLOCK)
     assert all(pair.first == pair.second for pair in pairs)
-
-
-def test_sets_have_twelve_rows_each(scores, kept):
-    sheets = of_kind(draw(scores, kept, "left"), "sheet")
-    assert len(sheets) == 3
-    for pair in sheets:
-        assert len(set(pair.first)) == len(set(pair.second)) == 12
-        assert np.isin(pair.side(pair.target), kept).all()
-        assert not np.isin(pair.side(other_side(pair.target)), kept).any()
 
 
 def test_no_more_pairs_than_rows(scores, kept):

@@ -5,8 +5,7 @@ import pytest
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.run_report import Request, make_report
 from delta_attnmask.reviewing.answers import collect
-from delta_attnmask.reviewing.review_results import read_results
-from delta_attnmask.reviewing.review_section import review_section
+from delta_attnmask.reviewing.review_results import read_results, review_section
 from delta_attnmask.runs import RunFolder
 from tests.reviewing.conftest import answer_all, save
 
@@ -15,12 +14,12 @@ def test_the_report_shows_the_results(run, protocol, folder, tmp_path):
     collect(folder, [save(tmp_path / "answers.json", answer_all(protocol, "<i>Ann</i>"))])
     results = read_results(folder)
     section = review_section(results, run)
-    (chart,) = section.charts
-    assert [row[5] for row in chart.rows] == ["100 %"] * 5
-    assert "Clear instruction 100 % of 20 pairs" in chart.alt
+    _, _, rows = section.tables[0]
+    assert [row[5] for row in rows] == ["100 %"] * 4
     html = make_report(Request(run=run, selection=None, sections=(section,))).html
     assert "What people say" in html
-    assert "won more often than chance explains: clear instruction, correct answer" in html
+    assert "One person compared selected samples with random rows" in html
+    assert "Which answer is more correct? The selected one in 100 % of 20 pairs" in html
     assert "&lt;i&gt;Ann" in html
     assert "<i>Ann" not in html
 
@@ -28,7 +27,7 @@ def test_the_report_shows_the_results(run, protocol, folder, tmp_path):
 def test_before_anybody_has_judged(run, protocol, folder):
     section = review_section(read_results(folder), run)
     assert "Nobody has judged yet." in section.lead
-    assert (section.charts, section.tables) == ([], [])
+    assert (section.charts, section.tables) == ((), ())
 
 
 def test_a_review_of_another_run(scored, protocol, folder):

@@ -87,8 +87,7 @@ def report(
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
     from delta_attnmask.reporting.run_report import Request, make_report, write_report
-    from delta_attnmask.reviewing.review_results import read_results
-    from delta_attnmask.reviewing.review_section import review_section
+    from delta_attnmask.reviewing.review_results import read_results, review_section
 
     folder = RunFolder.open(run)
     request = Request(

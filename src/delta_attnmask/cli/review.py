@@ -26,7 +26,6 @@ def review(
     out: Path | None = None,
     against: str = "random",
     pairs: int = 60,
-    sheets: int | None = None,
     seed: int = 0,
     data: Path | None = None,
     images: Path | None = None,
@@ -54,8 +53,6 @@ def review(
         What the selected samples are compared with: random rows, rows that were left, or another selection's file.
     pairs
         Pairs of a selected sample and another. docs/review.md says how many give which precision.
-    sheets
-        Pairs of two sets of twelve samples; one for ten pairs if not given.
     seed
         Of the draw.
     data
@@ -83,7 +80,7 @@ def review(
     if selection is None or collect:
         raise SettingsError("expected RUN --selection FILE --out DIR to begin a review, DIR --collect FILES to end it")
     run = RunFolder.open(folder)
-    protocol = begin_review(run, out, selection, against=against, n_pairs=pairs, n_sheets=sheets, seed=seed)
+    protocol = begin_review(run, out, selection, against=against, n_pairs=pairs, seed=seed)
     limits = ImageLimits(allow_outside=allow_outside)
     book = SampleBook.open(run, protocol.pairs, seed=protocol.review.seed, data=data, images=images, limits=limits)
     _describe(protocol, out)
@@ -97,13 +94,9 @@ def review(
 
 def _describe(protocol: Protocol, out: Path) -> None:
     drawn, review = protocol.pairs, protocol.review
-    n_pairs, n_sheets = (sum(pair.kind == kind for pair in drawn) for kind in ("compare", "sheet"))
-    print(
-        printable(
-            f"{out}: {n_pairs} pairs ({review.selection}, against {review.against}), "
-            f"{n_sheets} of sets, and {len(drawn) - n_pairs - n_sheets} attention checks"
-        )
-    )
+    n_pairs = sum(pair.kind == "compare" for pair in drawn)
+    compared = f"{n_pairs} pairs ({review.selection}, against {review.against})"
+    print(printable(f"{out}: {compared} and {len(drawn) - n_pairs} attention checks"))
     if not any(pair.kind == "shuffled" for pair in drawn):
         print("WARNING: no instruction has enough words to shuffle, so repeated pairs alone reveal careless judges")
     if n_pairs < review.n_pairs:

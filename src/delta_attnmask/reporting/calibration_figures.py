@@ -1,20 +1,19 @@
 """What a calibration found, as the report shows it: scores by kinds of planted defects. No torch here."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.drawing import KEPT, LEFT, LINE, MUTED, Chart, drawing, rule_out
+from delta_attnmask.reporting.page import Table
 from delta_attnmask.reporting.words import name_form, name_kind, name_settings
 
 _FILE = "calibration.json"
 _BLIND = 0.6  # AUROC below which the chosen score doesn't see a kind
 _MAX_ROWS = 50  # of a table
-
-Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # title, columns, rows
 
 
 @dataclass(frozen=True)

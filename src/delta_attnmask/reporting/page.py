@@ -27,10 +27,25 @@ from delta_attnmask.storage import write_text_atomically
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from delta_attnmask.reporting.drawing import Chart
+
 _BEGINNING = b"<!doctype html>"
 HERE = "delta_attnmask.reporting"
 _QUALITIES = (80, 60, 40)
 _MIN_SIDE = 48  # px; below this nothing can be recognised
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # title, columns, rows
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report. The tables are open where there is no chart."""
+
+    anchor: str
+    title: str
+    lead: str
+    charts: Sequence["Chart"] = ()
+    tables: Sequence[Table] = ()
 
 
 @dataclass(frozen=True)

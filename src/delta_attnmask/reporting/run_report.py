@@ -15,9 +15,8 @@ from delta_attnmask.reporting.calibration_figures import Findings, read_findings
 from delta_attnmask.reporting.drawing import Chart
 from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, Reader, make_cards, open_reader
 from delta_attnmask.reporting.headline import write_headline
-from delta_attnmask.reporting.page import render_page, write_page
+from delta_attnmask.reporting.page import Section, render_page, write_page
 from delta_attnmask.reporting.sections import (
-    Section,
     calibration_section,
     cost_section,
     failure_section,

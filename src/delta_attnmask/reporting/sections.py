@@ -1,16 +1,16 @@
 """The sections of the report: charts with their tables, and what they are for. No torch here."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from delta_attnmask.reading.faults import generalise
-from delta_attnmask.reporting.calibration_figures import Findings, Table, kinds_chart, tables_of
-from delta_attnmask.reporting.drawing import Chart, label
+from delta_attnmask.reporting.calibration_figures import Findings, kinds_chart, tables_of
+from delta_attnmask.reporting.drawing import label
+from delta_attnmask.reporting.page import Section
 from delta_attnmask.reporting.selection_charts import distribution, mix_chart
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import (
@@ -22,17 +22,6 @@ from delta_attnmask.reporting.words import (
 )
 
 _MAX_REASONS = 50
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page. tables: title, columns and rows; they are open where there is no chart."""
-
-    anchor: str
-    title: str
-    lead: str
-    charts: Sequence[Chart]
-    tables: Sequence[Table] = ()
 
 
 def selection_sections(

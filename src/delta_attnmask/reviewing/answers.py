@@ -11,7 +11,7 @@ from typing import Any
 
 from delta_attnmask.errors import ArtifactError, DataError
 from delta_attnmask.reviewing.labelstudio import read_tasks
-from delta_attnmask.reviewing.protocol import ANSWERS, Answer, Pair, Protocol
+from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS, Answer, Pair, Protocol
 from delta_attnmask.storage import write_text_atomically
 
 FORMAT = "delta-attnmask-answers"
@@ -95,8 +95,8 @@ def _parse(rater: object, answer: object, pairs: dict[str, Pair]) -> Judgement:
     token, question, given, at = map(str, values)
     if token not in pairs:
         raise ValueError(f"its pair {_shorten(token)} isn't in this review")
-    if question not in {one.name for one in pairs[token].questions}:
-        raise ValueError(f"question {_shorten(question)} isn't one of its pair's")
+    if question not in {one.name for one in QUESTIONS}:
+        raise ValueError(f"question {_shorten(question)} isn't one of this review's")
     choice = next((one for one in ANSWERS if one == given), None)
     if choice is None:
         raise ValueError(f"answer {_shorten(given)}: expected one of {', '.join(ANSWERS)}")

@@ -10,35 +10,26 @@ import numpy as np
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.reporting.page import render_page
 from delta_attnmask.reviewing.pairs import COLUMNS, Rows, choose_pools, draw_pairs
-from delta_attnmask.reviewing.protocol import PAIR_QUESTIONS, PROTOCOL_FILE, SHEET_QUESTIONS, SIDES, Protocol, Review
-from delta_attnmask.reviewing.samples import IMAGE_SIDE, THUMBNAIL_SIDE, SampleBook
+from delta_attnmask.reviewing.protocol import PROTOCOL_FILE, QUESTIONS, SIDES, Protocol, Review
+from delta_attnmask.reviewing.samples import SampleBook
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selection import Selection
 from delta_attnmask.storage import write_text_atomically
 
-_PAIRS_PER_SHEET = 10
 _MAX_PAIRS = 1000  # a page of so many holds up to 300 MB of images
 
 
 def begin_review(
-    run: RunFolder,
-    out: Path,
-    selection: Path,
-    *,
-    against: str = "random",
-    n_pairs: int = 60,
-    n_sheets: int | None = None,
-    seed: int = 0,
+    run: RunFolder, out: Path, selection: Path, *, against: str = "random", n_pairs: int = 60, seed: int = 0
 ) -> Protocol:
     """Draw the pairs and write them to `out`; pairs that were drawn there before by the same choices are kept.
 
-    selection: a file that `select` wrote, or its note. against: random, left, or such a file. n_sheets: one for ten
-    pairs if None. Raises ArtifactError, naming what differs, where `out` holds a review of other choices.
+    selection: a file that `select` wrote, or its note. against: random, left, or such a file.
+    Raises ArtifactError, naming what differs, where `out` holds a review of other choices.
     """
-    n_sheets = n_pairs // _PAIRS_PER_SHEET if n_sheets is None else n_sheets
-    if not 1 <= n_pairs <= _MAX_PAIRS or not 0 <= n_sheets <= _MAX_PAIRS:
-        raise SettingsError(f"pairs={n_pairs} sheets={n_sheets}: expected 1 (for sheets 0) to {_MAX_PAIRS:,}")
+    if not 1 <= n_pairs <= _MAX_PAIRS:
+        raise SettingsError(f"pairs={n_pairs}: expected 1 to {_MAX_PAIRS:,}")
     selected = read_note(selection, run)
     other = None if against in ("random", "left") else read_note(Path(against), run)
     review = Review(
@@ -49,13 +40,12 @@ def begin_review(
         against_sha256="" if other is None else _hash_rows(other.indices),
         seed=seed,
         n_pairs=n_pairs,
-        n_sheets=n_sheets,
     )
     if (out / PROTOCOL_FILE).exists():
         return _require_same(Protocol.read(out), review, out)
     scores = run.read_scores(list(COLUMNS))
     pools = choose_pools(scores, selected.indices, against, None if other is None else other.indices)
-    pairs = draw_pairs(scores, pools, n_pairs=n_pairs, n_sheets=n_sheets, seed=seed)
+    pairs = draw_pairs(scores, pools, n_pairs=n_pairs, seed=seed)
     protocol = Protocol(token_hex(8), review, pairs)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -75,12 +65,10 @@ def write_page(protocol: Protocol, book: SampleBook, out: Path) -> Path:
         styles=("judge.css",),
         scripts=("judge.js",),
         review=protocol.id,
-        questions={"pair": [asdict(one) for one in PAIR_QUESTIONS], "sheet": [asdict(one) for one in SHEET_QUESTIONS]},
+        questions=[asdict(one) for one in QUESTIONS],
         pairs=protocol.pairs,
         sides=SIDES,
         book=book,
-        image_side=IMAGE_SIDE,
-        thumbnail_side=THUMBNAIL_SIDE,
     )
     write_text_atomically(page, html)
     return page

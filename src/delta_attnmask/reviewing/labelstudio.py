@@ -2,7 +2,7 @@
 
 Tasks: https://labelstud.io/guide/task_format, tags: https://labelstud.io/tags. Its Pairwise tag knows neither ties nor
 "can't tell", so each question is a group of Choices. Pictures are held inside the tasks, as file names would tell
-where a sample comes from; contact sheets stay with our own page.
+where a sample comes from.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from delta_attnmask.reviewing.protocol import ANSWERS, PAIR_QUESTIONS, SIDES, Answer, Pair
+from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS, SIDES, Answer, Pair
 from delta_attnmask.reviewing.samples import SampleBook
 from delta_attnmask.storage import write_text_atomically
 
@@ -25,8 +25,7 @@ def export_label_studio(pairs: Iterable[Pair], book: SampleBook, out: Path) -> t
     A task knows its pair by the token alone: which side was selected stands only in the protocol.
     """
     tasks, config = out / "label-studio.json", out / "label-studio.xml"
-    shown = [_make_task(pair, book) for pair in pairs if pair.kind != "sheet"]
-    write_text_atomically(tasks, json.dumps(shown, indent=1) + "\n")
+    write_text_atomically(tasks, json.dumps([_make_task(pair, book) for pair in pairs], indent=1) + "\n")
     write_text_atomically(config, make_config())
     return tasks, config
 
@@ -53,7 +52,7 @@ def _read_choices(annotation: dict[str, Any]) -> Iterator[tuple[str, object]]:
     results = annotation.get("result")
     if annotation.get("was_cancelled") or not isinstance(results, list):
         return
-    names = {question.name for question in PAIR_QUESTIONS}
+    names = {question.name for question in QUESTIONS}
     for result in results:
         if isinstance(result, dict) and result.get("from_name") in names:
             value = result.get("value")
@@ -74,7 +73,7 @@ def _make_task(pair: Pair, book: SampleBook) -> dict[str, Any]:
     """One pair as a task: texts, pictures as data URIs, and the pair's token."""
     data = {"pair": pair.token}
     for number, side in enumerate(SIDES, start=1):
-        (sample,) = book.samples(pair, side)
+        sample = book.sample(pair, side)
         data[f"text{number}"] = "\n\n".join(f"{turn.speaker}: {turn.text}" for turn in sample.turns)
         data[f"image{number}"] = book.embed(sample.images) or book.embed(())
     return {"data": data}
@@ -89,7 +88,7 @@ def make_config() -> str:
         ElementTree.SubElement(side, "Header", value=f"Sample {number}")
         ElementTree.SubElement(side, "Image", name=f"image{number}", value=f"$image{number}")
         ElementTree.SubElement(side, "Text", name=f"text{number}", value=f"$text{number}")
-    for question in PAIR_QUESTIONS:
+    for question in QUESTIONS:
         ElementTree.SubElement(view, "Header", value=f"{question.text} {question.hint}")
         group = ElementTree.SubElement(
             view, "Choices", name=question.name, toName="text1", choice="single", showInline="true", required="true"

@@ -1,4 +1,7 @@
-"""Draws the pairs of a review: matched and balanced by source, sides shuffled, attention checks mixed in."""
+"""The pairs of a review: matched and balanced by source, sides shuffled, checks of the judges mixed in and counted.
+
+A careless judge shows on pairs whose outcome is known: words shuffled, and pairs shown twice with sides swapped.
+"""
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,31 +14,32 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reviewing.protocol import SIDES, Kind, Pair, Side, other_side
+from delta_attnmask.reviewing.protocol import QUESTIONS, SIDES, Answers, Kind, Pair, Side, other_side
 
 COLUMNS = ("row", "source", "status", "question", "loss")  # what is read of a run's scores
 BLOCK = 10  # pairs, for each of which one is repeated and one shuffled sample is shown
-SHEET_ROWS = 12
 MIN_WORDS = 6  # fewer words make sense in any order
 _MAX_LOOKED_AT = 20_000  # rows, for samples to shuffle
 _MIN_DISTANCE = 5  # pairs between one and its repetition
+
+# Fixed before anybody judges; docs/review.md says how often they wrong a careful judge and let a careless one pass.
+_SHUFFLED_QUESTIONS = ("clarity", "overall")  # only these have an answer that is plainly right
+_MIN_SHUFFLED, _MIN_PASSED = 4, 0.75
+_MIN_REPEATED, _MAX_CONTRADICTED = 8, 0.5
 
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Rows in ascending order, all of them usable.
+    """Rows that pairs are drawn from, in ascending order, all of them usable.
 
-    selected, control: what pairs are drawn from. Rows that both selections keep say nothing about either, so against
-        another selection these are the rows that only one of the two keeps.
-    selected_set, control_set: what contact sheets are drawn from: the whole selections.
+    Rows that both selections keep say nothing about either, so against another selection these are the rows that only
+    one of the two keeps.
     """
 
     selected: Rows
     control: Rows
-    selected_set: Rows
-    control_set: Rows
 
 
 def choose_pools(scores: pa.Table, selected: Rows, against: str, other: Rows | None = None) -> Pools:
@@ -47,16 +51,15 @@ def choose_pools(scores: pa.Table, selected: Rows, against: str, other: Rows | N
     kept = np.intersect1d(selected, usable)
     if other is not None:
         control = np.intersect1d(other, usable)
-        pools = Pools(np.setdiff1d(kept, control), np.setdiff1d(control, kept), kept, control)
+        pools = Pools(np.setdiff1d(kept, control), np.setdiff1d(control, kept))
     else:
-        control = np.setdiff1d(usable, kept) if against == "left" else usable
-        pools = Pools(kept, control, kept, control)
+        pools = Pools(kept, np.setdiff1d(usable, kept) if against == "left" else usable)
     if not len(pools.selected) or not len(pools.control):
         raise SettingsError(f"against={against}: nothing to compare, as one side has no rows; compare with another")
     return pools
 
 
-def draw_pairs(scores: pa.Table, pools: Pools, *, n_pairs: int, n_sheets: int, seed: int) -> tuple[Pair, ...]:
+def draw_pairs(scores: pa.Table, pools: Pools, *, n_pairs: int, seed: int) -> tuple[Pair, ...]:
     """The pairs in the order in which every judge sees them; the same seed gives the same pairs with other tokens.
 
     Fewer than n_pairs come out where the sources that both sides share have fewer rows. Raises SettingsError where
@@ -67,26 +70,68 @@ def draw_pairs(scores: pa.Table, pools: Pools, *, n_pairs: int, n_sheets: int, s
     if not compared:
         raise SettingsError("no source has rows on both sides, so no pair can be drawn; compare with another control")
     shuffled = _draw_shuffled(rng, scores, pools, -(-len(compared) // BLOCK))
-    sheets = [_draw_sheet(rng, pools, side) for side in _shuffle_sides(rng, n_sheets)]
-    order = _mix(rng, compared, list(shuffled))
-    for place, sheet in zip(np.linspace(len(order), 0, n_sheets + 2)[1:-1].round(), sheets, strict=True):
-        order.insert(int(place), sheet)
-    return tuple(order)
+    return tuple(_mix(rng, compared, shuffled))
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How a judge did on pairs whose outcome is known.
+
+    n_shuffled: answers about shuffled words. n_passed: those for the sample whose words are in order.
+    n_repeated: questions where the judge chose a side both times. n_contradicted: those with the other sample chosen
+        the second time. A tie or "can't tell" contradicts nothing.
+    """
+
+    n_shuffled: int
+    n_passed: int
+    n_repeated: int
+    n_contradicted: int
+
+    @property
+    def fault(self) -> str:
+        """Why the judgements don't count; empty if they do. Too few checks are no reason."""
+        if self.n_shuffled >= _MIN_SHUFFLED and self.n_passed < _MIN_PASSED * self.n_shuffled:
+            return f"told shuffled words from ordered ones in only {self.n_passed} of {self.n_shuffled} answers"
+        if self.n_repeated >= _MIN_REPEATED and self.n_contradicted >= _MAX_CONTRADICTED * self.n_repeated:
+            return f"chose the other sample in {self.n_contradicted} of {self.n_repeated} answers about repeated pairs"
+        return ""
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether there were enough checks of one kind to find a fault."""
+        return self.n_shuffled >= _MIN_SHUFFLED or self.n_repeated >= _MIN_REPEATED
+
+
+def check_rater(pairs: Sequence[Pair], answers: Answers) -> Checks:
+    """Count one judge's checks."""
+    passed = [
+        answers[pair.token, question] == pair.target
+        for pair in pairs
+        if pair.kind == "shuffled"
+        for question in _SHUFFLED_QUESTIONS
+        if (pair.token, question) in answers
+    ]
+    both = [
+        (answers.get((pair.repeats, question.name)), answers.get((pair.token, question.name)))
+        for pair in pairs
+        if pair.kind == "repeat"
+        for question in QUESTIONS
+    ]
+    contradicted = [before == after for before, after in both if before in SIDES and after in SIDES]  # sides swapped
+    return Checks(len(passed), sum(passed), len(contradicted), sum(contradicted))
 
 
 def _draw_compared(rng: np.random.Generator, scores: pa.Table, pools: Pools, n_pairs: int) -> Iterator[Pair]:
     """Pairs within sources, which take turns, so that whoever stops early has judged all alike."""
     selected, control = (_group_by_source(scores, rows) for rows in (pools.selected, pools.control))
-    shared = sorted(set(selected) & set(control))
-    counts = _share_evenly([min(len(selected[source]), len(control[source])) for source in shared], n_pairs)
     matched = [
-        [(source, *rows) for rows in _match(rng, selected[source], control[source], n)]
-        for source, n in zip(shared, counts, strict=True)
+        [(source, *rows) for rows in _match(rng, selected[source], control[source], n_pairs)]
+        for source in sorted(selected.keys() & control.keys())
     ]
     rounds = [[found for found in one if found is not None] for one in zip_longest(*matched)]
-    drawn = [one[idx] for one in rounds for idx in rng.permutation(len(one)).tolist()]
+    drawn = [one[idx] for one in rounds for idx in rng.permutation(len(one)).tolist()][:n_pairs]
     for (source, kept, other), side in zip(drawn, _shuffle_sides(rng, len(drawn)), strict=True):
-        yield _make_pair("compare", source, side, (kept,), (other,))
+        yield _make_pair("compare", source, side, kept, other)
 
 
 def _group_by_source(scores: pa.Table, rows: Rows) -> dict[str, Rows]:
@@ -96,18 +141,8 @@ def _group_by_source(scores: pa.Table, rows: Rows) -> dict[str, Rows]:
     return dict(zip(names.tolist(), groups, strict=True))
 
 
-def _share_evenly(rooms: Sequence[int], n: int) -> list[int]:
-    """n shared out one by one among those that still have room."""
-    counts = [0] * len(rooms)
-    while n > 0 and (free := [idx for idx, room in enumerate(rooms) if counts[idx] < room]):
-        for idx in free[:n]:
-            counts[idx] += 1
-        n -= len(free)
-    return counts
-
-
 def _match(rng: np.random.Generator, selected: Rows, control: Rows, n: int) -> Iterator[tuple[int, int]]:
-    """n random pairs, each row once on its side, and none with itself."""
+    """At most n random pairs, each row once on its side, and none with itself."""
     others: list[int] = rng.permutation(control).tolist()
     for row in rng.permutation(selected)[:n].tolist():
         idx = next((idx for idx, other in enumerate(others) if other != row), None)
@@ -133,15 +168,7 @@ def _draw_shuffled(rng: np.random.Generator, scores: pa.Table, pools: Pools, n: 
     fluent = rows[np.argsort(loss, kind="stable")][: max(n, len(rows) // 2)]
     chosen = rng.permutation(fluent)[:n].tolist()
     for row, side in zip(chosen, _shuffle_sides(rng, len(chosen)), strict=True):
-        yield _make_pair("shuffled", scores["source"][row].as_py(), side, (row,), (row,))
-
-
-def _draw_sheet(rng: np.random.Generator, pools: Pools, target: Side) -> Pair:
-    n = min(SHEET_ROWS, len(pools.selected_set), len(pools.control_set))
-    selected, control = (
-        tuple(rng.choice(rows, n, replace=False).tolist()) for rows in (pools.selected_set, pools.control_set)
-    )
-    return _make_pair("sheet", "", target, selected, control)
+        yield _make_pair("shuffled", scores["source"][row].as_py(), side, row, row)
 
 
 def _mix(rng: np.random.Generator, compared: Sequence[Pair], shuffled: Iterable[Pair]) -> list[Pair]:
@@ -166,7 +193,7 @@ def _repeat(pair: Pair) -> Pair:
     return replace(swapped, kind="repeat", token=secrets.token_hex(8), repeats=pair.token)
 
 
-def _make_pair(kind: Kind, source: str, target: Side, selected: tuple[int, ...], other: tuple[int, ...]) -> Pair:
+def _make_pair(kind: Kind, source: str, target: Side, selected: int, other: int) -> Pair:
     first, second = (selected, other) if target == "first" else (other, selected)
     token = secrets.token_hex(8)
     return Pair(token=token, kind=kind, source=source, first=first, second=second, target=target)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from delta_attnmask.errors import ArtifactError
 
-Kind = Literal["compare", "repeat", "shuffled", "sheet"]
+Kind = Literal["compare", "repeat", "shuffled"]
 Side = Literal["first", "second"]
 Answer = Literal["first", "second", "equal", "unknown"]
 Answers = Mapping[tuple[str, str], Answer]  # of one judge, by pair and question
@@ -34,7 +34,7 @@ class ReviewQuestion:
     hint: str
 
 
-PAIR_QUESTIONS = (
+QUESTIONS = (
     ReviewQuestion(
         "clarity",
         "Clear instruction",
@@ -60,16 +60,6 @@ PAIR_QUESTIONS = (
         "Your judgement of the whole: instruction, image and answer.",
     ),
 )
-SHEET_QUESTIONS = (
-    ReviewQuestion(
-        "coverage",
-        "Variety of tasks",
-        "Which set covers more kinds of tasks?",
-        "Count kinds of things that are asked for, and kinds of images; not how good each sample is.",
-    ),
-)
-ALL_QUESTIONS = (*PAIR_QUESTIONS, *SHEET_QUESTIONS)
-
 # Of a sample against itself with its words shuffled, only these two have an answer that is plainly right.
 SHUFFLED_QUESTIONS = ("clarity", "overall")
 
@@ -80,35 +70,26 @@ class Pair:
 
     token: random name under which pages and answers know the pair; it says nothing about it.
     kind: compare: selected against control; repeat: such a pair again, sides swapped; shuffled: a sample against
-        itself with its words shuffled; sheet: two sets as contact sheets.
-    source: of both samples; empty for sheets.
-    first, second: input rows of the sides; one each, or a set for a sheet.
-    target: the side that holds the selected sample or set, or the sample whose words are in order.
+        itself with its words shuffled.
+    source: of both samples. first, second: their input rows.
+    target: the side that holds the selected sample, or the sample whose words are in order.
     repeats: token of the pair that this one repeats.
     """
 
     token: str
     kind: Kind
     source: str
-    first: tuple[int, ...]
-    second: tuple[int, ...]
+    first: int
+    second: int
     target: Side
     repeats: str = ""
 
-    @property
-    def rows(self) -> tuple[int, ...]:
-        return self.first + self.second
-
-    @property
-    def questions(self) -> tuple[ReviewQuestion, ...]:
-        return SHEET_QUESTIONS if self.kind == "sheet" else PAIR_QUESTIONS
-
-    def side(self, side: Side) -> tuple[int, ...]:
+    def row(self, side: Side) -> int:
         return self.first if side == "first" else self.second
 
     def is_judged(self, answers: Answers) -> bool:
         """Whether every question has an answer."""
-        return all((self.token, question.name) in answers for question in self.questions)
+        return all((self.token, question.name) in answers for question in QUESTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +99,7 @@ class Review:
     manifest_sha256: of the run whose rows are shown. selection_sha256: of the rows of the selection under review.
     selection: what the selection was, in words. against: random, left, or what the other selection was.
     against_sha256: of the other selection's rows; empty for random and left.
-    seed: of the draw. n_pairs: pairs of a selected sample and a control. n_sheets: pairs of sets.
+    seed: of the draw. n_pairs: pairs of a selected sample and a control.
     """
 
     manifest_sha256: str
@@ -128,7 +109,6 @@ class Review:
     against_sha256: str
     seed: int
     n_pairs: int
-    n_sheets: int
 
 
 @dataclass(frozen=True)
@@ -148,8 +128,7 @@ class Protocol:
         path = folder / PROTOCOL_FILE
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            pairs = (pair | {side: tuple(pair[side]) for side in SIDES} for pair in values["pairs"])
-            return cls(values["id"], Review(**values["review"]), tuple(Pair(**pair) for pair in pairs))
+            return cls(values["id"], Review(**values["review"]), tuple(Pair(**pair) for pair in values["pairs"]))
         except OSError as error:
             raise ArtifactError(
                 f"{folder} holds no review; `delta-attnmask review RUN --selection FILE --out DIR` makes one"

@@ -7,17 +7,18 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.reporting.page import Section, Table
 from delta_attnmask.reviewing.answers import Judgement, read_judgements
-from delta_attnmask.reviewing.attention_checks import Checks, check_rater
-from delta_attnmask.reviewing.protocol import ALL_QUESTIONS, SIDES, Answer, Pair, Protocol, Review, ReviewQuestion
+from delta_attnmask.reviewing.pairs import Checks, check_rater
+from delta_attnmask.reviewing.protocol import QUESTIONS, Answer, Pair, Protocol, Review, ReviewQuestion
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.statistics import krippendorff_alpha, wilson_interval
 
 _ORDER: dict[Answer, int] = {"first": 0, "equal": 1, "second": 2}  # "unknown" is no value, but a missing one
 _PAUSE_S = 300.0  # whoever takes longer was away
 _RATE_COLUMNS = ("pairs", "won", "tied", "lost", "win rate", "95 % interval")
 _RATER_COLUMNS = ("judge", "pairs", "s an answer", "checks passed", "contradicted", "counted")
-
-ResultTable = tuple[str, Sequence[str], Sequence[tuple[object, ...]]]  # title, columns, rows
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class WinRate:
 
     @property
     def cells(self) -> tuple[object, ...]:
-        interval = "-" if self.rate is None else f"{percent(self.low)} to {percent(self.high)}"
-        return (self.n_pairs, self.n_won, self.n_tied, self.n_lost, percent(self.rate), interval)
+        interval = "-" if self.rate is None else f"{_percent(self.low)} to {_percent(self.high)}"
+        return (self.n_pairs, self.n_won, self.n_tied, self.n_lost, _percent(self.rate), interval)
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,14 @@ class QuestionResult:
 class RaterResult:
     """What a judge did.
 
-    n_pairs: pairs answered in full, checks included. first_share: share of the chosen sides that were the first one.
-    seconds: median time for one answer. excluded: why the judgements don't count; empty if they do.
+    n_pairs: pairs answered in full, checks included. seconds: median time for one answer.
+    excluded: why the judgements don't count; empty if they do.
     """
 
     name: str
-    n_answers: int
     n_pairs: int
-    first_share: float | None
     seconds: float | None
     checks: Checks
-    is_checked: bool
     excluded: str
 
     @property
@@ -99,7 +97,7 @@ class RaterResult:
             "-" if self.seconds is None else f"{self.seconds:g}",
             f"{checks.n_passed} of {checks.n_shuffled}",
             f"{checks.n_contradicted} of {checks.n_repeated}",
-            f"no: {self.excluded}" if self.excluded else "yes" if self.is_checked else "yes, with too few checks",
+            f"no: {self.excluded}" if self.excluded else "yes" if checks.is_checked else "yes, with too few checks",
         )
 
 
@@ -125,11 +123,11 @@ class ReviewResults:
         return [_say(question, self.review) for question in self.answered]
 
     @property
-    def tables(self) -> list[ResultTable]:
+    def tables(self) -> list[Table]:
         """All results as text: first of the questions, then by source and by judge, last of the judges."""
         title = f"{self.review.selection}, against {self.review.against}"
         columns = ("question", *_RATE_COLUMNS, "can't tell", "alpha", "ordinal alpha")
-        tables: list[ResultTable] = [(title, columns, [one.cells for one in self.questions])]
+        tables: list[Table] = [(title, columns, [one.cells for one in self.questions])]
         for question in self.answered:
             if question.name == "overall":
                 for group, rates in (("source", question.by_source), ("judge", question.by_rater)):
@@ -153,10 +151,10 @@ def summarize(
     names = sorted({one.rater for one in judgements})
     raters = tuple(_describe_rater(name, pairs, [one for one in judgements if one.rater == name]) for name in names)
     careful = {rater.name for rater in raters if with_careless or not rater.excluded}
-    counted = [one for one in judgements if one.rater in careful and one.pair.kind in ("compare", "sheet")]
+    counted = [one for one in judgements if one.rater in careful and one.pair.kind == "compare"]
     questions = tuple(
         _summarize_question(question, [one for one in counted if one.question == question.name])
-        for question in ALL_QUESTIONS
+        for question in QUESTIONS
     )
     return ReviewResults(review, len(pairs), questions, raters)
 
@@ -164,13 +162,12 @@ def summarize(
 def _summarize_question(question: ReviewQuestion, judgements: Sequence[Judgement]) -> QuestionResult:
     known = [one for one in judgements if one.answer != "unknown"]
     units = [[_ORDER[one.answer] for one in group] for group in _group(known, _token).values()]
-    by_source = {} if question.name == "coverage" else _group(known, lambda one: one.pair.source)
     return QuestionResult(
         name=question.name,
         title=question.title,
         text=question.text,
         overall=_win_rate(known),
-        by_source={name: _win_rate(group) for name, group in by_source.items()},
+        by_source={name: _win_rate(group) for name, group in _group(known, lambda one: one.pair.source).items()},
         by_rater={name: _win_rate(group) for name, group in _group(known, lambda one: one.rater).items()},
         n_answers=len(judgements),
         n_unknown=len(judgements) - len(known),
@@ -200,17 +197,13 @@ def _win_rate(judgements: Sequence[Judgement]) -> WinRate:
 def _describe_rater(name: str, pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> RaterResult:
     answers = {(one.pair.token, one.question): one.answer for one in judgements}
     checks = check_rater(pairs, answers)
-    sides = [answer for answer in answers.values() if answer in SIDES]
     times = [(after.created - before.created).total_seconds() for before, after in pairwise(judgements)]
     times = [seconds for seconds in times if 0 < seconds < _PAUSE_S]
     return RaterResult(
         name=name,
-        n_answers=len(answers),
         n_pairs=sum(pair.is_judged(answers) for pair in pairs),
-        first_share=sides.count("first") / len(sides) if sides else None,
         seconds=round(median(times), 1) if times else None,
         checks=checks,
-        is_checked=checks.is_checked,
         excluded=checks.fault,
     )
 
@@ -223,15 +216,28 @@ def _say(question: QuestionResult, review: Review) -> str:
         "open": "chance alone explains that",
     }[rate.verdict]
     return (
-        f"{question.text} The selected one in {percent(rate.rate)} of {rate.n_pairs} pairs with {name_control(review)} "
-        f"(95 % interval {percent(rate.low)} to {percent(rate.high)}): {conclusion}."
+        f"{question.text} The selected one in {_percent(rate.rate)} of {rate.n_pairs} pairs with "
+        f"{_name_control(review)} (95 % interval {_percent(rate.low)} to {_percent(rate.high)}): {conclusion}."
     )
 
 
-def name_control(review: Review) -> str:
+def review_section(results: ReviewResults, run: RunFolder) -> Section:
+    """The part of the report that says what people judged. Raises ArtifactError for another run's review."""
+    if results.review.manifest_sha256 != run.manifest_sha256:
+        raise ArtifactError(f"the review is of another run than {run.path}; name that run, or its own review")
+    if not results.answered:
+        return Section("review", "What people say", "Nobody has judged yet.")
+    n_raters = sum(not rater.excluded for rater in results.raters)
+    people = "One person" if n_raters == 1 else f"{n_raters} people"
+    control = _name_control(results.review)
+    lead = f"{people} compared selected samples with {control}, not knowing which was which."
+    return Section("review", "What people say", " ".join([lead, *results.sentences]), tables=results.tables)
+
+
+def _name_control(review: Review) -> str:
     """What the selected samples were compared with, in words."""
     return {"random": "random rows", "left": "rows that were left"}.get(review.against, "the other selection")
 
 
-def percent(share: float | None) -> str:
+def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPEAKERS: dict[Role, str] = {"system": "System", "user": "Instruction", "assistant": "Answer"}
-IMAGE_SIDE, THUMBNAIL_SIDE = 1024, 320  # px
-_MAX_BYTES = {IMAGE_SIDE: 120_000, THUMBNAIL_SIDE: 20_000}
+_IMAGE_SIDE, _IMAGE_BYTES = 1024, 120_000  # px; before base64
 _LOSSLESS_SIDE = 320  # px; a smaller image is enlarged on the screen, where losses would show
 
 
@@ -68,21 +67,21 @@ class SampleBook:
         dataset = FileRows(data or manifest.require_data(), root, format=manifest.format, image_limits=limits)
         if dataset.fingerprint != manifest.input:
             raise ArtifactError(f"{data or manifest.data} isn't what was scored; name the right file with --data")
-        rows = {row for pair in pairs for row in pair.rows}
+        rows = {row for pair in pairs for row in (pair.first, pair.second)}
         records = {record.row: record for row in sorted(rows) for record in dataset.records(row, row + 1)}
         if unusable := sorted(row for row in rows if row not in records or records[row].reason):
             raise ArtifactError(f"row {unusable[0]} of the review can't be read from the data that was scored")
         return cls(dataset, records, seed)
 
-    def samples(self, pair: Pair, side: Side) -> tuple[Sample, ...]:
-        """One sample, or those of a set; the words of one are shuffled where the pair says so."""
-        shown = tuple(show_record(self._records[row]) for row in pair.side(side))
+    def sample(self, pair: Pair, side: Side) -> Sample:
+        """What stands on a side; its words are shuffled where the pair says so."""
+        shown = show_record(self._records[pair.row(side)])
         if pair.kind == "shuffled" and side != pair.target:
-            return tuple(shuffle_words(sample, f"{self._seed}/{pair.rows}") for sample in shown)
+            return shuffle_words(shown, f"{self._seed}/{pair.first}")
         return shown
 
-    def embed(self, references: Sequence[ImageRef], max_side: int = IMAGE_SIDE) -> str:
-        """Images side by side as one, of at most max_side px, as a `data:` URI; empty where one can't be loaded.
+    def embed(self, references: Sequence[ImageRef]) -> str:
+        """Images side by side as one, of at most 1,024 px, as a `data:` URI; empty where one can't be loaded.
 
         It is made anew, so that nothing of the files but their pixels is left.
         """
@@ -92,7 +91,7 @@ class SampleBook:
             return ""
         joined = _join(images)
         if max(joined.size) > _LOSSLESS_SIDE:
-            return embed_image(joined, max_side=max_side, max_bytes=_MAX_BYTES[max_side]).uri
+            return embed_image(joined, max_side=_IMAGE_SIDE, max_bytes=_IMAGE_BYTES).uri
         file = BytesIO()
         joined.save(file, "webp", lossless=True)
         return f"data:image/webp;base64,{b64encode(file.getvalue()).decode()}"

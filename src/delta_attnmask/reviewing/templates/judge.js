@@ -45,12 +45,11 @@
     if (Array.isArray(kept)) answers = kept.filter(isAnswer);
   };
 
-  const questionsOf = (pair) => questions[pair.dataset.noun === "Set" ? "sheet" : "pair"];
   const answerTo = (pair, question) =>
     answers.find((one) => one.pair === pair.dataset.pair && one.question === question.name)?.answer;
-  const isJudged = (pair) => questionsOf(pair).every((question) => answerTo(pair, question));
+  const isJudged = (pair) => questions.every((question) => answerTo(pair, question));
   const findNext = () => pairs.find((pair) => !isJudged(pair));
-  const label = (answer, noun) => ({ first: `${noun} 1`, second: `${noun} 2`, equal: "Equal", unknown: "Can't tell" })[answer];
+  const LABELS = { first: "Sample 1", second: "Sample 2", equal: "Equal", unknown: "Can't tell" };
 
   // Whether a part of the pair lies under the panel that asks.
   const markWhetherItContinues = () => {
@@ -62,14 +61,13 @@
     if (byId("pair").dataset.pair === pair.dataset.pair) return; // stays as it is, scrolled as it is
     if (byId("whole").matches(":popover-open")) byId("whole").hidePopover();
     byId("pair").dataset.pair = pair.dataset.pair;
-    byId("pair").className = pair.dataset.noun === "Set" ? "sheets" : "samples";
     byId("pair").setAttribute("aria-label", `Pair ${pairs.indexOf(pair) + 1} of ${pairs.length}`);
     byId("pair").replaceChildren(pair.content.cloneNode(true));
     scrollTo({ top: 0, behavior: "instant" });
   };
 
   const showSteps = (pair, now) => {
-    const steps = questionsOf(pair).map((question) => {
+    const steps = questions.map((question) => {
       const step = document.createElement("li");
       const given = answerTo(pair, question);
       step.className = question === now ? "now" : given ? "done" : "";
@@ -78,29 +76,24 @@
       if (given) {
         const said = document.createElement("span");
         said.className = "given";
-        said.textContent = `: ${label(given, pair.dataset.noun)}`;
+        said.textContent = `: ${LABELS[given]}`;
         step.append(said);
       }
       return step;
     });
     byId("steps").replaceChildren(...steps);
-    byId("steps").hidden = steps.length < 2;
   };
 
   const showQuestion = (pair) => {
-    const asked = questionsOf(pair);
-    const question = asked.find((one) => !answerTo(pair, one));
+    const question = questions.find((one) => !answerTo(pair, one));
     const place = `Pair ${pairs.indexOf(pair) + 1} of ${pairs.length}`;
     showSteps(pair, question);
     byId("ask").dataset.question = question.name;
     byId("question").textContent = question.text;
-    byId("hint").textContent = question.hint + (pair.dataset.noun === "Set" ? " Choose a sample to read all of it." : "");
+    byId("hint").textContent = question.hint;
     byId("count").textContent = place;
     byId("progress").value = pairs.filter(isJudged).length;
-    for (const button of byId("choices").children) {
-      button.querySelector(".label").textContent = label(button.dataset.answer, pair.dataset.noun);
-    }
-    byId("status").textContent = `${place}, question ${asked.indexOf(question) + 1} of ${asked.length}: ${question.text}`;
+    byId("status").textContent = `${place}, question ${questions.indexOf(question) + 1} of ${questions.length}: ${question.text}`;
   };
 
   const show = () => {
@@ -166,10 +159,7 @@
   };
 
   const enlarge = (button) => {
-    const shown = [button.querySelector("img"), button.parentElement.querySelector(".all")].filter(Boolean);
-    const copies = shown.map((node) => node.cloneNode(true));
-    for (const copy of copies) copy.hidden = false;
-    byId("enlarged").replaceChildren(...copies);
+    byId("enlarged").replaceChildren(button.querySelector("img").cloneNode(true));
     byId("whole").showPopover();
   };
 
