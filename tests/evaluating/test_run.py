@@ -1,23 +1,24 @@
 """Evaluations of the embedded model: whole, resumed, over bad rows, and with a model that fails."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import make_encoder
-from delta_attnmask.evaluating import answering
 from delta_attnmask.evaluating.answering import EvaluationPlan
-from delta_attnmask.evaluating.drafting import TokenGuesses, encode_answers
+from delta_attnmask.evaluating.drafting import encode_answers
 from delta_attnmask.evaluating.evaluation import evaluate_dataset
-from delta_attnmask.evaluating.generating import Generator, Opening, generating_by
+from delta_attnmask.evaluating.generating import generating_by
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
@@ -280,9 +281,13 @@ def test_another_evaluation_is_refused_and_what_differs_is_named(
         evaluate_dataset(embedded_model, data, tmp_path / "full", OWN)
 
 
-def test_numbers_out_of_range_are_all_told(embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"max_new_tokens=0.*seed=-1"):
-        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", EvaluationPlan(max_new_tokens=0, seed=-1))
+def test_numbers_out_of_range_are_refused(embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"batch_tokens=0.*max_new_tokens=0"):
+        EvaluationPlan(batch_tokens=0, max_new_tokens=0)
+    with pytest.raises(SettingsError, match="seed=-1"):
+        EvaluationPlan(seed=-1)
+    with pytest.raises(SettingsError, match="unit_rows=0"):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=0)
 
 
 def test_answers_that_run_into_the_limit_have_not_ended(
@@ -295,66 +300,67 @@ def test_answers_that_run_into_the_limit_have_not_ended(
     assert not all(line["ended"] for line in limited)
 
 
-Finish = Callable[[Generator, list[Opening]], list[tuple[int, ...]]]
+@contextmanager
+def failing(
+    loaded: LoadedModel, error: Exception, when: Callable[[Tensor], bool] = lambda ids: True
+) -> Iterator[list[int]]:
+    """The model raises an error where `when` holds of a forward's token ids; gives the sizes of the batches."""
+    sizes: list[int] = []
 
-
-def failing(error: Exception, when: Callable[[list[Opening]], bool], sizes: list[int]) -> Finish:
-    original = Generator.finish
-
-    def finish(self: Generator, openings: list[Opening]) -> list[tuple[int, ...]]:
-        sizes.append(len(openings))
-        if when(openings):
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs["input_ids"]
+        sizes.append(len(ids))
+        if when(ids):
             raise error
-        return original(self, openings)
 
-    return finish
+    hook = loaded.model.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield sizes
+    finally:
+        hook.remove()
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    embedded_model: LoadedModel,
-    dataset: FileRows,
-    whole: EvaluationFolder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    embedded_model: LoadedModel, dataset: FileRows, whole: EvaluationFolder, tmp_path: Path
 ) -> None:
-    plan = replace(OWN, draft=False)
     expected = [place for place in texts(whole) if place[2] is None]
-    sizes: list[int] = []
-    out_of_memory = torch.OutOfMemoryError("no more")
-    monkeypatch.setattr(Generator, "finish", failing(out_of_memory, lambda openings: len(openings) > 2, sizes))
-    assert texts(evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan)) == expected
+    with failing(embedded_model, torch.OutOfMemoryError("no more"), lambda ids: len(ids) > 2) as sizes:
+        folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
+    assert texts(folder) == expected
     assert max(sizes) > 2 >= min(sizes)
 
 
 def test_a_row_that_the_model_refuses_takes_no_other_with_it(
-    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, embedded: Path, rows: list[Line], tmp_path: Path
 ) -> None:
-    def is_third(openings: list[Opening]) -> bool:
-        return any(opening.answer.row == 2 for opening in openings)
+    turns = [{"from": "human", "value": "Is it odd?"}, {"from": "gpt", "value": "yes"}]
+    data = dataset_of(tmp_path, embedded, [*rows[:2], {"conversations": turns}, *rows[3:]])
 
-    monkeypatch.setattr(Generator, "finish", failing(RuntimeError("too odd\nmore"), is_third, []))
-    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
+    def is_odd(ids: Tensor) -> bool:
+        return any("odd?" in text for text in embedded_model.processor.batch_decode(ids))
+
+    with failing(embedded_model, RuntimeError("too odd\nmore"), is_odd):
+        folder = evaluate_dataset(embedded_model, data, tmp_path / "eval", replace(OWN, draft=False))
     failed = [line for line in answers(folder) if line["status"] == "failed"]
     assert {line["row"] for line in failed} == {2}
     assert {line["reason"] for line in failed} == {"the model refuses the row: too odd"}
 
 
 def test_a_model_whose_batches_change_its_losses_runs_row_by_row(
-    embedded_model: LoadedModel,
-    dataset: FileRows,
-    whole: EvaluationFolder,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    embedded_model: LoadedModel, dataset: FileRows, whole: EvaluationFolder, tmp_path: Path
 ) -> None:
-    original, sizes = answering.guess_tokens, []
-
-    def change(model: Any, inputs: Any, labels: torch.Tensor) -> list[TokenGuesses]:
-        sizes.append(len(labels))
-        return [TokenGuesses(one.loss + len(labels), one.likeliest) for one in original(model, inputs, labels)]
-
-    monkeypatch.setattr(answering, "guess_tokens", change)
+    sizes: list[int] = []
     told: list[str] = []
-    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN, on_check=told.append)
+
+    def change(module: Any, args: tuple[Tensor], states: Tensor) -> Tensor:
+        sizes.append(len(states))
+        return states * len(states)
+
+    hook = embedded_model.model.get_input_embeddings().register_forward_hook(change)  # type: ignore[operator]
+    try:
+        folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN, on_check=told.append)
+    finally:
+        hook.remove()
     assert told == ["samples change each other in a batch, so they run one by one"]
     assert sizes[0] == 2
     assert set(sizes[1:]) == {1}
@@ -362,22 +368,23 @@ def test_a_model_whose_batches_change_its_losses_runs_row_by_row(
 
 
 def test_a_model_that_refuses_every_row_ends_the_evaluation(
-    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Generator, "finish", failing(RuntimeError("never"), lambda openings: True, []))
-    with pytest.raises(UnsupportedModelError, match="no row of the first unit"):
-        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
+    with (
+        failing(embedded_model, RuntimeError("never")),
+        pytest.raises(UnsupportedModelError, match="no row of the first unit"),
+    ):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN)
     assert not list((tmp_path / "eval").glob("*.parquet"))
 
 
 def test_a_start_in_front_of_rows_that_the_model_refuses_goes_on(
-    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path
 ) -> None:
-    plan = replace(OWN, draft=False)
-    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)
+    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN, unit_rows=8)
     folder.unit_path(1).unlink()
-    monkeypatch.setattr(Generator, "finish", failing(RuntimeError("never"), lambda openings: True, []))
-    evaluate_dataset(embedded_model, dataset, tmp_path / "eval", plan, unit_rows=8)
+    with failing(embedded_model, RuntimeError("never")):
+        evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN, unit_rows=8)
     assert {line["row"] for line in answers(folder) if line["status"] == "failed"} == {8}
 
 

@@ -4,28 +4,23 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
-from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.encoding.traits import form_of
-from delta_attnmask.errors import ReasonCode, RowError
+from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.evaluating.asking import Lender, Turns
-from delta_attnmask.evaluating.drafting import AskedAnswer, TokenGuesses, draft_answer, encode_answers, guess_tokens
-from delta_attnmask.evaluating.generating import Generator, Opening, plan_generation, stop_tokens
+from delta_attnmask.evaluating.drafting import Answer, TokenGuesses, encode_answers, guess_tokens
+from delta_attnmask.evaluating.generating import finish_answers, plan_generation, stop_tokens
 from delta_attnmask.evaluating.measures import normalise
 from delta_attnmask.evaluating.predictions import Prediction
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import tolerance
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
-from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, run_halving
+from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Item, Unit, Window, run_halving
+from delta_attnmask.settings import require_positive
 
-_CHUNK_BYTES = 64 << 20  # of encoded rows that are given back at a time
-
-Place = tuple[int, int | None, int]  # row, row whose images are shown instead, turn
-AskedRow = dict[int | None, list[AskedAnswer] | RowError]  # by the row whose images are shown instead of its own
+AskedRow = dict[int | None, list[Answer] | RowError]  # by the row whose images are shown instead of its own
 
 
 @dataclass(frozen=True)
@@ -47,55 +42,41 @@ class EvaluationPlan:
     draft: bool = True
     workers: int | None = None
 
-
-@dataclass
-class _Found:
-    """What the batches of a window have given so far. guesses: by `id` of the sample."""
-
-    guesses: dict[int, TokenGuesses] = field(default_factory=dict)
-    answers: dict[Place, tuple[int, ...]] = field(default_factory=dict)
-    failures: dict[Place, RowError] = field(default_factory=dict)
+    def __post_init__(self) -> None:
+        require_positive(batch_tokens=self.batch_tokens, max_new_tokens=self.max_new_tokens)
+        if self.seed < 0:
+            raise SettingsError(f"seed={self.seed}: expected at least 0")
 
 
 @dataclass
 class AnsweredUnit:
-    """A unit's lines in input order, and the seconds that they took."""
+    """A unit's lines, and the seconds that they took."""
 
-    index: int
+    index: int = -1
     lines: list[Prediction] = field(default_factory=list)
     seconds: float = 0.0
 
 
 class AnswerEncoder:
-    """Encodes rows as questions, a row's own and those with the images that `lenders` lends it."""
+    """Encodes what is asked of a row, with its own images and with those that `lenders` lends it."""
 
     def __init__(self, encoder: Encoder, dataset: Rows, turns: Turns, lenders: Mapping[int, Lender]) -> None:
         self._encoder, self._dataset, self._turns, self._lenders = encoder, dataset, turns, lenders
 
     def __call__(self, records: Sequence[Record]) -> list[AskedRow]:
-        """The questions of each record; fewer than were given where they take much memory."""
-        encoded: list[AskedRow] = []
-        n_held = 0
-        for record in records:
-            shown = [None, *([self._lenders[record.row]] if record.row in self._lenders else [])]
-            try:
-                encoded.append({lender.row if lender else None: self._ask(record, lender) for lender in shown})
-            except Exception:  # it is about this row alone, so those before it are done first
-                if not encoded:
-                    raise
-                break
-            n_held += _n_bytes(encoded[-1])
-            if n_held >= _CHUNK_BYTES:
-                break
-        return encoded
+        return [self._ask(record) for record in records]
 
-    def _ask(self, record: Record, lender: Lender | None) -> list[AskedAnswer] | RowError:
+    def _ask(self, record: Record) -> AskedRow:
+        asked: AskedRow = {None: self._encode(record)}
+        if (lender := self._lenders.get(record.row)) is not None:
+            asked[lender.row] = self._encode(replace(record, images=lender.images))
+        return asked
+
+    def _encode(self, record: Record) -> list[Answer] | RowError:
         if record.error is not None:
             return record.error
         try:
-            shown = record if lender is None else replace(record, images=lender.images)
-            images = self._dataset.load_images(shown.images)
-            return encode_answers(self._encoder, shown, images, self._turns, lender.row if lender else None)
+            return encode_answers(self._encoder, record, self._dataset.load_images(record.images), self._turns)
         except RowError as error:
             return error
 
@@ -116,13 +97,13 @@ class UnitAnswerer:
         self.loaded, self.encoder, self.plan, self.limit = loaded, encoder, plan, limit
         self.batches = Batches(loaded, encoder.pad_token_id, plan.batch_tokens)
         encode = AnswerEncoder(encoder, dataset, plan.turns, lenders)
-        self.encoded: EncodedRows[AskedRow] = EncodedRows(encode, _n_bytes, loaded.device, plan.workers)
+        self.encoded: EncodedRows[AskedRow] = EncodedRows(encode, _n_bytes, loaded.device, plan.workers, chunk=1)
         self._on_check = on_check
         self._is_checked = False
 
     def answer(self, units: Iterable[Unit]) -> Iterator[AnsweredUnit]:
         """Answer the units in order; no row is lost, a bad one is kept with its reason."""
-        answered = AnsweredUnit(-1)
+        answered = AnsweredUnit()
         for window in self.encoded.windows(units):
             started = time.monotonic()
             answered.index = window.unit
@@ -130,7 +111,26 @@ class UnitAnswerer:
             answered.seconds += time.monotonic() - started
             if window.is_last:
                 yield answered
-                answered = AnsweredUnit(-1)
+                answered = AnsweredUnit()
+
+    def _answer(self, window: Window[AskedRow]) -> list[Prediction]:
+        """The lines of the rows of a window."""
+        answers = [answer for _, asked in window.rows for answer in _answers_of(asked)]
+        self._check_batching(_samples(answers))
+        stops = stop_tokens(self.loaded, self.encoder.special_ids, answers)
+        self._run_references(answers)
+        self._generate(answers, stops)
+        lines = []
+        for record, asked in window.rows:
+            for swapped_row, found in asked.items():
+                line = Prediction(
+                    row=record.row, id=record.id, key=record.key, source=record.source, swapped_row=swapped_row
+                )
+                if isinstance(found, RowError):
+                    lines.append(_failed(line, found))
+                else:
+                    lines += [self._fill(line, answer, stops) for answer in found]
+        return lines
 
     def _check_batching(self, samples: Sequence[EncodedSample]) -> None:
         """Once: continue with batches of one where two samples together have other losses than alone."""
@@ -139,8 +139,7 @@ class UnitAnswerer:
             return
         self._is_checked = True
         try:
-            together = self._guesses(self.batches.collate(alike))
-            alone = [self._guesses(self.batches.collate([sample]))[0] for sample in alike]
+            together, alone = self._guess(alike), [self._guess([sample])[0] for sample in alike]
         except FATAL:
             raise
         except Exception:  # noqa: BLE001 - a model's code may raise anything; the row's own run reports it
@@ -151,136 +150,94 @@ class UnitAnswerer:
             self.batches.batch_tokens = 1
             self._on_check("samples change each other in a batch, so they run one by one")
 
-    def _answer(self, window: Window[AskedRow]) -> list[Prediction]:
-        """The lines of the rows of a window."""
-        asked = [
-            question
-            for _, questions in window.rows
-            for group in questions.values()
-            if not isinstance(group, RowError)
-            for question in group
-        ]
-        self._check_batching(_samples(asked))
-        found = _Found()
-        self._guess(asked, found)
-        stops = stop_tokens(self.loaded, self.encoder.special_ids, asked)
-        self._generate(asked, stops, found)
-        records = {record.row: record for record, _ in window.rows}
-        return [
-            *_failed_rows(window),
-            *(self._line(records[question.row], question, stops, found) for question in asked),
-        ]
-
-    def _guess(self, questions: Sequence[AskedAnswer], found: _Found) -> None:
-        """Run the references, which gives their loss and the beginnings of the answers."""
-        askers: dict[int, list[AskedAnswer]] = {}
-        for question in questions:
-            askers.setdefault(id(question.sample), []).append(question)
-        samples = [asking[0].sample for asking in askers.values()]
-        for batch in self.batches.plan(samples):
-            self._run_references(batch, askers, found)
-
-    def _run_references(
-        self, batch: list[EncodedSample], askers: Mapping[int, Sequence[AskedAnswer]], found: _Found
-    ) -> None:
-        def run(some: list[EncodedSample]) -> None:
-            guesses = self._guesses(self.batches.collate(some))
-            found.guesses.update(zip(map(id, some), guesses, strict=True))
-
-        def on_failure(sample: EncodedSample, error: RowError) -> None:
-            found.failures.update({_place(question): error for question in askers[id(sample)]})
-
-        run_halving(batch, run, on_failure, partial(self._shrink, max(sample.n_tokens for sample in batch)))
-
-    def _guesses(self, batch: EncodedBatch) -> list[TokenGuesses]:
+    def _guess(self, samples: list[EncodedSample]) -> list[TokenGuesses]:
+        batch = self.batches.collate(samples)
         return guess_tokens(self.loaded.model, batch.inputs, batch.labels)
 
-    def _shrink(self, longest: int, batch: Sequence[object]) -> None:
-        self.batches.shrink(len(batch), longest)
+    def _run_references(self, answers: Sequence[Answer]) -> None:
+        """Find the loss of each reference, and with drafts the beginning of the answer."""
+        answers_in: dict[int, list[Answer]] = {}
+        for answer in answers:
+            answers_in.setdefault(id(answer.sample), []).append(answer)
 
-    def _generate(self, questions: Sequence[AskedAnswer], stops: frozenset[int], found: _Found) -> None:
-        generator = Generator(self.loaded, self.encoder.pad_token_id, stops, self.limit)
-        openings = []
-        for question in questions:
-            if _place(question) in found.failures:
-                continue
-            if not self.plan.draft:
-                openings.append(Opening(question, (), question.n_reference_tokens))
-                continue
-            draft = draft_answer(question, found.guesses[id(question.sample)], stops, self.limit)
-            if draft.is_finished:
-                found.answers[_place(question)] = draft.tokens
-            else:
-                n_expected = question.n_reference_tokens - draft.n_agreed
-                openings.append(Opening(question, draft.tokens, n_expected))
+        def run(samples: list[EncodedSample]) -> None:
+            for sample, guesses in zip(samples, self._guess(samples), strict=True):
+                for answer in answers_in[id(sample)]:
+                    answer.read_loss(guesses)
+                    if self.plan.draft:
+                        answer.read_draft(guesses, self.limit)
 
-        def run(batch: list[Opening]) -> None:
-            answers = generator.finish(batch)
-            found.answers.update(zip((_place(opening.answer) for opening in batch), answers, strict=True))
+        def on_failure(sample: EncodedSample, error: RowError) -> None:
+            for answer in answers_in[id(sample)]:
+                answer.error = error
 
-        def on_failure(opening: Opening, error: RowError) -> None:
-            found.failures[_place(opening.answer)] = error
+        for batch in self.batches.plan(_samples(answers)):
+            self._run(batch, run, on_failure, max(sample.n_tokens for sample in batch))
 
-        for batch in plan_generation(openings, self.batches.batch_tokens, self.limit):
-            longest = max(opening.n_prompt for opening in batch) + self.limit
-            run_halving(batch, run, on_failure, partial(self._shrink, longest))
+    def _generate(self, answers: Sequence[Answer], stops: frozenset[int]) -> None:
+        """Finish the answers that aren't yet."""
 
-    def _line(self, record: Record, question: AskedAnswer, stops: frozenset[int], found: _Found) -> Prediction:
-        asked = question.asked
-        line = Prediction(
-            **_names(record),
+        def run(batch: list[Answer]) -> None:
+            finish_answers(self.loaded, self.encoder.pad_token_id, batch, stops, self.limit)
+
+        def on_failure(answer: Answer, error: RowError) -> None:
+            answer.error = error
+
+        begun = [answer for answer in answers if not (answer.error or answer.is_finished(stops, self.limit))]
+        for batch in plan_generation(begun, self.batches.batch_tokens, self.limit):
+            self._run(batch, run, on_failure, max(answer.n_prompt for answer in batch) + self.limit)
+
+    def _run(
+        self,
+        batch: list[Item],
+        run: Callable[[list[Item]], None],
+        on_failure: Callable[[Item, RowError], None],
+        n_tokens: int,
+    ) -> None:
+        """Run a batch whose longest item has `n_tokens`, or its halves where it fails."""
+        run_halving(batch, run, on_failure, lambda some: self.batches.shrink(len(some), n_tokens))
+
+    def _fill(self, line: Prediction, answer: Answer, stops: frozenset[int]) -> Prediction:
+        """The row's line with one answer of it."""
+        asked = answer.asked
+        line = replace(
+            line,
             turn=asked.turn,
-            swapped_row=question.swapped_row,
             question=asked.question,
             reference=asked.reference,
-            n_reference_tokens=question.n_reference_tokens,
+            n_reference_tokens=answer.n_reference_tokens,
         )
-        if (error := found.failures.get(_place(question))) is not None:
-            return _failed(line, error)
-        loss = question.mean_loss(found.guesses[id(question.sample)])
-        if not math.isfinite(loss):
-            return _failed(line, RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({loss})"))
-        ids = found.answers[_place(question)]
-        text = self.encoder.decode(ids).strip()
+        if answer.error is not None:
+            return _failed(line, answer.error)
+        if not math.isfinite(answer.loss):
+            return _failed(line, RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({answer.loss})"))
+        text = self.encoder.decode(answer.tokens).strip()
         return replace(
             line,
             prediction=text,
             exact=text == asked.reference,
             normalised=normalise(text) == normalise(asked.reference),
             same_form=form_of(text) == form_of(asked.reference),
-            loss=loss,
-            n_new_tokens=len(ids),
-            ended=bool(ids) and ids[-1] in stops,
+            loss=answer.loss,
+            n_new_tokens=len(answer.tokens),
+            ended=answer.has_ended(stops),
         )
 
 
-def _n_bytes(outcomes: AskedRow) -> int:
-    asked = (questions for questions in outcomes.values() if not isinstance(questions, RowError))
-    return sum(sample.n_bytes for questions in asked for sample in _samples(questions))
+def _answers_of(asked: AskedRow) -> Iterator[Answer]:
+    for answers in asked.values():
+        if not isinstance(answers, RowError):
+            yield from answers
 
 
-def _failed_rows(window: Window[AskedRow]) -> list[Prediction]:
-    """A line for each row, as it is and with swapped images, that couldn't be encoded."""
-    return [
-        _failed(Prediction(**_names(record), swapped_row=lender), error)
-        for record, questions in window.rows
-        for lender, error in questions.items()
-        if isinstance(error, RowError)
-    ]
+def _samples(answers: Iterable[Answer]) -> list[EncodedSample]:
+    """The encoded conversations of the answers, each once."""
+    return list({id(answer.sample): answer.sample for answer in answers}.values())
+
+
+def _n_bytes(asked: AskedRow) -> int:
+    return sum(sample.n_bytes for sample in _samples(_answers_of(asked)))
 
 
 def _failed(line: Prediction, error: RowError) -> Prediction:
     return replace(line, status="failed", reason=error.detail, reason_code=error.code)
-
-
-def _samples(questions: Iterable[AskedAnswer]) -> list[EncodedSample]:
-    """The encoded conversations of the questions, each once."""
-    return list({id(question.sample): question.sample for question in questions}.values())
-
-
-def _place(question: AskedAnswer) -> Place:
-    return question.row, question.swapped_row, question.asked.turn
-
-
-def _names(record: Record) -> dict[str, Any]:
-    return {"row": record.row, "id": record.id, "key": record.key, "source": record.source}

@@ -12,7 +12,8 @@ conversation that the model gets right, and `generate` has only to continue wher
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, takewhile
+from math import nan
 from typing import Any
 
 import torch
@@ -30,19 +31,30 @@ from delta_attnmask.records import Record
 
 
 @dataclass(frozen=True)
-class AskedAnswer:
-    """One answer to be given, in an encoded conversation.
+class TokenGuesses:
+    """Of one sample: the nats of each position's token, and the likeliest token there; NaN and -1 off the answers."""
+
+    loss: Tensor
+    likeliest: Tensor
+
+
+@dataclass(eq=False)
+class Answer:
+    """One answer that is asked for, in an encoded conversation, and what has come of it so far.
 
     start, stop: positions of the reference's first token and one past its last in the sample; the prompt ends before.
-    swapped_row: whose images are shown instead of the row's own.
+    loss: of the reference, mean over its tokens in nats. tokens: of the model's answer, as far as they are known.
+    n_agreed: how many of these are the reference's. error: why there is no answer.
     """
 
-    row: int
     asked: AskedTurn
     sample: EncodedSample
     start: int
     stop: int
-    swapped_row: int | None = None
+    loss: float = nan
+    tokens: tuple[int, ...] = ()
+    n_agreed: int = 0
+    error: RowError | None = None
 
     @property
     def _labels(self) -> Tensor:
@@ -51,46 +63,49 @@ class AskedAnswer:
     @property
     def reference_ids(self) -> list[int]:
         """The counted tokens of the reference, as far as they follow each other."""
-        labels: list[int] = self._labels.tolist()
-        return labels[: labels.index(IGNORED_LABEL)] if IGNORED_LABEL in labels else labels
+        return list(takewhile(lambda token: token != IGNORED_LABEL, self._labels.tolist()))
 
     @property
     def n_reference_tokens(self) -> int:
         return int((self._labels != IGNORED_LABEL).sum())
 
-    def mean_loss(self, guesses: "TokenGuesses") -> float:
-        """The reference's loss, mean over its tokens in nats."""
-        return float(guesses.loss[self.start : self.stop][self._labels != IGNORED_LABEL].mean())
+    @property
+    def n_prompt(self) -> int:
+        """Tokens that stand before the next one to be generated."""
+        return self.start + len(self.tokens)
+
+    def has_ended(self, stops: frozenset[int]) -> bool:
+        return bool(self.tokens) and self.tokens[-1] in stops
+
+    def is_finished(self, stops: frozenset[int], limit: int) -> bool:
+        return len(self.tokens) == limit or self.has_ended(stops)
+
+    def read_loss(self, guesses: TokenGuesses) -> None:
+        self.loss = float(guesses.loss[self.start : self.stop][self._labels != IGNORED_LABEL].mean())
+
+    def read_draft(self, guesses: TokenGuesses, limit: int) -> None:
+        """Take the tokens that decoding greedily begins with, at most `limit` of them."""
+        reference = self.reference_ids
+        likeliest = guesses.likeliest[self.start : self.start + len(reference)].tolist()
+        pairs = zip(reference, likeliest, strict=True)
+        n_agreed = next((index for index, (token, guess) in enumerate(pairs) if token != guess), len(reference))
+        self.tokens = tuple(likeliest[: n_agreed + 1][:limit])
+        self.n_agreed = min(n_agreed, limit)
+
+    def cut(self) -> EncodedSample:
+        """The sample up to where generating continues: the prompt, followed by the tokens that are known."""
+        sample = cut_tokens(self.sample, self.n_prompt)
+        ids = sample.inputs["input_ids"].clone()
+        ids[0, self.start :] = torch.tensor(self.tokens, dtype=ids.dtype)
+        return replace(sample, inputs={**sample.inputs, "input_ids": ids})
 
 
-@dataclass(frozen=True)
-class TokenGuesses:
-    """Of one sample: the nats of each position's token, and the likeliest token there; NaN and -1 off the answers."""
-
-    loss: Tensor
-    likeliest: Tensor
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What decoding greedily begins with.
-
-    tokens: known so far. n_agreed: how many of these are the reference's. is_finished: nothing follows them.
-    """
-
-    tokens: tuple[int, ...]
-    n_agreed: int
-    is_finished: bool
-
-
-def encode_answers(
-    encoder: Encoder, record: Record, images: Sequence[Any], turns: Turns, swapped_row: int | None = None
-) -> list[AskedAnswer]:
+def encode_answers(encoder: Encoder, record: Record, images: Sequence[Any], turns: Turns) -> list[Answer]:
     """Encode a record once for each number of images that its answers see (once, if all images come first).
 
     Raises RowError with the reason.
     """
-    answers = []
+    answers: list[Answer] = []
     for n_images, group in groupby(asked_turns(record, turns), key=lambda asked: asked.n_images):
         asked = list(group)
         shown = replace(record, turns=record.turns[: asked[-1].stop], images=record.images[:n_images])
@@ -100,7 +115,7 @@ def encode_answers(
                 ReasonCode.TEMPLATE,
                 "the model's chat template drops or rewrites turns, so its answers can't be asked for",
             )
-        answers += [AskedAnswer(record.row, one, sample, *sample.answers[one.turn], swapped_row) for one in asked]
+        answers += [Answer(one, sample, *sample.answers[one.turn]) for one in asked]
     return answers
 
 
@@ -120,22 +135,3 @@ def guess_tokens(model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) ->
     loss[targets] = values["loss"].float().cpu()
     likeliest[targets] = values["likeliest"].cpu()
     return [TokenGuesses(*pair) for pair in zip(loss, likeliest, strict=True)]
-
-
-def draft_answer(answer: AskedAnswer, guesses: TokenGuesses, stops: frozenset[int], limit: int) -> Draft:
-    """The tokens that decoding greedily begins with, at most `limit` of them."""
-    reference = answer.reference_ids
-    likeliest = guesses.likeliest[answer.start : answer.start + len(reference)].tolist()
-    pairs = zip(reference, likeliest, strict=True)
-    n_agreed = next((i for i, (token, guess) in enumerate(pairs) if token != guess), len(reference))
-    tokens = tuple(likeliest[: n_agreed + 1][:limit])
-    is_finished = len(tokens) == limit or (len(tokens) > 0 and tokens[-1] in stops)
-    return Draft(tokens, min(n_agreed, limit), is_finished)
-
-
-def cut_after(answer: AskedAnswer, tokens: tuple[int, ...]) -> EncodedSample:
-    """The sample up to where generating continues: the prompt, followed by the tokens that are known."""
-    cut = cut_tokens(answer.sample, answer.start + len(tokens))
-    ids = cut.inputs["input_ids"].clone()
-    ids[0, answer.start :] = torch.tensor(tokens, dtype=ids.dtype)
-    return replace(cut, inputs={**cut.inputs, "input_ids": ids})

@@ -1,7 +1,7 @@
 """Score a data set into a run folder, unit by unit; what is finished is never done again."""
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,7 +83,7 @@ class UnitWorker:
 
     def __init__(self, loaded: LoadedModel, task: Task, sink: "Sink | None" = None) -> None:
         self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
-        self.manifest = make_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
+        self.manifest = scoring_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
         self._task = task
         self._keep = sink or self._write
         self._folder: RunFolder | None = None
@@ -319,30 +319,41 @@ def _describe(failure: Failure, run: RunFolder) -> dict[str, object]:
     return {"first_row": rows.start, "last_row": rows.stop - 1, **asdict(failure)}
 
 
-def make_manifest(
+def scoring_manifest(
     loaded: LoadedModel, rows: Rows, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...] = ()
 ) -> Manifest:
     """What this run is, for its folder."""
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    settings: dict[str, Any] = {**plan.settings.to_dict(), "dtype": dtype, "form": plan.form}
+    settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
     if plan.calibration:
         settings["calibration"] = plan.calibration
     if plan.sweep:
         settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
     if plan.embed:
         settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
+    return make_manifest(loaded, rows, settings, unit_rows, command, tuple(plan.rivals))
+
+
+def make_manifest(
+    loaded: LoadedModel,
+    rows: Rows,
+    settings: Mapping[str, Any],
+    unit_rows: int,
+    command: tuple[str, ...] = (),
+    extra_columns: tuple[str, ...] = (),
+) -> Manifest:
+    """What a model does with a data set under some settings, to which its precision is added."""
     return Manifest(
         model=loaded.name,
         model_fingerprint=model_fingerprint(loaded.model),
         revision=loaded.revision,
-        settings=settings,
+        settings={**settings, "dtype": str(loaded.dtype).removeprefix("torch.")},
         data=rows.location,
         images=str(rows.images_root or ""),
         input=rows.fingerprint,
         format=rows.format_name,
         n_rows=rows.n_rows,
         unit_rows=unit_rows,
-        extra_columns=tuple(plan.rivals),
+        extra_columns=extra_columns,
         command=command,
     )
 
