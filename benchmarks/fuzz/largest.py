@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from transformers import CLIPImageProcessor, Idefics3ImageProcessor, LlavaImageProcessor
 
-from delta_attnmask.encoding.enlarging import Enlargement
+from delta_attnmask.encoding.processing import Enlargement
 from delta_attnmask.errors import RowError
 
 

@@ -32,8 +32,9 @@ from delta_attnmask.modeling.load import LoadedModel, load_model
 from delta_attnmask.modeling.vision import image_cost
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import score_batch
-from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
+from delta_attnmask.scoring.worker import UNIT_ROWS
 from delta_attnmask.settings import MaskSettings
 
 ORDINARY = "plain forward, an ordinary process"

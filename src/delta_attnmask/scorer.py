@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from torch import nn
 
-from delta_attnmask.calibrating.calibrator import calibrate_rows
 from delta_attnmask.calibrating.preset_choice import Wanted, choose_preset
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
@@ -19,9 +18,10 @@ from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
 from delta_attnmask.reading.rows import Rows, load_rows
 from delta_attnmask.results import Scores
-from delta_attnmask.scoring.jobs import UNIT_ROWS, score_dataset, score_in_memory
+from delta_attnmask.scoring.jobs import score_dataset, score_in_memory
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.worker import UNIT_ROWS
 from delta_attnmask.settings import STANDARD_GRID, AttentionBackend
 
 
@@ -96,6 +96,8 @@ class DeltaAttnMask:
         batch_tokens, attention, workers, progress: as in `score`. seed: of the sample and the defects.
         Raises TooLittleDataError for fewer than 60 rows that can be scored, DataError where none can.
         """
+        from delta_attnmask.calibrating.calibrator import calibrate_rows
+
         source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
         with _evaluating(self.loaded.model), show_progress("calibrating", shown=is_watched(progress)) as advance:
             return calibrate_rows(
@@ -203,6 +205,8 @@ def make_plan(
     """
 
     def calibrate() -> Calibration:
+        from delta_attnmask.calibrating.calibrator import calibrate_rows
+
         assert loaded is not None
         with show_progress("calibrating", shown=shown) as advance:
             found = calibrate_rows(

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from delta_attnmask.calibrating.calibrator import calibrate
-from delta_attnmask.calibrating.choice import choose, visible_kinds
-from delta_attnmask.calibrating.scored import Outcome, Score
+from delta_attnmask.calibrating.scored import Outcome, Score, choose, visible_kinds
 from delta_attnmask.calibration import Calibration, Candidate
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from delta_attnmask.calibrating.defects import DEFECTS, Donors, exchanges
-from delta_attnmask.calibrating.sample import plant, stratified_sample
+from delta_attnmask.calibrating.planting import DEFECTS, Donors, exchanges, plant, stratified_sample
 from delta_attnmask.records import ImageRef, Record, Turn
 
 QUESTIONS = ["What colour is it?", "Is it red?", "How many are there?", "Describe the picture."]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.calibrating.calibrator import made_with, read_donors
-from delta_attnmask.calibrating.sample import stratified_sample
+from delta_attnmask.calibrating.planting import stratified_sample
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.rows import FileRows

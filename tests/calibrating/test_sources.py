@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from delta_attnmask.calibrating.defects import Donors
 from delta_attnmask.calibrating.findings import by_source
-from delta_attnmask.calibrating.sample import Planted, plant
+from delta_attnmask.calibrating.planting import Donors, Planted, plant
 from delta_attnmask.statistics import auroc, separate
 from tests.calibrating.test_defects import make_records
 

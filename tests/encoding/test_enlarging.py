@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, LlavaImageProcessor, Qwen2VLImageProcessor
 
 from delta_attnmask.encoding.encoder import Encoder
-from delta_attnmask.encoding.enlarging import Enlargement, find_shorter_side
+from delta_attnmask.encoding.processing import Enlargement, find_shorter_side
 from delta_attnmask.errors import RowError
 from tests.reading.prompts import FAMILIES, Prompts, conversation, llava
 
@@ -107,7 +107,7 @@ def test_few_images_are_processed_once(monkeypatch):
 
 
 def test_sizes_are_forgotten_before_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("delta_attnmask.encoding.enlarging._MAX_SIZES", 10)
+    monkeypatch.setattr("delta_attnmask.encoding.processing._MAX_SIZES", 10)
     found = Enlargement(None, lambda image: {"pixel_values": torch.zeros(image.size), "ids": torch.zeros(9).long()})
     for first in (1, 20):
         found.refuse([Image.new("RGB", (first + n, 3)) for n in range(9)])

@@ -18,8 +18,9 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.scoring.jobs import Task, UnitWorker, score_dataset
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
+from delta_attnmask.scoring.worker import Task, UnitWorker
 from delta_attnmask.settings import MaskSettings
 from tests.executing.workers import Writing, drive
 from tests.test_kill import begin, begin_call, finish, wait_for_units

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from delta_attnmask.calibrating.defects import Donors
 from delta_attnmask.calibrating.findings import make_report
-from delta_attnmask.calibrating.sample import plant, stratified_sample
+from delta_attnmask.calibrating.planting import Donors, plant, stratified_sample
 from delta_attnmask.calibrating.scored import (
     MIN_ORIGINALS,
     Outcome,

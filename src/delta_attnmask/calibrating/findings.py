@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from delta_attnmask.calibrating.choice import RULE, Separations, choose, value, visible_kinds
+from delta_attnmask.calibrating.planting import Planted
 from delta_attnmask.calibrating.quota_rating import choose_quota
-from delta_attnmask.calibrating.sample import Planted
-from delta_attnmask.calibrating.scored import Scored
+from delta_attnmask.calibrating.scored import RULE, Scored, Separations, choose, value, visible_kinds
 from delta_attnmask.calibration import Candidate
-from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.errors import TooLittleDataError
+from delta_attnmask.records import answer_type, question
 from delta_attnmask.statistics import Separation, Values, midranks, rounded, separate, spearman
 
 _MIN_ORIGINALS = 10  # of a source; with fewer, no interval is given

@@ -95,8 +95,9 @@ def score(
 
     from delta_attnmask.executing.actors import Cluster
     from delta_attnmask.scorer import ScoringOptions, make_plan
-    from delta_attnmask.scoring.jobs import Recipe, Task, score_dataset, score_on_cluster
+    from delta_attnmask.scoring.jobs import score_dataset, score_on_cluster
     from delta_attnmask.scoring.trial import dry_run_line
+    from delta_attnmask.scoring.worker import Recipe, Task
 
     is_stand_in = dry_run and settings == "auto"
     options = ScoringOptions(

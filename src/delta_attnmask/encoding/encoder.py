@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from delta_attnmask.batches import IGNORED_LABEL
-from delta_attnmask.encoding.enlarging import Enlargement
-from delta_attnmask.encoding.processing import Inputs, Processing, Prompt, or_reason
+from delta_attnmask.encoding.processing import Enlargement, Inputs, Processing, Prompt, or_reason
 from delta_attnmask.errors import ReasonCode, RowError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine, text_config
 from delta_attnmask.modeling.load import LoadedModel

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
-from delta_attnmask.encoding.traits import form_of
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.evaluating.asking import Lender, Turns
 from delta_attnmask.evaluating.drafting import Answer, TokenGuesses, encode_answers, guess_tokens
@@ -16,7 +15,7 @@ from delta_attnmask.evaluating.predictions import Prediction
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import tolerance
 from delta_attnmask.reading.rows import Rows
-from delta_attnmask.records import Record
+from delta_attnmask.records import Record, form_of
 from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Item, Unit, Window, run_halving
 from delta_attnmask.settings import require_positive
 

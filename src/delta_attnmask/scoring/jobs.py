@@ -1,62 +1,27 @@
-"""Score a data set into a run folder, unit by unit; what is finished is never done again."""
+"""Score a data set, unit by unit, into a run folder or into memory; what is finished is never done again."""
 
-import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-import torch
 
-from delta_attnmask.errors import (
-    ArtifactError,
-    DataError,
-    DeviceError,
-    SettingsError,
-    UnitsFailedError,
-    UnsupportedModelError,
-)
+from delta_attnmask.errors import DataError, UnitsFailedError, UnsupportedModelError
 from delta_attnmask.executing.actors import Cluster, ray_pool
-from delta_attnmask.executing.engines import Failure, Faults, LocalPool, Pool
-from delta_attnmask.executing.process import keep_freed_memory
+from delta_attnmask.executing.engines import Failure, LocalPool, Pool
 from delta_attnmask.manifest import WHOLE, Manifest, Shard
-from delta_attnmask.modeling.anatomy import examine, text_config
-from delta_attnmask.modeling.devices import Dtype
-from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
+from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.scores import UnitReport, embedding_table, score_table
-from delta_attnmask.scoring.pipeline import Unit
-from delta_attnmask.scoring.trial import refuse_hopeless
-from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan, UnitScorer
-from delta_attnmask.settings import MaskSettings, require_positive
+from delta_attnmask.scores import UnitReport, score_table
+from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan
+from delta_attnmask.scoring.worker import FAULTS, UNIT_ROWS, Recipe, Task, UnitWorker
 
-UNIT_ROWS = 256
-FAULTS = Faults(
-    ends_run=(SettingsError, DataError, UnsupportedModelError, ArtifactError),
-    ends_worker=(DeviceError,),
-)
 _GIVE_UP = 3  # units that fail while none succeeds: the fault isn't theirs
 
 OnCheck = Callable[[str], None]
-Sink = Callable[[ScoredUnit, dict[str, pa.Table]], None]
 OnRows = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be scored into which folder; the same for all workers of a run."""
-
-    rows: Rows
-    out: str
-    plan: ScoringPlan
-    unit_rows: int = UNIT_ROWS
-    shard: Shard = WHOLE
-    command: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        require_positive(unit_rows=self.unit_rows)
 
 
 @dataclass(frozen=True)
@@ -73,67 +38,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-class UnitWorker:
-    """Scores units with a loaded model and hands them to a sink; a unit that is done again is the same again.
-
-    sink: keeps a scored unit with its side tables; None for the run's folder.
-    """
-
-    def __init__(self, loaded: LoadedModel, task: Task, sink: "Sink | None" = None) -> None:
-        self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
-        self.manifest = scoring_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
-        self._task = task
-        self._keep = sink or self._write
-        self._folder: RunFolder | None = None
-        self._n_done = 0
-
-    def run(self, units: Iterable[int]) -> Iterator[UnitReport]:
-        try:
-            for scored in self.scorer.score(map(self._unit, units)):
-                if not self._n_done:
-                    refuse_hopeless("the first unit", scored.scores, self.scorer, self._task.rows)
-                self._keep(scored, side_tables(scored, self.scorer))
-                self._n_done += 1
-                n_failed = sum(score.status == "failed" for score in scored.scores)
-                yield UnitReport(scored.index, len(scored.scores), n_failed, scored.check)
-        except torch.AcceleratorError as error:
-            raise DeviceError(f"the device failed: {error}; rerun the same command to resume") from error
-
-    def _unit(self, unit: int) -> Unit:
-        rows = self.manifest.rows_of(unit)
-        return Unit(unit, len(rows), self._task.rows.records(rows.start, rows.stop))
-
-    def _write(self, scored: ScoredUnit, tables: dict[str, pa.Table]) -> None:
-        """Put a unit into the run's folder, once it is certain that it is this run's."""
-        if self._folder is None:
-            try:
-                self._folder = RunFolder.join(self._task.out, self.manifest, self._task.shard)
-            except ArtifactError as error:
-                raise ArtifactError(
-                    f"on {socket.gethostname()}: {error}. All workers need the same model, data and run folder"
-                ) from error
-        self._folder.write_unit(scored.index, scored.scores, **tables)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Makes a worker in another process: `Recipe(...)()` loads the model there."""
-
-    task: Task
-    model: str
-    dtype: Dtype = "auto"
-    device: str = "auto"
-    revision: str | None = None
-    compile: bool = False
-
-    def __call__(self) -> UnitWorker:
-        keep_freed_memory()
-        loaded = load_model(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
-        if self.compile:
-            compile_blocks(loaded.model)
-        return UnitWorker(loaded, self.task)
 
 
 def score_dataset(
@@ -317,66 +221,3 @@ class _Tally:
 def _describe(failure: Failure, run: RunFolder) -> dict[str, object]:
     rows = run.unit_rows(failure.unit)
     return {"first_row": rows.start, "last_row": rows.stop - 1, **asdict(failure)}
-
-
-def scoring_manifest(
-    loaded: LoadedModel, rows: Rows, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...] = ()
-) -> Manifest:
-    """What this run is, for its folder."""
-    settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
-    if plan.calibration:
-        settings["calibration"] = plan.calibration
-    if plan.sweep:
-        settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
-    if plan.embed:
-        settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
-    return make_manifest(loaded, rows, settings, unit_rows, command, tuple(plan.rivals))
-
-
-def make_manifest(
-    loaded: LoadedModel,
-    rows: Rows,
-    settings: Mapping[str, Any],
-    unit_rows: int,
-    command: tuple[str, ...] = (),
-    extra_columns: tuple[str, ...] = (),
-) -> Manifest:
-    """What a model does with a data set under some settings, to which its precision is added."""
-    return Manifest(
-        model=loaded.name,
-        model_fingerprint=model_fingerprint(loaded.model),
-        revision=loaded.revision,
-        settings={**settings, "dtype": str(loaded.dtype).removeprefix("torch.")},
-        data=rows.location,
-        images=str(rows.images_root or ""),
-        input=rows.fingerprint,
-        format=rows.format_name,
-        n_rows=rows.n_rows,
-        unit_rows=unit_rows,
-        extra_columns=extra_columns,
-        command=command,
-    )
-
-
-def side_tables(unit: ScoredUnit, scorer: UnitScorer) -> dict[str, pa.Table]:
-    """What a unit has beside its scores, by the name of the table."""
-    tables: dict[str, pa.Table] = {}
-    if scorer.plan.sweep:
-        tables["sweep"] = sweep_table(unit, scorer.plan.sweep)
-    if scorer.plan.embed:
-        tables["embeddings"] = embedding_table(unit.embeddings, text_config(scorer.loaded.model).hidden_size)
-    return tables
-
-
-def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:
-    """One line for each row and setting: the setting's fields, `masked_loss` and `delta`."""
-    loss = {score.row: score.loss for score in unit.scores}
-    lines = [
-        {"row": row, **setting.to_dict(), "masked_loss": masked, "delta": masked - (loss[row] or 0.0)}
-        for row, losses in sorted(unit.sweep.items())
-        for setting, masked in zip(sweep, losses, strict=True)
-    ]
-    fields = {"row": pa.int64(), "fraction": pa.float64(), "block": pa.int32()}
-    numbers = {"masked_loss": pa.float32(), "delta": pa.float32()}
-    texts = {name: pa.string() for name in MaskSettings().to_dict() if name not in fields}
-    return pa.Table.from_pylist(lines, schema=pa.schema(fields | texts | numbers))

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
 from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
-from delta_attnmask.encoding.traits import answer_type, question
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
-from delta_attnmask.records import ImageRef, Record
+from delta_attnmask.records import ImageRef, Record, answer_type, question
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
 from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, in_step
