@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
@@ -17,12 +17,14 @@ from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
 from delta_attnmask.reading.rows import Rows, load_rows
-from delta_attnmask.results import Scores
 from delta_attnmask.scoring.jobs import score_dataset, score_in_memory
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import UNIT_ROWS
 from delta_attnmask.settings import STANDARD_GRID, AttentionBackend
+
+if TYPE_CHECKING:
+    from delta_attnmask.results import Scores
 
 
 class DeltaAttnMask:
@@ -131,7 +133,7 @@ class DeltaAttnMask:
         workers: int | None = None,
         unit_rows: int = UNIT_ROWS,
         progress: bool | None = None,
-    ) -> Scores:
+    ) -> "Scores":
         """Score every row; a row that can't be used stays in the table with its reason.
 
         settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
@@ -146,6 +148,8 @@ class DeltaAttnMask:
         Raises DataError where no row can be scored, UnsupportedModelError where the model can't, ArtifactError where
         `out` belongs to another run.
         """
+        from delta_attnmask.results import Scores
+
         if calibration is not None and settings != "auto":
             raise SettingsError("settings and calibration are both given; leave one out")
         source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.calibrating.calibrator import made_with, read_donors
+from delta_attnmask.calibrating.calibrator import read_donors
 from delta_attnmask.calibrating.planting import stratified_sample
+from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.rows import FileRows

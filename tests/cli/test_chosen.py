@@ -67,7 +67,7 @@ def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> Calibration:
         raise AssertionError("a calibration was begun")
 
-    monkeypatch.setattr("delta_attnmask.scorer.calibrate_rows", fail)
+    monkeypatch.setattr("delta_attnmask.calibrating.calibrator.calibrate_rows", fail)
 
 
 @pytest.mark.usefixtures("uncalibrated")

@@ -6,6 +6,7 @@ from typing import Any
 
 from delta_attnmask.calibrating.findings import make_report
 from delta_attnmask.calibrating.planting import Donors, plant, stratified_sample
+from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibrating.scored import (
     MIN_ORIGINALS,
     Outcome,
@@ -19,7 +20,7 @@ from delta_attnmask.calibration import Calibration
 from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
+from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.pipeline import Unit
@@ -70,20 +71,6 @@ def calibrate_rows(
     finally:
         scorer.encoded.close()
     return Calibration(report | made_with(loaded, rows) | {"versions": collect_versions()})
-
-
-def made_with(loaded: LoadedModel | None = None, rows: Rows | None = None) -> dict[str, Any]:
-    """What tells whether a calibration is of this model and this data; of those that are given."""
-    model = loaded and {
-        "model": loaded.name,
-        "model_fingerprint": model_fingerprint(loaded.model),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-    }
-    data = rows and {
-        "data": rows.name,
-        "input": {"sha256": rows.fingerprint.sha256, "n_bytes": rows.fingerprint.n_bytes},
-    }
-    return (model or {}) | (data or {})
 
 
 def read_donors(rows: Rows, n_rows: int = DONOR_ROWS) -> list[Record]:

@@ -80,8 +80,6 @@ def _use(
 
     The data is compared only for a run with a folder, which needs its fingerprint anyway.
     """
-    from delta_attnmask.calibrating.calibrator import made_with
-
     if changed := found.differences(made_with(loaded, None if folder is None else rows)):
         notify(
             f"WARNING: {where} was calibrated on something else, so its choice and its figures may not hold here: "
@@ -105,8 +103,6 @@ def _calibrated(
 
     Raises ArtifactError where the folder holds that of another model or other data.
     """
-    from delta_attnmask.calibrating.calibrator import made_with
-
     has_begun = folder is not None and (folder / "manifest.json").exists()  # the manifest refuses what doesn't fit
     if folder is not None and not has_begun and calibrate is not None:
         refuse_another_calibration(folder, made_with(loaded, rows))
@@ -129,3 +125,19 @@ def _calibrated(
     if folder is not None:
         found.save(folder)
     return found.preset, found
+
+
+def made_with(loaded: "LoadedModel | None" = None, rows: "Rows | None" = None) -> dict[str, Any]:
+    """What tells whether a calibration is of this model and this data; of those that are given."""
+    from delta_attnmask.modeling.load import model_fingerprint
+
+    model = loaded and {
+        "model": loaded.name,
+        "model_fingerprint": model_fingerprint(loaded.model),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+    }
+    data = rows and {
+        "data": rows.name,
+        "input": {"sha256": rows.fingerprint.sha256, "n_bytes": rows.fingerprint.n_bytes},
+    }
+    return (model or {}) | (data or {})

@@ -44,7 +44,7 @@ def calibrate(
     tell_format(source)
     scorer = model.load()
 
-    from delta_attnmask.calibrating.calibrator import made_with
+    from delta_attnmask.calibrating.preset_choice import made_with
 
     refuse_another_calibration(out, made_with(scorer.loaded, source))
     found = scorer.calibrate(
