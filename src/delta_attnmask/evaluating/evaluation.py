@@ -15,8 +15,9 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
-from delta_attnmask.scoring.worker import Progress, make_manifest
+from delta_attnmask.scoring.jobs import Progress
 from delta_attnmask.scoring.pipeline import Unit
+from delta_attnmask.scoring.worker import make_manifest
 from delta_attnmask.settings import require_positive
 
 UNIT_ROWS = 256
