@@ -6,8 +6,9 @@ a row and one seed that is McNemar's test). The spread over seeds is reported be
 say are two things.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.contenders import Contender, seconds_spent
-from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.evaluating.summarising import MEASURES, own_lines, row_sums, to_numbers
 from delta_attnmask.statistics import Values, mean_of_shares, sign_test
 
@@ -24,37 +24,44 @@ _TURNS_PER_ROW = 1 << 20  # makes one number of row and turn
 
 @dataclass(frozen=True)
 class _Answers:
-    """The answers of one evaluation: their places (row and turn in one number, ascending) and what was right."""
+    """The answers that all evaluations gave; rows and sources of each. right: by method, `[seed, answer]` in [0, 1]."""
 
-    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
     sources: NDArray[np.str_]
     right: dict[str, Values]
+    n_left_out: int
 
     @classmethod
-    def of(cls, folder: EvaluationFolder) -> "_Answers":
-        lines = own_lines(folder.read())
-        places = lines["row"].to_numpy().astype(np.int64) * _TURNS_PER_ROW + lines["turn"].to_numpy()
-        order = np.argsort(places)
-        right = {name: to_numbers(lines, name)[order] for name in MEASURES}
-        return cls(places[order], np.array(lines["source"].to_pylist(), dtype=np.str_)[order], right)
+    def of(cls, contenders: Sequence[Contender], measure: str) -> "_Answers":
+        """Raises ArtifactError where no answer is common to all."""
+        tables = [own_lines(folder.read()) for one in contenders for folder in one.folders]
+        places = [table["row"].to_numpy() * _TURNS_PER_ROW + table["turn"].to_numpy() for table in tables]
+        common = reduce(np.intersect1d, places)
+        if not len(common):
+            raise ArtifactError("the evaluations have no answer in common; see the reasons in their evaluation.json")
+        chosen = [np.intersect1d(common, place, return_indices=True)[2] for place in places]
+        found = iter([to_numbers(table, measure)[at] for table, at in zip(tables, chosen, strict=True)])
+        right = {one.name: np.stack([next(found) for _ in one.folders]) for one in contenders}
+        sources = np.array(tables[0]["source"].to_pylist(), dtype=np.str_)[chosen[0]]
+        n_left_out = len(np.unique(np.concatenate(places))) - len(common)
+        return cls(common // _TURNS_PER_ROW, sources, right, n_left_out)
 
-    def at(self, places: NDArray[np.int64]) -> "_Answers":
-        chosen = np.searchsorted(self.places, places)
-        return _Answers(places, self.sources[chosen], {name: values[chosen] for name, values in self.right.items()})
+    def by_source(self, values: Values) -> dict[str, tuple[Values, Values]]:
+        """By source, the sums of each row's values, and its number of answers."""
+        masks = {name: self.sources == name for name in sorted(set(self.sources.tolist()))}
+        return {name: row_sums(self.rows[mask], values[mask]) for name, mask in masks.items()}
 
+    def mean_over_sources(self, values: Values) -> float:
+        return float(np.mean([sums.sum() / n.sum() for sums, n in self.by_source(values).values()]))
 
-@dataclass(frozen=True)
-class _Method:
-    """A contender's answers at the common places, one for each seed."""
-
-    contender: Contender
-    answers: tuple[_Answers, ...]
-
-    def right(self, measure: str, seeds: Sequence[int] | None = None) -> Values:
-        """Mean over seeds (by index; all if not given) of each answer's being right; in [0, 1]."""
-        chosen = range(len(self.answers)) if seeds is None else seeds
-        found: Values = np.mean([self.answers[index].right[measure] for index in chosen], axis=0)
-        return found
+    def estimates(self, values: Values, seed: int) -> dict[str, Any]:
+        """The means of some values of the answers, with their intervals."""
+        groups = self.by_source(values)
+        return {
+            "mean_over_sources": asdict(mean_of_shares(list(groups.values()), seed)),
+            "pooled": asdict(mean_of_shares([row_sums(self.rows, values)], seed)),
+            "sources": {name: asdict(mean_of_shares([group], seed)) for name, group in groups.items()},
+        }
 
 
 def compare_contenders(
@@ -65,121 +72,73 @@ def compare_contenders(
     measure: "exact" or "normalised". Raises SettingsError for an unknown baseline or measure, ArtifactError where no
     answer is common to all.
     """
-    names = [contender.name for contender in contenders]
-    baseline = baseline or names[0]
-    if baseline not in names:
-        raise SettingsError(f"baseline={baseline!r}: there is no such name; there are {', '.join(names)}")
+    by_name = {contender.name: contender for contender in contenders}
+    base = by_name.get(baseline or contenders[0].name)
+    if base is None:
+        raise SettingsError(f"baseline={baseline!r}: there is no such name; there are {', '.join(by_name)}")
     if measure not in MEASURES:
         raise SettingsError(f"measure={measure!r}: expected one of {', '.join(MEASURES)}")
-    methods, n_left_out = _common_answers(contenders)
-    by_name = dict(zip(names, methods, strict=True))
-    figures = {name: _figures(method, measure, seed) for name, method in by_name.items()}
-    for name, method in by_name.items():
-        if name != baseline:
-            figures[name]["against_baseline"] = _difference(method, by_name[baseline], measure, seed)
-    _add_speedups(figures, baseline)
-    answers = methods[0].answers[0]
+    answers = _Answers.of(contenders, measure)
+    figures = {name: _figures(contender, answers, seed) for name, contender in by_name.items()}
+    base_s = figures[base.name]["seconds"]["total_s"]
+    for name, one in figures.items():
+        if name != base.name:
+            one["against_baseline"] = _difference(by_name[name], base, answers, seed)
+        total = one["seconds"]["total_s"]
+        one["seconds"]["speedup"] = base_s / total if base_s is not None and total else None
+    test = contenders[0].folders[0].manifest
     return {
         "schema": 1,
         "measure": measure,
-        "baseline": baseline,
-        "n_answers": len(answers.places),
-        "n_rows": len(np.unique(answers.places // _TURNS_PER_ROW)),
-        "n_left_out": n_left_out,
-        "test": asdict(contenders[0].folders[0].manifest.input) | {"path": contenders[0].folders[0].manifest.data},
+        "baseline": base.name,
+        "n_answers": len(answers.rows),
+        "n_rows": len(np.unique(answers.rows)),
+        "n_left_out": answers.n_left_out,
+        "test": asdict(test.input) | {"path": test.data},
         "methods": figures,
     }
 
 
-def _common_answers(contenders: Sequence[Contender]) -> tuple[list[_Method], int]:
-    """The methods at the places that all evaluations have; how many places were left out."""
-    read = [[_Answers.of(folder) for folder in contender.folders] for contender in contenders]
-    everything = [answers for group in read for answers in group]
-    common = everything[0].places
-    for answers in everything[1:]:
-        common = np.intersect1d(common, answers.places, assume_unique=True)
-    if not len(common):
-        raise ArtifactError("the evaluations have no answer in common; see the reasons in their evaluation.json")
-    n_places = len(np.unique(np.concatenate([answers.places for answers in everything])))
-    methods = [
-        _Method(contender, tuple(answers.at(common) for answers in group))
-        for contender, group in zip(contenders, read, strict=True)
-    ]
-    return methods, n_places - len(common)
-
-
-def _figures(method: _Method, measure: str, seed: int) -> dict[str, Any]:
-    answers = method.answers[0]
-    groups = _groups(answers, method.right(measure))
-    over_seeds = [_mean_over_sources(one, measure) for one in method.answers]
+def _figures(contender: Contender, answers: _Answers, seed: int) -> dict[str, Any]:
+    right = answers.right[contender.name]
     return {
-        "folders": [str(folder.path) for folder in method.contender.folders],
-        "seeds": method.contender.seeds,
-        "mean_over_sources": asdict(mean_of_shares(list(groups.values()), seed)),
-        "pooled": asdict(mean_of_shares([_by_row(answers.places, method.right(measure))], seed)),
-        "sources": {name: asdict(mean_of_shares([group], seed)) for name, group in groups.items()},
-        "over_seeds": {"values": over_seeds, "sd": _deviation(over_seeds)},
-        "seconds": seconds_spent(method.contender),
+        "folders": [str(folder.path) for folder in contender.folders],
+        "seeds": contender.seeds,
+        **answers.estimates(right.mean(0), seed),
+        "over_seeds": _spread([answers.mean_over_sources(one) for one in right]),
+        "seconds": seconds_spent(contender),
     }
 
 
-def _difference(method: _Method, base: _Method, measure: str, seed: int) -> dict[str, Any]:
-    """Method less baseline, on the same answers (and of paired seeds alone, where seeds can be paired)."""
-    pairs = _pair_seeds(method, base)
-    mine = method.right(measure, [pair[0] for pair in pairs] or None)
-    theirs = base.right(measure, [pair[1] for pair in pairs] or None)
-    answers = method.answers[0]
-    groups = _groups(answers, mine - theirs)
-    row_differences, _ = _by_row(answers.places, mine - theirs)
-    n_better, n_worse = int((row_differences > 1e-12).sum()), int((row_differences < -1e-12).sum())
-    by_seed = [
-        _mean_over_sources(method.answers[own], measure) - _mean_over_sources(base.answers[other], measure)
-        for own, other in pairs
-    ]
+def _difference(contender: Contender, base: Contender, answers: _Answers, seed: int) -> dict[str, Any]:
+    """Contender less baseline, on the same answers (and of paired seeds alone, where seeds can be paired)."""
+    right, base_right = answers.right[contender.name], answers.right[base.name]
+    pairs = _pair_seeds(contender, base)
+    if pairs:
+        right, base_right = right[[own for own, _ in pairs]], base_right[[other for _, other in pairs]]
+    difference = right.mean(0) - base_right.mean(0)
+    by_row, _ = row_sums(answers.rows, difference)
+    n_better, n_worse = int((by_row > 1e-12).sum()), int((by_row < -1e-12).sum())
+    by_seed = right - base_right if pairs else right[:0]
     return {
-        "mean_over_sources": asdict(mean_of_shares(list(groups.values()), seed)),
-        "pooled": asdict(mean_of_shares([_by_row(answers.places, mine - theirs)], seed)),
-        "sources": {name: asdict(mean_of_shares([group], seed)) for name, group in groups.items()},
+        **answers.estimates(difference, seed),
         "rows_better": n_better,
         "rows_worse": n_worse,
         "p": sign_test(n_better, n_worse),
         "paired_seeds": len(pairs),
-        "by_seed": {"values": by_seed, "sd": _deviation(by_seed)},
+        "by_seed": _spread([answers.mean_over_sources(one) for one in by_seed]),
     }
 
 
-def _pair_seeds(method: _Method, base: _Method) -> list[tuple[int, int]]:
+def _pair_seeds(contender: Contender, base: Contender) -> list[tuple[int, int]]:
     """Places of evaluations of the same seed in both; by their order if seeds aren't known and the counts agree."""
-    mine, theirs = method.contender.seeds, base.contender.seeds
+    mine, theirs = contender.seeds, base.seeds
     if mine is not None and theirs is not None:
         return [(mine.index(seed), theirs.index(seed)) for seed in mine if seed in theirs]
-    n_mine, n_theirs = len(method.answers), len(base.answers)
+    n_mine, n_theirs = len(contender.folders), len(base.folders)
     return [(index, index) for index in range(n_mine)] if n_mine == n_theirs else []
 
 
-def _groups(answers: _Answers, right: Values) -> dict[str, tuple[Values, Values]]:
-    """By source, the sums of each row."""
-    masks = {name: answers.sources == name for name in sorted(set(answers.sources.tolist()))}
-    return {name: _by_row(answers.places[mask], right[mask]) for name, mask in masks.items()}
-
-
-def _by_row(places: NDArray[np.int64], values: Values) -> tuple[Values, Values]:
-    """Sums of the values of each row, and how many answers it has."""
-    return row_sums(places // _TURNS_PER_ROW, values)
-
-
-def _mean_over_sources(answers: _Answers, measure: str) -> float:
-    groups = _groups(answers, answers.right[measure])
-    return float(np.mean([hits.sum() / n.sum() for hits, n in groups.values()]))
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    """Standard deviation of a sample; None of fewer than two."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def _add_speedups(figures: Mapping[str, dict[str, Any]], baseline: str) -> None:
-    base = figures[baseline]["seconds"]["total_s"]
-    for one in figures.values():
-        total = one["seconds"]["total_s"]
-        one["seconds"]["speedup"] = base / total if base is not None and total else None
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """The values and their standard deviation; None of fewer than two."""
+    return {"values": values, "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}

@@ -12,7 +12,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from io import BytesIO, TextIOWrapper
 from itertools import islice
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL.Image import Image
 
-from delta_attnmask.errors import DataError, RowError, SettingsError
+from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.evaluating.asking import AskedTurn, Turns, asked_turns
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
@@ -77,12 +77,12 @@ metadata:
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Export:
     """What came of an export. left_out: rows that aren't in it, with the reason."""
 
-    n_items: int
-    left_out: dict[int, str]
+    n_items: int = 0
+    left_out: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,9 @@ class _Item:
     asked: AskedTurn
     images: tuple[bytes, ...]
 
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation before the answer; an image is {"type": "image"}."""
-        return [
+    def to_line(self) -> dict[str, Any]:
+        """For lmms-eval: with the conversation before the answer."""
+        messages = [
             {
                 "role": turn.role,
                 "content": [
@@ -105,6 +104,20 @@ class _Item:
             }
             for turn in self.record.turns[: self.asked.stop - 1]
         ]
+        return {
+            "row": self.record.row,
+            "turn": self.asked.turn,
+            "source": self.record.source,
+            "messages": json.dumps(messages, ensure_ascii=False),
+            "images": list(self.images),
+            "answer": self.asked.reference,
+        }
+
+    def to_cells(self) -> list[str]:
+        """For VLMEvalKit: several images are written as a list, one as its base64 alone."""
+        encoded = [base64.b64encode(image).decode("ascii") for image in self.images]
+        image = encoded[0] if len(encoded) == 1 else json.dumps(encoded)
+        return [str(self.record.row), image, self.asked.question, self.asked.reference, self.record.source]
 
 
 def export_lmms_eval(
@@ -118,46 +131,35 @@ def export_lmms_eval(
 ) -> Export:
     """Write the three files. Raises SettingsError for a name that is no word, DataError where no row can be used."""
     _check_name(name)
-    left_out: dict[int, str] = {}
-    n_items = 0
-    items = _items(dataset, turns, left_out, with_images_only=with_images_only)
+    export = Export()
+    items = _items(dataset, turns, export, with_images_only=with_images_only)
     parquet = out / f"{name}.parquet"
     with (
         write_atomically(parquet) as file,
         pq.ParquetWriter(file, _SCHEMA, compression="none") as writer,  # PNG is compressed already
     ):
-        while group := list(islice(items, _LINES_PER_GROUP)):
-            n_items += len(group)
-            writer.write_table(pa.Table.from_pylist([_to_line(item) for item in group], schema=_SCHEMA))
-        _require_items(n_items, left_out)
+        while lines := [item.to_line() for item in islice(items, _LINES_PER_GROUP)]:
+            writer.write_table(pa.Table.from_pylist(lines, schema=_SCHEMA))
     write_text_atomically(out / "utils.py", files(__package__).joinpath("measures.py").read_text(encoding="utf-8"))
     location = json.dumps(str(parquet.absolute()), ensure_ascii=False)
     task = _TASK.format(name=json.dumps(name), parquet=location, max_new_tokens=max_new_tokens)
     write_text_atomically(out / f"{name}.yaml", task)
-    return Export(n_items, left_out)
+    return export
 
 
 def export_vlmevalkit(dataset: Rows, out: Path, name: str) -> Export:
     """Write the table. Raises SettingsError for a name that is no word, DataError where no row can be used."""
     _check_name(name)
-    left_out: dict[int, str] = {}
-    n_items = 0
+    export = Export()
     with write_atomically(out / f"{name}.tsv") as file:
         text = TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, delimiter="\t", lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for item in _items(dataset, "all", left_out, with_images_only=True):
-            if item.asked.turn > 0:
-                continue
-            if not item.images:
-                left_out[item.record.row] = "no image stands before the row's first answer"
-                continue
-            writer.writerow(_to_cells(item))
-            n_items += 1
-        _require_items(n_items, left_out)
+        items = _items(dataset, "all", export, with_images_only=True, first_only=True)
+        writer.writerows(item.to_cells() for item in items)
         text.flush()
         text.detach()
-    return Export(n_items, left_out)
+    return export
 
 
 def _check_name(name: str) -> None:
@@ -165,25 +167,38 @@ def _check_name(name: str) -> None:
         raise SettingsError(f"name={name!r}: expected letters, digits and underscores")
 
 
-def _require_items(n_items: int, left_out: dict[int, str]) -> None:
-    if not n_items:
-        reason = next(iter(left_out.values()), "there are none")
+def _items(
+    dataset: Rows, turns: Turns, export: Export, *, with_images_only: bool, first_only: bool = False
+) -> Iterator[_Item]:
+    """Every question of the data, counted in `export`; rows that can't be used are put there with the reason.
+
+    first_only: of each row the first question alone, if an image stands before its answer. Raises DataError in the end
+    where there was no question.
+    """
+    for record in dataset:
+        try:
+            items = _items_of(dataset, record, turns, with_images_only=with_images_only, first_only=first_only)
+        except RowError as error:
+            export.left_out[record.row] = str(error)
+            continue
+        export.n_items += len(items)
+        yield from items
+    if not export.n_items:
+        reason = next(iter(export.left_out.values()), "there are none")
         raise DataError(f"no row can be exported; the first reason is: {reason}")
 
 
-def _items(dataset: Rows, turns: Turns, left_out: dict[int, str], *, with_images_only: bool) -> Iterator[_Item]:
-    """Every question of the data; rows that can't be used are put into `left_out` with the reason."""
-    for record in dataset:
-        if record.reason or (with_images_only and not record.images):
-            left_out[record.row] = record.reason or "the row has no image"
-            continue
-        try:
-            images = [_to_png(dataset.load_image(reference)) for reference in record.images]
-        except RowError as error:
-            left_out[record.row] = str(error)
-            continue
-        for asked in asked_turns(record, turns):
-            yield _Item(record, asked, tuple(images[: asked.n_images]))
+def _items_of(dataset: Rows, record: Record, turns: Turns, *, with_images_only: bool, first_only: bool) -> list[_Item]:
+    """The questions of a row; RowError with the reason where there is none."""
+    if record.error is not None:
+        raise record.error
+    if with_images_only and not record.images:
+        raise RowError(ReasonCode.NOT_EXPRESSIBLE, "the row has no image")
+    asked_for = asked_turns(record, turns)[: 1 if first_only else None]
+    if first_only and not asked_for[0].n_images:
+        raise RowError(ReasonCode.NOT_EXPRESSIBLE, "no image stands before the row's first answer")
+    images = tuple(_to_png(dataset.load_image(reference)) for reference in record.images)
+    return [_Item(record, asked, images[: asked.n_images]) for asked in asked_for]
 
 
 def _to_png(image: Image) -> bytes:
@@ -191,21 +206,3 @@ def _to_png(image: Image) -> bytes:
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def _to_line(item: _Item) -> dict[str, Any]:
-    return {
-        "row": item.record.row,
-        "turn": item.asked.turn,
-        "source": item.record.source,
-        "messages": json.dumps(item.messages, ensure_ascii=False),
-        "images": list(item.images),
-        "answer": item.asked.reference,
-    }
-
-
-def _to_cells(item: _Item) -> list[str]:
-    """Several images are written as a list; one as its base64 alone."""
-    encoded = [base64.b64encode(image).decode("ascii") for image in item.images]
-    image = encoded[0] if len(encoded) == 1 else json.dumps(encoded)
-    return [str(item.record.row), image, item.asked.question, item.asked.reference, item.record.source]
