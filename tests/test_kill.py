@@ -152,7 +152,7 @@ def test_killed_and_stopped_from_outside(embedded: Path, tmp_path: Path) -> None
         stopped.send_signal(signal.SIGINT)
         _, error = stopped.communicate()
     assert stopped.returncode == 130
-    assert error.splitlines()[-1] == "delta-attnmask: stopped; start the same command again to go on"
+    assert error.splitlines()[-1] == "delta-attnmask: stopped; rerun the same command to resume"
     assert "Traceback" not in error
     assert not (out / "complete.json").exists()
 

@@ -17,12 +17,11 @@ import transformers
 from numpy.typing import NDArray
 
 from delta_attnmask.embedded import export
-from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import Dtype, MaskSettings
 from delta_attnmask.statistics import spearman
 
 SETTINGS = {

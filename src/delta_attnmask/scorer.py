@@ -13,7 +13,6 @@ from delta_attnmask.calibration import Calibration
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.locations import beside
-from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
 from delta_attnmask.reading.rows import Rows, load_rows
@@ -21,7 +20,7 @@ from delta_attnmask.scoring.jobs import score_dataset, score_in_memory
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import UNIT_ROWS
-from delta_attnmask.settings import STANDARD_GRID, AttentionBackend
+from delta_attnmask.settings import STANDARD_GRID, AttentionBackend, Dtype
 
 if TYPE_CHECKING:
     from delta_attnmask.results import Scores

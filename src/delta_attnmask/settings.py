@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
 from itertools import product
 from typing import Any, Literal, Self, get_args
 
@@ -13,6 +14,7 @@ Replacement = Literal["zero", "mean"]
 Order = Literal["most", "least", "random"]
 Exclude = Literal["none", "sink", "special"]
 
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionBackend = Literal["auto", "plain", "tiled", "fused", "triton"]  # which code computes attention
 
 
@@ -135,3 +137,20 @@ def require_positive(**numbers: int | None) -> None:
     faults = [f"{name}={value}: expected at least 1" for name, value in given.items() if value < 1]
     if faults:
         raise SettingsError("; ".join(faults))
+
+
+def read_share(name: str, value: str | float, *, may_be_all: bool = False) -> float:
+    """A share such as `2%` or 0.02, from 0 to below 1; SettingsError for anything else.
+
+    may_be_all: 100% is accepted too; a bare 1 never is, as it may be meant as 1%.
+    """
+    text = str(value).strip()
+    try:
+        share = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(-1)
+    if not 0 <= share < 1 and not (may_be_all and text == "100%"):
+        raise SettingsError(
+            f"{name}={value!r}: expected a share such as 2%, from 0% to {'' if may_be_all else 'below '}100%"
+        )
+    return float(share)

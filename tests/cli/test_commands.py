@@ -121,7 +121,7 @@ def test_select(tmp_path, capsys):
 def test_ctrl_c(folder, monkeypatch, capsys):
     monkeypatch.setattr("delta_attnmask.cli.check.survey", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert call("check", "--data", folder / "data.json") == 130
-    assert "start the same command again" in capsys.readouterr().err
+    assert "rerun the same command to resume" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away(folder):

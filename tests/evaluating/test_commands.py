@@ -42,7 +42,7 @@ def test_a_set_without_a_good_row_is_evaluated_to_its_reasons(
     assert run_command("evaluate", *model, "--data", str(tmp_path / "bad.json"), "--out", str(tmp_path / "eval")) == 2
     told = capsys.readouterr()
     assert "Failed rows, by kind" in told.out
-    assert "stay so" in told.out
+    assert "aren't tried again" in told.out
     assert "no row could be answered" in told.err
     report = json.loads((tmp_path / "eval" / "evaluation.json").read_text())
     assert report["n_failed_rows"] == 2

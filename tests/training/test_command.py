@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask import MaskSettings, SettingsError, cli
-from delta_attnmask.cli.train import choose_mask
+from delta_attnmask.cli.options import MaskOptions
 from tests.selecting.tables import make_scores, write_run
 
 
@@ -28,7 +28,7 @@ def test_it_trains_and_says_so(embedded: Path, tmp_path: Path, capsys: pytest.Ca
     assert "4 rows, 1 steps" in printed.out
     assert "step 1 of 1: loss " in printed.err
     assert call("train", *options) == 0
-    assert "trained already" in capsys.readouterr().out
+    assert "already trained" in capsys.readouterr().out
     assert call("train", *options, "--seed", 1) == 2
     assert "plan.seed: 0 there, 1 now" in capsys.readouterr().err
 
@@ -64,8 +64,8 @@ def test_faults_are_reported_before_anything_large_is_imported(tmp_path: Path) -
 
 def test_which_mask_is_used(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", make_scores([1.0]), queries="answer", block=-4, form="delta", dtype="float32")
-    assert choose_mask(None, run.path, {}) == MaskSettings(queries="answer", block=-4)
-    assert choose_mask("paper", run.path, {"fraction": 0.1}) == MaskSettings(queries="all", fraction=0.1, block=-2)
-    assert choose_mask(None, None, {}) == MaskSettings()
+    assert MaskOptions().choose(None, run) == MaskSettings(queries="answer", block=-4)
+    assert MaskOptions(fraction=0.1).choose("paper", run) == MaskSettings(queries="all", fraction=0.1, block=-2)
+    assert MaskOptions().choose(None, None) == MaskSettings()
     with pytest.raises(SettingsError, match="expected paper"):
-        choose_mask("best", None, {})
+        MaskOptions().choose("best", None)

@@ -50,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wait_briefly()
     keep_freed_memory()
     warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image becomes its row's reason
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = app(sys.argv[1:] if arguments is None else arguments)
+        if given and given[0] in app and not given[0].startswith("-"):
+            app[given[0]].help = None  # its own help is the whole docstring, not the line in the list of commands
+        code = app(given)
         sys.stdout.flush()
     except DeltaAttnMaskError as error:
         from delta_attnmask.cli.terminal import printable
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"delta-attnmask: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("delta-attnmask: stopped; start the same command again to go on", file=sys.stderr)
+        print("delta-attnmask: stopped; rerun the same command to resume", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader, such as `head`, has gone; Python must not try to flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

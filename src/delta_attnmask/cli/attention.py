@@ -3,14 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
+from delta_attnmask.cli.options import DEVICE_DEFAULTS, DataOptions, DeviceOptions
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import show_progress
-from delta_attnmask.reading.rows import Rows, load_rows
+from delta_attnmask.reading.rows import Rows
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
@@ -21,74 +22,51 @@ if TYPE_CHECKING:
 def attention(
     *,
     model: Annotated[list[str], Parameter(consume_multiple=True)],
-    data: Path,
-    images: Path | None = None,
+    data: DataOptions,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("attention.html"),
     rows: int = 200,
     samples: int = 6,
     settings: str = "relative",
-    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    device: str = "auto",
-    format: str | None = None,
-    allow_outside: bool = False,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+    loading: DeviceOptions = DEVICE_DEFAULTS,
 ) -> int:
     """Compare where two models' attention goes over the same rows, and write a page that says what changed.
 
-    Parameters
-    ----------
-    model
-        Two: the base model first, then the tuned one. Folders, or names on the hub.
-    data
-        Conversations, as for `score`.
-    images
-        Folder below which the rows' image paths lie.
-    out
-        HTML file to write; it needs no network.
-    rows
-        How many rows to measure, evenly spread over the data.
-    samples
-        How many of them to show side by side.
-    settings
-        paper, relative, or a folder that `calibrate` made: what the mask would hide, and what rows are picked by.
-    json_
-        Print the figures as JSON too.
-    dtype
-        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
-    device
-        auto, cpu, cuda, cuda:1, mps or balanced.
-    format
-        Name of the data's format (`check --help` lists them); recognised by content if not given.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder.
+    Args:
+        model: Two: the base model first, then the tuned one. Folders, or names on the hub.
+        out: HTML file to write; it needs no network.
+        rows: How many rows to measure, evenly spread over the data.
+        samples: How many of them to show side by side.
+        settings: paper, relative, or a folder that `calibrate` made: what the mask would hide, and what rows are picked
+            by.
+        json_: Print the figures as JSON too.
     """
     if len(model) != 2:
         raise SettingsError(f"model: got {len(model)}, expected two: --model BASE TUNED")
     if rows < 2 or samples < 0:
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
-    dataset = load_rows(data, images, format=format, allow_outside=allow_outside)
+    dataset = data.open()
 
     from delta_attnmask.inspecting.comparison import compare
     from delta_attnmask.inspecting.comparison_page import render_comparison
     from delta_attnmask.inspecting.inspector import Inspector
     from delta_attnmask.inspecting.measuring import spread_rows
-    from delta_attnmask.modeling.load import load_model
     from delta_attnmask.reporting.page import write_page
 
     wanted = spread_rows(dataset.n_rows, rows)
-    loaded = load_model(model[0], dtype=dtype, device=device)
+    loaded = loading.load_model(model[0])
     preset, _ = read_preset(settings)
     base = _measure(loaded, dataset, wanted, preset.mask)
     with_images = base.rows_with_images
     shown = [with_images[position] for position in spread_rows(len(with_images), samples)]
     before = Inspector(loaded, dataset, preset.mask).inspect_rows(shown)
     del loaded  # two large models don't fit side by side
-    loaded = load_model(model[1], dtype=dtype, device=device)
+    loaded = loading.load_model(model[1])
     tuned = _measure(loaded, dataset, wanted, preset.mask)
     after = Inspector(loaded, dataset, preset.mask).inspect_rows(shown)
     comparison = compare(base, tuned, preset.form)
     pairs = [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)]
-    html = render_comparison(comparison, pairs, settings=preset.mask, data=str(data))
+    html = render_comparison(comparison, pairs, settings=preset.mask, data=dataset.location)
     write_page(out, html)
     print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if json_ else "\n".join(_lines(comparison)))
     print(f"Wrote {out}", file=sys.stderr)

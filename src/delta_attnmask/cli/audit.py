@@ -7,12 +7,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.auditing.run_audit import audit_run
+from delta_attnmask.cli.options import DEFAULT_SELECTION, NO_COST, Json, SelectionOptions, TrainingCost
 from delta_attnmask.cli.terminal import print_table, printable
-from delta_attnmask.errors import SettingsError
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.note import read_note
-from delta_attnmask.selecting.run_selection import select_from_run
-from delta_attnmask.selection import Selection
 from delta_attnmask.storage import write_text_atomically
 
 _SHOWN = 12  # rows of a table; the JSON has all
@@ -22,49 +19,24 @@ def audit(
     run: Path,
     /,
     *,
-    selection: Path | None = None,
-    keep: str = "20%",
-    by: str | None = None,
+    selection: SelectionOptions = DEFAULT_SELECTION,
     against: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
-    train_rate: float | None = None,
-    epochs: float = 1.0,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    cost: TrainingCost = NO_COST,
+    json_file: Json = None,
 ) -> None:
     """Say what a run's score goes along with, what selecting by it does to the data, and whether that pays.
 
-    Parameters
-    ----------
-    run
-        Folder that `delta-attnmask score --out` has made.
-    selection
-        A file that `select` wrote, or its note. If not given, what `select --keep` would keep by default.
-    keep
-        How much, where no selection is given.
-    by
-        Column to rank by, where no selection is given.
-    against
-        Further runs of the same data, such as with another seed, dtype or model, to compare with.
-    train_rate
-        Rows that training gets through in a second; for the break-even.
-    epochs
-        How many times training sees each row.
-    json_file
-        File for the whole report as JSON.
+    Args:
+        run: Folder that `delta-attnmask score --out` has made.
+        against: Further runs of the same data, such as with another seed, dtype or model, to compare with.
     """
-    require_rate(train_rate)
     folder = RunFolder.open(run)
-    chosen: Selection = select_from_run(folder, keep, by=by) if selection is None else read_note(selection, folder)
+    chosen = selection.read(folder)
     others = {str(path): RunFolder.open(path) for path in against or ()}
-    report = audit_run(folder, chosen, others=others, train_rate=train_rate, epochs=epochs)
+    report = audit_run(folder, chosen, others=others, train_rate=cost.train_rate, epochs=cost.epochs)
     if json_file is not None:
         write_text_atomically(json_file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     _print_report(report)
-
-
-def require_rate(train_rate: float | None) -> None:
-    """Raises SettingsError for what is no rate."""
-    if train_rate is not None and train_rate <= 0:
-        raise SettingsError(f"train_rate={train_rate}: expected rows per second, above 0")
 
 
 def _print_report(report: dict[str, Any]) -> None:

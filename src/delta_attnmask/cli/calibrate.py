@@ -1,5 +1,6 @@
 """`delta-attnmask calibrate`: find the setting that suits a model and a data set, without labels."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.calibration import refuse_another_calibration
 from delta_attnmask.cli.options import COMPUTE_DEFAULTS, ComputeOptions, DataOptions, ModelOptions, split_names
-from delta_attnmask.cli.understood import tell_format
+from delta_attnmask.cli.terminal import print_format
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import require_positive
 
@@ -26,22 +27,17 @@ def calibrate(
 
     Needs no labels: the copies are made from the data itself. Says also what no setting can see.
 
-    Parameters
-    ----------
-    out
-        Folder for calibration.json, which `score --settings OUT` reads.
-    rows
-        How many originals; each gets three copies with another defect each.
-    also
-        Rival scores to compare with; all if not given.
-    seed
-        Seed of the sample and the defects.
+    Args:
+        out: Folder for calibration.json, which `score --settings OUT` reads.
+        rows: How many originals; each gets three copies with another defect each.
+        also: Rival scores to compare with; all if not given.
+        seed: Seed of the sample and the defects.
     """
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     if out.exists() and not out.is_dir():
         raise SettingsError(f"--out {out} is a file; expected a folder, made if missing")
     source = data.open()
-    tell_format(source)
+    print_format(source)
     scorer = model.load()
 
     from delta_attnmask.calibrating.preset_choice import made_with
@@ -51,9 +47,7 @@ def calibrate(
         source,
         n_rows=rows,
         also=split_names(also),
-        batch_tokens=compute.batch_tokens,
-        attention=compute.attention,
-        workers=compute.workers,
+        **asdict(compute),
         seed=seed,
         progress=True,
     )

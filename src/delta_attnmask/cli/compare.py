@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.cli.options import Json
 from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 
@@ -18,30 +19,20 @@ def compare(
     baseline: str | None = None,
     scoring: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     measure: Literal["exact", "normalised"] = "exact",
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    json_file: Json = None,
     markdown: Path | None = None,
     seed: int = 0,
 ) -> int:
     """Put evaluations of one test set side by side: accuracy, paired differences, and the seconds that each took.
 
-    Parameters
-    ----------
-    evaluations
-        Folders that `evaluate` made; each has its own path as its name unless --name gives another.
-    name
-        NAME=FOLDER, also for a folder that isn't listed. Folders of one name are seeds of one method.
-    baseline
-        Name or folder that the others are compared with; the first if not given.
-    scoring
-        NAME=RUN: the scoring run that chose this method's data; its seconds count.
-    measure
-        What counts as right: the very text, or the normalised one.
-    json_file
-        Also write all figures into this file.
-    markdown
-        Also write the tables into this file.
-    seed
-        Of the intervals.
+    Args:
+        evaluations: Folders that `evaluate` made; each has its own path as its name unless --name gives another.
+        name: NAME=FOLDER, also for a folder that isn't listed. Folders of one name are seeds of one method.
+        baseline: Name or folder that the others are compared with; the first if not given.
+        scoring: NAME=RUN: the scoring run that chose this method's data; its seconds count.
+        measure: What counts as right: the exact text, or the normalised one.
+        markdown: Also write the tables into this file.
+        seed: Of the intervals.
     """
     from delta_attnmask.evaluating.comparing import compare_contenders
     from delta_attnmask.evaluating.contenders import gather_contenders

@@ -43,14 +43,10 @@ class _Way:
 def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int | None = None) -> int:
     """Calibrate, score and select on the embedded data, and hold the outcome against its known defects.
 
-    Parameters
-    ----------
-    out
-        Folder for the data, the run and the selection. Started again, the demo goes on there.
-    export
-        Only write the embedded model and data into this folder.
-    limit
-        Only the first rows of the pool.
+    Args:
+        out: Folder for the data, the run and the selection. Started again, the demo goes on there.
+        export: Only write the embedded model and data into this folder.
+        limit: Only the first rows of the pool.
     """
     from delta_attnmask.embedded import export as export_embedded
 

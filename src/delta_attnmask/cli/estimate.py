@@ -2,16 +2,23 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from delta_attnmask.auditing.costs import break_even
-from delta_attnmask.cli.audit import print_costs, require_rate
-from delta_attnmask.cli.options import COMPUTE_DEFAULTS, ComputeOptions, DataOptions, ModelOptions, split_names
-from delta_attnmask.cli.terminal import print_table
-from delta_attnmask.cli.understood import tell_format
+from delta_attnmask.cli.audit import print_costs
+from delta_attnmask.cli.options import (
+    COMPUTE_DEFAULTS,
+    NO_COST,
+    ComputeOptions,
+    DataOptions,
+    Json,
+    ModelOptions,
+    TrainingCost,
+    split_names,
+)
+from delta_attnmask.cli.terminal import print_format, print_table
 from delta_attnmask.settings import CALIBRATION_GRID, PRESETS, STANDARD_GRID, require_positive
 from delta_attnmask.storage import write_text_atomically
 
@@ -26,32 +33,20 @@ def estimate(
     rows: int = 50,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
-    train_rate: float | None = None,
-    epochs: float = 1.0,
+    cost: TrainingCost = NO_COST,
     compute: ComputeOptions = COMPUTE_DEFAULTS,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    json_file: Json = None,
 ) -> int:
     """Score some rows, write nothing, and say how long the whole file will take, in how much memory, and if it pays.
 
-    Parameters
-    ----------
-    rows
-        How many rows to try, from evenly spaced places of the file.
-    also
-        Further scores, as for `score`.
-    sweep
-        With the standard grid of settings.
-    train_rate
-        Rows that training gets through in a second; for the break-even.
-    epochs
-        How many times training sees each row.
-    json_file
-        File for the figures as JSON.
+    Args:
+        rows: How many rows to try, from evenly spaced places of the file.
+        also: Further scores, as for `score`.
+        sweep: With the standard grid of settings.
     """
-    require_rate(train_rate)
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     source = data.open()
-    tell_format(source)
+    print_format(source)
 
     from delta_attnmask.scoring.rivals import load_rivals, rival_names
     from delta_attnmask.scoring.trial import try_rows
@@ -80,9 +75,8 @@ def estimate(
         "calibration_s": round(calibration_s, 1),
         "rows_per_s": round(1 / per_row, 2),
         "scoring_s": round(per_row * source.n_rows, 1),
-        "train_rate": train_rate,
-        "epochs": epochs,
-        "budgets": break_even(source.n_rows, per_row, fixed_s=calibration_s, train_rate=train_rate, epochs=epochs),
+        **asdict(cost),
+        "budgets": break_even(source.n_rows, per_row, fixed_s=calibration_s, **asdict(cost)),
     }
     if json_file is not None:
         write_text_atomically(json_file, json.dumps(report, indent=1) + "\n")

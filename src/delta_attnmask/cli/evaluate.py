@@ -7,65 +7,44 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import DataOptions
-from delta_attnmask.cli.outcome import print_faults
-from delta_attnmask.cli.terminal import print_table
-from delta_attnmask.progress import RunBar, show_progress
+from delta_attnmask.cli.options import DataOptions, ModelOptions
+from delta_attnmask.cli.terminal import print_faults, print_table, share_with_interval
+from delta_attnmask.progress import RunBar, print_note, show_progress
 from delta_attnmask.reading.faults import count_faults
 
 
 def evaluate(
     *,
-    model: str,
+    model: ModelOptions,
     rows: DataOptions,
     out: Path,
     turns: Literal["all", "last"] = "all",
     image_swap: Annotated[bool, Parameter(negative="--no-image-swap")] = True,
     max_new_tokens: int | None = None,
     seed: int = 0,
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    device: str = "auto",
     batch_tokens: int = 8192,
-    revision: str | None = None,
     unit_rows: int = 256,
 ) -> int:
     """Answer every row of a test set, and measure the answers. Rerun the same command to resume.
 
-    Parameters
-    ----------
-    model
-        Folder of a Hugging Face model or of a LoRA adapter, or a model's name on the hub.
-    out
-        Folder for the outcome, made if missing: predictions-*.parquet and evaluation.json.
-    turns
-        all: every answer of a conversation, after the data's own earlier answers; last: the last one alone.
-    image_swap
-        Ask everything again with the images of another row of the same source: what is right then doesn't come from
-        looking.
-    max_new_tokens
-        Longest answer; if not given, the data's longest and 16 tokens more, 512 at most.
-    seed
-        Of the swapped images and of the intervals.
-    dtype
-        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
-    device
-        auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
-    batch_tokens
-        Upper bound of answers times longest prompt and answer in a batch; halved when memory runs out.
-    revision
-        Revision of a model on the hub.
-    unit_rows
-        Rows of a work unit, which is what a killed run loses at most.
+    Args:
+        out: Folder for the outcome, made if missing: predictions-*.parquet and evaluation.json.
+        turns: all: every answer of a conversation, after the data's own earlier answers; last: the last one alone.
+        image_swap: Ask everything again with the images of another row of the same source: what is right then doesn't
+            come from looking.
+        max_new_tokens: Longest answer; if not given, the data's longest and 16 tokens more, 512 at most.
+        seed: Of the swapped images and of the intervals.
+        batch_tokens: Upper bound of answers times longest prompt and answer in a batch; halved when memory runs out.
+        unit_rows: Rows of a work unit, which is what a killed run loses at most.
     """
     dataset = rows.open()
 
     from delta_attnmask.evaluating.answering import EvaluationPlan
     from delta_attnmask.evaluating.evaluation import evaluate_dataset
     from delta_attnmask.evaluating.summarising import failed_rows
-    from delta_attnmask.modeling.load import load_model
 
     plan = EvaluationPlan(turns, image_swap, max_new_tokens, seed, batch_tokens)
-    loaded = load_model(model, dtype=dtype, device=device, revision=revision)
+    loaded = model.load_model(model.model, model.revision)
     with show_progress("answering", dataset.n_rows) as advance:
         folder = evaluate_dataset(
             loaded,
@@ -74,14 +53,14 @@ def evaluate(
             plan,
             unit_rows=unit_rows,
             command=tuple(sys.argv),
-            on_check=lambda line: print(f"model: {line}", file=sys.stderr),
+            on_check=lambda line: print_note(f"model: {line}"),
             on_progress=RunBar(advance).show,
         )
     report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
     _print_report(report)
     print_faults(count_faults(failed_rows(folder.read())))
     if report["n_failed_rows"]:
-        print(f"Rows that failed stay so in {out}; fix them, and evaluate into another --out")
+        print(f"Failed rows aren't tried again in {out}; fix them and evaluate into another --out")
     if report["n_failed_rows"] == report["n_rows"]:
         print(f"delta-attnmask: {out}: no row could be answered", file=sys.stderr)
         return 2
@@ -93,8 +72,8 @@ def _print_report(report: dict[str, Any]) -> None:
     lines = [_line(name or "(none)", figures) for name, figures in report["sources"].items()]
     overall, pooled = report["mean_over_sources"], report["pooled"]
     if lines:
-        mean = ["mean over sources", pooled["n_answers"], *(_share(overall[name]) for name in ("exact", "normalised"))]
-        lines.append([*mean, _share(overall.get("exact_gain")), *["-"] * 4])
+        shares = [share_with_interval(overall.get(name)) for name in ("exact", "normalised", "exact_gain")]
+        lines.append(["mean over sources", pooled["n_answers"], *shares, *["-"] * 4])
         lines.append(_line("pooled", pooled))
     columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss", "same form", "ended", "length"]
     print_table(f"{report['n_rows']:,} rows, answered in {report['seconds']:.0f} s", columns, lines)
@@ -105,18 +84,11 @@ def _line(name: str, figures: dict[str, Any]) -> list[object]:
     return [
         name,
         figures["n_answers"],
-        _share(figures["exact"]),
-        _share(figures["normalised"]),
-        _share(swapped and swapped["exact_gain"]),
+        share_with_interval(figures["exact"]),
+        share_with_interval(figures["normalised"]),
+        share_with_interval(swapped and swapped["exact_gain"]),
         round(figures["loss"], 3),
         f"{kept['same_form']:.1%}",
         f"{kept['ended']:.1%}",
         f"{kept['length_ratio']:.2f}x",
     ]
-
-
-def _share(estimate: dict[str, float] | None) -> str:
-    """A share with its interval, in per cent."""
-    if estimate is None:
-        return "-"
-    return f"{estimate['value']:.1%} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"

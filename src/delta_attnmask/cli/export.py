@@ -1,19 +1,17 @@
 """`delta-attnmask export`: write a scored data set for a trainer, or with its scores."""
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pyarrow.compute as pc
-from cyclopts import Parameter
 
+from delta_attnmask.cli.options import RUN_DATA, RunDataOptions
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.conversion import Converted
 from delta_attnmask.exporting.joined import export_scores
-from delta_attnmask.exporting.run_export import Place, export_rows, open_scored
+from delta_attnmask.exporting.run_export import export_rows, open_scored
 from delta_attnmask.reading.formats import TargetName
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, read_note
 
@@ -27,44 +25,28 @@ def export(
     out: Path,
     selection: Path | None = None,
     to: TargetName | None = None,
-    scores: Annotated[bool, Parameter(negative="")] = False,
+    scores: bool = False,
     order: Order = "input",
-    data: Path | None = None,
-    images: Path | None = None,
-    allow_outside: Annotated[bool, Parameter(negative="")] = False,
+    moved: RunDataOptions = RUN_DATA,
 ) -> None:
     """Write a scored data set, or the part that was selected, for a trainer; or all of it with its scores.
 
-    Parameters
-    ----------
-    run
-        Folder that `delta-attnmask score --out` has made.
-    out
-        File to write: .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and
-        parquet, .tar for webdataset. Without --to the input's own kind, or a folder if the data are several files.
-        With --scores a .parquet file, or a folder for `datasets.load_from_disk`.
-    selection
-        File that `select --out` has written, or its note; if not given, every row that has a score.
-    to
-        Format to write; if not given, the input's own, unchanged. llama-factory is also entered in the
-        dataset_info.json beside the file.
-    scores
-        Write every row, failed ones too, with the columns of its scores.
-    order
-        Order of the rows: as in the input, or as in the selection, the best first.
-    data
-        The input, if it is no longer where it was scored.
-    images
-        The image folder, if it is no longer where it was.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder.
+    Args:
+        run: Folder that `delta-attnmask score --out` has made.
+        out: File to write: .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and
+            parquet, .tar for webdataset. Without --to the input's own kind, or a folder if the data are several files.
+            With --scores a .parquet file, or a folder for `datasets.load_from_disk`.
+        selection: File that `select --out` has written, or its note; if not given, every row that has a score.
+        to: Format to write; if not given, the input's own, unchanged. llama-factory is also entered in the
+            dataset_info.json beside the file.
+        scores: Write every row, failed ones too, with the columns of its scores.
+        order: Order of the rows: as in the input, or as in the selection, the best first.
     """
     folder = RunFolder.open(run)
-    place = Place(data, images, ImageLimits(allow_outside=allow_outside))
     if scores:
         if selection is not None or to is not None or order != "input":
             raise SettingsError("--scores writes every row in the input's order: leave out --selection, --to, --order")
-        n_rows = export_scores(open_scored(folder, place), folder, out)
+        n_rows = export_scores(open_scored(folder, moved.place), folder, out)
         print(printable(f"Wrote {n_rows:,} rows with their scores to {out}"))
         return
     if order == "score" and selection is None:
@@ -74,7 +56,7 @@ def export(
     if selection is not None:
         rows = read_note(selection, folder).indices
     rows = rows if order == "score" else np.sort(rows)
-    done = export_rows(open_scored(folder, place, with_images=to is not None), rows, out, to=to, scores=table)
+    done = export_rows(open_scored(folder, moved.place, with_images=to is not None), rows, out, to=to, scores=table)
     print(printable(f"Wrote {done.n_written:,} rows to {out}"))
     print_converted(done)
 

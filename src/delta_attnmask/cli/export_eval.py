@@ -20,21 +20,14 @@ def export_eval(
 ) -> int:
     """Write a test set as a task of lmms-eval or a table of VLMEvalKit.
 
-    Parameters
-    ----------
-    to
-        lmms-eval: NAME.yaml, utils.py and NAME.parquet, with whole conversations; vlmevalkit: NAME.tsv, with the first
-        question of each row that has an image.
-    out
-        Folder to write into.
-    name
-        Of the task: letters, digits and underscores.
-    turns
-        For lmms-eval: every answer of a conversation, or the last one alone.
-    max_new_tokens
-        For lmms-eval: longest answer.
-    with_images_only
-        For lmms-eval: leave out rows without an image, on which some of its models fail.
+    Args:
+        to: lmms-eval: NAME.yaml, utils.py and NAME.parquet, with whole conversations; vlmevalkit: NAME.tsv, with the
+            first question of each row that has an image.
+        out: Folder to write into.
+        name: Of the task: letters, digits and underscores.
+        turns: For lmms-eval: every answer of a conversation, or the last one alone.
+        max_new_tokens: For lmms-eval: longest answer.
+        with_images_only: For lmms-eval: leave out rows without an image, on which some of its models fail.
     """
     from delta_attnmask.evaluating.harnesses import export_lmms_eval, export_vlmevalkit
 

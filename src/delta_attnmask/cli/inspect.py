@@ -1,22 +1,28 @@
 """`delta-attnmask inspect`: where the model looked in single rows, and what the mask did to their answers."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.calibration import read_preset
-from delta_attnmask.cli.options import NO_MASK_OPTIONS, MaskOptions, mask_of
+from delta_attnmask.cli.options import (
+    DEVICE_DEFAULTS,
+    NO_MASK_OPTIONS,
+    RUN_DATA,
+    DeviceOptions,
+    MaskOptions,
+    RunDataOptions,
+)
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
     from delta_attnmask.inspecting.inspection import RowInspection
+
+
+_LACKING = "model and data are needed; give --model and --data, or a run's folder: inspect RUN"
 
 
 def inspect(
@@ -27,100 +33,64 @@ def inspect(
     ids: Annotated[list[str] | None, Parameter(name="--id", consume_multiple=True)] = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("inspect.html"),
     model: str | None = None,
-    data: Path | None = None,
-    images: Path | None = None,
+    rows: RunDataOptions = RUN_DATA,
     settings: str | None = None,
     mask: MaskOptions = NO_MASK_OPTIONS,
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-    device: str = "auto",
+    loading: DeviceOptions = DEVICE_DEFAULTS,
     format: str | None = None,
-    allow_outside: bool = False,
     revision: str | None = None,
 ) -> int:
     """Write a page that shows where the model looked in single rows, and what the mask did to their answers.
 
-    Parameters
-    ----------
-    run
-        Folder that `score` made: its model, data and settings are taken where no option names others.
-    row
-        Numbers of the rows, from 0, as the scores have them.
-    ids
-        Ids of rows, as the data has them.
-    out
-        HTML file to write; it needs no network.
-    model
-        Folder of a Hugging Face model, or its name on the hub.
-    data
-        Conversations, as for `score`.
-    images
-        Folder below which the rows' image paths lie.
-    settings
-        paper, relative, or a folder that `calibrate` made; if not given, those of the run, or else relative. Single
-        options change what this gives.
-    dtype
-        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
-    device
-        auto, cpu, cuda, cuda:1, mps or balanced.
-    format
-        Name of the data's format (`check --help` lists them); recognised by content if not given.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder.
-    revision
-        Revision of a model on the hub; if not given, the run's own.
+    Without RUN, --model and --data are required.
+
+    Args:
+        run: Folder that `score` made: its model, data and settings are used unless options name others.
+        row: Numbers of the rows, from 0, as the scores have them.
+        ids: Ids of rows, as the data has them.
+        out: HTML file to write; it needs no network.
+        model: Folder of a Hugging Face model, or its name on the hub; if not given, the run's own.
+        settings: paper, relative, or a folder that `calibrate` made; if not given, those of the run, or else relative.
+            Single options change what this gives.
+        format: Name of the data's format (`check --help` lists them); recognised by content if not given.
+        revision: Revision of a model on the hub; if not given, the run's own.
     """
     if not row and not ids:
         raise SettingsError("no row is named; name rows with --row 3 17, or with --id and their ids")
-    MaskSettings(**mask.given)  # wrong values are refused before anything large is imported or loaded
-    source = _source_of(run, model, data, images)
-    limits = ImageLimits(allow_outside=allow_outside)
-    dataset = FileRows(source.data, source.images, image_limits=limits, format=format or source.format)
-    rows = [*(row or []), *_rows_of(dataset, ids or [])]
+    scored = None if run is None else RunFolder.open(run)
+    dataset = _open_data(scored, rows, format)
+    if model is None:
+        if scored is None:
+            raise SettingsError(_LACKING)
+        model, revision = scored.manifest.model, revision or scored.manifest.revision
+    numbers = [*(row or []), *_rows_of(dataset, ids or [])]
+    chosen = mask.choose(settings, scored)
 
     from delta_attnmask.inspecting.inspection_page import render_inspections
     from delta_attnmask.inspecting.inspector import Inspector
-    from delta_attnmask.modeling.load import load_model
     from delta_attnmask.reporting.page import write_page
 
-    loaded = load_model(source.model, dtype=dtype, device=device, revision=revision or source.revision)
-    if settings is None and source.settings is not None:
-        chosen = replace(source.settings, **mask.given)
-    else:
-        chosen = replace(read_preset(settings or "relative")[0].mask, **mask.given)
-    inspections = Inspector(loaded, dataset, chosen).inspect_rows(rows)
-    write_page(out, render_inspections(inspections, model=source.model, data=str(source.data)))
+    loaded = loading.load_model(model, revision)
+    inspections = Inspector(loaded, dataset, chosen).inspect_rows(numbers)
+    write_page(out, render_inspections(inspections, model=model, data=dataset.location))
     for inspection in inspections:
         print(_line(inspection))
     print(f"Wrote {out}")
     return 2 if all(inspection.reason for inspection in inspections) else 0
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What is inspected. settings, revision: those of the run; None without one."""
-
-    model: str
-    data: Path
-    images: Path | None
-    format: str | None = None
-    settings: MaskSettings | None = None
-    revision: str | None = None
-
-
-def _source_of(run: Path | None, model: str | None, data: Path | None, images: Path | None) -> _Source:
-    """What the options name, and what the run was made of where they name nothing."""
+def _open_data(run: RunFolder | None, rows: RunDataOptions, format: str | None) -> FileRows:
+    """The data that the options name, or else the run's."""
     if run is None:
-        if model is None or data is None:
-            raise SettingsError("model and data are needed; give --model and --data, or a run's folder: inspect RUN")
-        return _Source(model, data, images)
-    manifest = RunFolder.open(run).manifest
-    return _Source(
-        model=model or manifest.model,
-        data=data or Path(manifest.require_data()),
-        images=images or (Path(manifest.images) if manifest.images else None),
-        format=None if data else manifest.format,
-        settings=mask_of(manifest.settings),
-        revision=None if model else manifest.revision,
+        if rows.data is None:
+            raise SettingsError(_LACKING)
+        return FileRows(rows.data, rows.images, image_limits=rows.limits, format=format)
+    known = run.manifest
+    return FileRows(
+        rows.data or known.require_data(),
+        rows.images or known.images or None,
+        image_limits=rows.limits,
+        format=format or (None if rows.data else known.format),
     )
 
 

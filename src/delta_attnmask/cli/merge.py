@@ -11,10 +11,8 @@ def merge(run: Path, /) -> None:
 
     For runs made with --shard, and to make large runs of any kind faster to read. Can be killed and started again.
 
-    Parameters
-    ----------
-    run
-        Folder that `delta-attnmask score --out` has made.
+    Args:
+        run: Folder that `delta-attnmask score --out` has made.
     """
     with show_progress("merging") as advance:
         done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))

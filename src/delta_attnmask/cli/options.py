@@ -1,32 +1,33 @@
-"""Options that several commands share, each as a dataclass whose fields are the options."""
+"""Options that several commands share, each group a dataclass whose fields are the options."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from delta_attnmask.calibration import read_preset
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.exporting.run_export import Place
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.settings import (
-    Exclude,
-    MaskSettings,
-    Order,
-    Queries,
-    Replacement,
-    Tokens,
-)
+from delta_attnmask.runs import RunFolder
+from delta_attnmask.selecting.note import read_note
+from delta_attnmask.selecting.run_selection import select_from_run
+from delta_attnmask.selection import Selection
+from delta_attnmask.settings import AttentionBackend, Dtype, Exclude, MaskSettings, Order, Queries, Replacement, Tokens
 
 if TYPE_CHECKING:
+    from delta_attnmask.modeling.load import LoadedModel
     from delta_attnmask.scorer import DeltaAttnMask
-
 
 _DATA = Group("Data", sort_key=1)
 _MODEL = Group("Model", sort_key=2)
 _MASKING = Group("Masking", help="Single settings; those that aren't given are as --settings has them.", sort_key=3)
 _SPEED = Group("Speed", sort_key=4)
+
+Json = Annotated[Path | None, Parameter(name="--json", help="File for all figures, as JSON.")]
 
 
 @Parameter(name="*", group=_DATA)
@@ -34,19 +35,13 @@ _SPEED = Group("Speed", sort_key=4)
 class DataOptions:
     """Which rows are read, and how.
 
-    Parameters
-    ----------
-    data
-        Files (JSON, JSONL, parquet, arrow, WebDataset tars), a pattern such as 'shards/*.tar', a folder, or a mixture
-        file in JSON or YAML; docs/formats.md has the formats.
-    images
-        Folder below which the rows' image paths lie.
-    limit
-        Only the first rows.
-    format
-        Name of the data's format (`check --help` lists them); recognised by content if not given.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder.
+    Args:
+        data: Files (JSON, JSONL, parquet, arrow, WebDataset tars), a pattern such as 'shards/*.tar', a folder, or a
+            mixture file in JSON or YAML; docs/formats.md has the formats.
+        images: Folder that the rows' image paths start in.
+        limit: Read only the first rows.
+        format: Name of the data's format (`check --help` lists them); recognised by content if not given.
+        allow_outside: Follow absolute image paths, and links that leave the image folder.
     """
 
     data: Annotated[list[Path], Parameter(consume_multiple=True)]
@@ -61,27 +56,61 @@ class DataOptions:
         return FileRows(self.data, self.images, image_limits=limits, format=self.format, limit=self.limit)
 
 
+@Parameter(name="*", group=_DATA)
+@dataclass(frozen=True, kw_only=True)
+class RunDataOptions:
+    """Where the data of a run is now.
+
+    Args:
+        data: The data, if it is no longer where it was scored.
+        images: The image folder, if it is no longer where it was.
+        allow_outside: Follow absolute image paths, and links that leave the image folder.
+    """
+
+    data: Path | None = None
+    images: Path | None = None
+    allow_outside: bool = False
+
+    @property
+    def limits(self) -> ImageLimits:
+        return ImageLimits(allow_outside=self.allow_outside)
+
+    @property
+    def place(self) -> Place:
+        return Place(self.data, self.images, self.limits)
+
+
 @Parameter(name="*", group=_MODEL)
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class DeviceOptions:
+    """How a model is loaded.
+
+    Args:
+        dtype: auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
+        device: auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+    """
+
+    dtype: Dtype = "auto"
+    device: str = "auto"
+
+    def load_model(self, name: str, revision: str | None = None) -> "LoadedModel":
+        from delta_attnmask.modeling.load import load_model
+
+        return load_model(name, dtype=self.dtype, device=self.device, revision=revision)
+
+
+@Parameter(name="*", group=_MODEL)
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(DeviceOptions):
     """Which model is loaded, and how.
 
-    Parameters
-    ----------
-    model
-        Folder of a Hugging Face model or of an adapter, or a model's name on the hub.
-    revision
-        Revision of a model on the hub.
-    dtype
-        auto: bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
-    device
-        auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
+    Args:
+        model: Folder of a Hugging Face model or of a LoRA adapter, or a model's name on the hub.
+        revision: Revision of a model on the hub.
     """
 
     model: str
     revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
 
     def load(self, *, compile: bool = False) -> "DeltaAttnMask":
         """The model with its processor, ready to score."""
@@ -96,24 +125,19 @@ class ModelOptions:
 class ComputeOptions:
     """How the model runs over the rows.
 
-    Parameters
-    ----------
-    batch_tokens
-        Upper bound of rows times longest row in a batch; halved when memory runs out.
-    attention
-        Which code sums the attention; auto takes the fastest that the model and the device allow.
-    workers
-        Processes that read images and encode; if not given, none on a CPU and up to 8 beside a GPU. 0 encodes in the
-        process itself.
+    Args:
+        batch_tokens: Upper bound of rows times longest row in a batch; halved when memory runs out.
+        attention: Which code sums the attention; auto takes the fastest that the model and the device allow.
+        workers: Processes that read images and encode; if not given, none on a CPU and up to 8 beside a GPU. 0 encodes
+            in the process itself.
     """
 
     batch_tokens: int = 8192
-    attention: Literal["auto", "plain", "tiled", "fused", "triton"] = "auto"
+    attention: AttentionBackend = "auto"
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise SettingsError(f"workers={self.workers}: expected 0 or more")
+        require_workers(self.workers)
 
 
 @Parameter(name="*", group=_MASKING)
@@ -121,22 +145,14 @@ class ComputeOptions:
 class MaskOptions:
     """Single mask settings; each changes what `--settings` gives.
 
-    Parameters
-    ----------
-    queries
-        Whose attention counts.
-    tokens
-        Which tokens may be masked.
-    fraction
-        Share of those that is masked, 0 to 1.
-    block
-        Decoder block whose output is masked; negative counts from the end.
-    replacement
-        What a masked state becomes.
-    order
-        Which tokens are masked first.
-    exclude
-        Tokens that are never masked.
+    Args:
+        queries: Whose attention counts.
+        tokens: Which tokens may be masked.
+        fraction: Share of those that is masked, 0 to 1.
+        block: Decoder block whose output is masked; negative counts from the end.
+        replacement: What a masked state becomes.
+        order: Which tokens are masked first.
+        exclude: Tokens that are never masked.
     """
 
     queries: Queries | None = None
@@ -147,14 +163,65 @@ class MaskOptions:
     order: Order | None = None
     exclude: Exclude | None = None
 
+    def __post_init__(self) -> None:
+        MaskSettings(**self.given)  # errors are reported before anything large is imported or loaded
+
     @property
     def given(self) -> dict[str, Any]:
         """Those that were given, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def choose(self, settings: str | None, run: RunFolder | None) -> MaskSettings:
+        """The mask of a preset or a calibration, or else of a run, or else of `relative`; with what is given here."""
+        if settings is None and run is not None:
+            mask = mask_of(run.manifest.settings)
+        else:
+            mask = read_preset(settings or "relative")[0].mask
+        return replace(mask, **self.given)
 
-NO_MASK_OPTIONS = MaskOptions()
-COMPUTE_DEFAULTS = ComputeOptions()
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SelectionOptions:
+    """Which selection of a run is looked at.
+
+    Args:
+        selection: A file that `select` wrote, or its note. If not given, what `select --keep` would keep by default.
+        keep: How much, if no selection is given.
+        by: Column to rank by, if no selection is given.
+    """
+
+    selection: Path | None = None
+    keep: str = "20%"
+    by: str | None = None
+
+    def read(self, run: RunFolder) -> Selection:
+        if self.selection is not None:
+            return read_note(self.selection, run)
+        return select_from_run(run, self.keep, by=self.by)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+    """What training costs, for the break-even.
+
+    Args:
+        train_rate: Rows per second in training; for the break-even.
+        epochs: How many times training sees each row.
+    """
+
+    train_rate: float | None = None
+    epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.train_rate is not None and self.train_rate <= 0:
+            raise SettingsError(f"train_rate={self.train_rate}: expected rows per second, above 0")
+
+
+def require_workers(workers: int | None) -> None:
+    if workers is not None and workers < 0:
+        raise SettingsError(f"workers={workers}: expected 0 or more")
 
 
 def split_names(texts: Sequence[str] | None) -> list[str] | None:
@@ -166,3 +233,11 @@ def mask_of(settings: Mapping[str, Any]) -> MaskSettings:
     """The mask settings among all that a run's manifest records."""
     names = {field.name for field in fields(MaskSettings)}
     return MaskSettings.from_dict({name: value for name, value in settings.items() if name in names})
+
+
+NO_MASK_OPTIONS = MaskOptions()
+RUN_DATA = RunDataOptions()
+DEVICE_DEFAULTS = DeviceOptions()
+COMPUTE_DEFAULTS = ComputeOptions()
+DEFAULT_SELECTION = SelectionOptions()
+NO_COST = TrainingCost()

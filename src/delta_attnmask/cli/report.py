@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.audit import require_rate
-from delta_attnmask.cli.options import mask_of
+from delta_attnmask.cli.options import (
+    DEFAULT_SELECTION,
+    NO_COST,
+    RUN_DATA,
+    RunDataOptions,
+    SelectionOptions,
+    TrainingCost,
+    mask_of,
+)
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.note import read_note
-from delta_attnmask.selecting.run_selection import select_from_run
-from delta_attnmask.selection import Selection
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -29,61 +32,30 @@ def report(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("report.html"),
-    selection: Path | None = None,
-    keep: str = "20%",
-    by: str | None = None,
+    selection: SelectionOptions = DEFAULT_SELECTION,
     calibration: Path | None = None,
     review: Path | None = None,
-    data: Path | None = None,
-    images: Path | None = None,
-    train_rate: float | None = None,
-    epochs: float = 1.0,
+    moved: RunDataOptions = RUN_DATA,
+    cost: TrainingCost = NO_COST,
     cards: int = 120,
     inspect: int = 0,
     figures: Path | None = None,
-    allow_outside: Annotated[bool, Parameter(negative="")] = False,
     revision: str | None = None,
 ) -> None:
     """Write one HTML page that says what was scored, what is kept and why, and shows samples.
 
     The file holds everything that it shows: it opens offline, and asks nothing of the network.
 
-    Parameters
-    ----------
-    run
-        Folder that `delta-attnmask score --out` has made.
-    out
-        File to write.
-    selection
-        A file that `select` wrote, or its note. If not given, what `select --keep` would keep by default.
-    keep
-        How much, where no selection is given.
-    by
-        Column to rank by, where no selection is given.
-    calibration
-        Folder that `calibrate` has made, if it is not the run's own.
-    review
-        Folder of a review of the run, as `delta-attnmask review --out` has made it.
-    data
-        The input file, if it is no longer where it was scored.
-    images
-        The image folder, if it is no longer where it was scored.
-    train_rate
-        Rows that training gets through in a second; for the break-even.
-    epochs
-        How many times training sees each row.
-    cards
-        Samples in the gallery, at most 500; each of its five groups gets a fifth.
-    inspect
-        Show where the model looked in so many of the samples; this loads the model.
-    figures
-        Folder for every figure as SVG and PNG, for papers.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder, as in score.
-    revision
-        With --inspect, revision of a model on the hub, if it is not the one that score was given.
+    Args:
+        run: Folder that `delta-attnmask score --out` has made.
+        out: File to write.
+        calibration: Folder that `calibrate` has made, if it is not the run's own.
+        review: Folder of a review of the run, as `delta-attnmask review --out` has made it.
+        cards: Samples in the gallery, at most 500; each of its five groups gets a fifth.
+        inspect: Show where the model looked in so many of the samples; this loads the model.
+        figures: Folder for every figure as SVG and PNG, for papers.
+        revision: With --inspect, revision of a model on the hub, if it is not the one that score was given.
     """
-    require_rate(train_rate)
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
     from delta_attnmask.reporting.run_report import Request, make_report, write_report
@@ -92,14 +64,14 @@ def report(
     folder = RunFolder.open(run)
     request = Request(
         run=folder,
-        selection=_read_or_plan(folder, selection, keep, by),
-        is_written=selection is not None,
+        selection=selection.read(folder) if selection.selection is not None or _has_scores(folder) else None,
+        is_written=selection.selection is not None,
         calibration=calibration,
-        data=data,
-        images=images,
-        limits=ImageLimits(allow_outside=allow_outside),
-        train_rate=train_rate,
-        epochs=epochs,
+        data=moved.data,
+        images=moved.images,
+        limits=moved.limits,
+        train_rate=cost.train_rate,
+        epochs=cost.epochs,
         sections=() if review is None else (review_section(read_results(review), folder),),
         n_cards=cards,
     )
@@ -138,9 +110,6 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
     return replace(request, inspect=inspect, n_inspected=n_rows, styles=(STYLE,))
 
 
-def _read_or_plan(folder: RunFolder, selection: Path | None, keep: str, by: str | None) -> Selection | None:
-    """The selection to report on; None where no row has a score, which is worth a page of its own."""
-    if selection is not None:
-        return read_note(selection, folder)
-    statuses = folder.read_scores(["status"]).column("status").unique().to_pylist()
-    return select_from_run(folder, keep, by=by) if "ok" in statuses else None
+def _has_scores(folder: RunFolder) -> bool:
+    """Whether any row has a score; a run without one is worth a page, too."""
+    return "ok" in folder.read_scores(["status"]).column("status").unique().to_pylist()

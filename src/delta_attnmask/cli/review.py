@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.cli.options import RUN_DATA, RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reviewing.answers import collect as collect_answers
 from delta_attnmask.reviewing.handout import begin_review, write_page
 from delta_attnmask.reviewing.labelstudio import export_label_studio
@@ -27,13 +27,11 @@ def review(
     against: str = "random",
     pairs: int = 60,
     seed: int = 0,
-    data: Path | None = None,
-    images: Path | None = None,
-    allow_outside: Annotated[bool, Parameter(negative=())] = False,
+    moved: RunDataOptions = RUN_DATA,
     export: Literal["label-studio"] | None = None,
     collect: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
-    with_careless: Annotated[bool, Parameter(negative=())] = False,
-    json_text: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    with_careless: bool = False,
+    json_text: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
     """Let people judge, without knowing which is which, whether selected samples are better than others.
 
@@ -41,34 +39,18 @@ def review(
     saves a file of answers. `review DIR --collect FILES` adds these and prints the results, `review DIR` prints them
     again.
 
-    Parameters
-    ----------
-    folder
-        Folder that `delta-attnmask score --out` has made, or DIR to print its results.
-    selection
-        A file that `select` wrote, or its note.
-    out
-        Folder of the review. Its review.json says which side is which: keep it away from the judges.
-    against
-        What the selected samples are compared with: random rows, rows that were left, or another selection's file.
-    pairs
-        Pairs of a selected sample and another. docs/review.md says how many give which precision.
-    seed
-        Of the draw.
-    data
-        The input file, if it is no longer where it was scored.
-    images
-        The image folder, if it is no longer where it was.
-    allow_outside
-        Follow image paths that leave the image folder.
-    export
-        Also write the pairs as tasks for Label Studio.
-    collect
-        Files of answers, saved by the page or exported by Label Studio as JSON, to add to the review.
-    with_careless
-        Count judges who failed the attention checks, too.
-    json_text
-        Print the results as JSON.
+    Args:
+        folder: Folder that `delta-attnmask score --out` has made, or DIR to print its results.
+        selection: A file that `select` wrote, or its note.
+        out: Folder of the review. Its review.json says which side is which: keep it away from the judges.
+        against: What the selected samples are compared with: random rows, rows that were left, or another selection's
+            file.
+        pairs: Pairs of a selected sample and another. docs/review.md says how many give which precision.
+        seed: Of the draw.
+        export: Also write the pairs as tasks for Label Studio.
+        collect: Files of answers, saved by the page or exported by Label Studio as JSON, to add to the review.
+        with_careless: Count judges who failed the attention checks, too.
+        json_text: Print the results as JSON.
     """
     if out is None:
         if selection is not None:
@@ -81,8 +63,8 @@ def review(
         raise SettingsError("expected RUN --selection FILE --out DIR to begin a review, DIR --collect FILES to end it")
     run = RunFolder.open(folder)
     protocol = begin_review(run, out, selection, against=against, n_pairs=pairs, seed=seed)
-    limits = ImageLimits(allow_outside=allow_outside)
-    book = SampleBook.open(run, protocol.pairs, seed=protocol.review.seed, data=data, images=images, limits=limits)
+    drawn, seed = protocol.pairs, protocol.review.seed
+    book = SampleBook.open(run, drawn, seed=seed, data=moved.data, images=moved.images, limits=moved.limits)
     _describe(protocol, out)
     page = write_page(protocol, book, out)
     print(printable(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB): give this page to the judges, nothing else"))

@@ -1,6 +1,7 @@
 """`delta-attnmask score`: every row of a data set scored into a run folder."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,13 +16,12 @@ from delta_attnmask.cli.options import (
     ModelOptions,
     split_names,
 )
-from delta_attnmask.cli.outcome import tell_outcome
-from delta_attnmask.cli.understood import tell_format
+from delta_attnmask.cli.terminal import print_format, print_outcome
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.progress import RunBar, print_note, show_progress
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.settings import MaskSettings, require_positive
+from delta_attnmask.settings import require_positive
 
 
 def score(
@@ -46,52 +46,39 @@ def score(
 ) -> int:
     """Score every row of a data set into a run folder. Rerun the same command to resume.
 
-    Parameters
-    ----------
-    out
-        Run folder, made if missing: manifest.json and scores/unit-*.parquet.
-    settings
-        auto: calibrate on this data first, and keep the outcome in OUT; relative: the preset that held up best; paper:
-        the plainest reading of the paper; or a folder that `calibrate` made. Single options change what this gives.
-    also
-        Further scores from the same load: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
-        loss_without_image and loss_without_question a forward each. ifd, image_gain and irs, which `select` derives,
-        stand for the one that they are made of.
-    sweep
-        Score the standard grid of settings too, into OUT/sweep: 26 of them, with random and least attended tokens as
-        controls.
-    embeddings
-        Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for diversity,
-        near duplicates and clusters.
-    compile
-        Compile the model's blocks with torch.compile: some seconds at the start, faster after that.
-    engine
-        local: this process; ray: the actors of a Ray cluster, each with a model of its own. They write into OUT
-        themselves, so it and the data must lie under the same path everywhere.
-    actors
-        With ray: how many; as many as there are GPUs for if not given, one without GPUs.
-    gpus_per_actor
-        With ray: 1 if not given and there are any; 0.5 lets two actors share one, 2 and --device balanced spread a
-        model over two.
-    address
-        With ray: a running cluster, such as auto or 10.0.0.1:6379; if not given, one is started on this machine alone.
-    shard
-        I/N: do only every N-th unit, from the I-th on (I from 0), beside other processes that do the others in the same
-        OUT; then `delta-attnmask merge OUT`.
-    unit_rows
-        Rows of a work unit, which is what a killed run loses at most.
-    dry_run
-        Say what would be done, try the first eight rows, and write nothing. Nothing is calibrated: where a run would,
-        the preset relative is tried. Exit code 2 where no row can be scored.
+    Args:
+        out: Run folder, made if missing: manifest.json and scores/unit-*.parquet.
+        settings: auto: calibrate on this data first, and keep the result in OUT; relative: the preset that held up
+            best; paper: the plainest reading of the paper; or a folder that `calibrate` made. Single options change
+            what this gives.
+        also: Further scores from the same load: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
+            loss_without_image and loss_without_question a forward each. ifd, image_gain and irs, which `select`
+            derives, stand for the one that they are made of.
+        sweep: Score the standard grid of settings too, into OUT/sweep: 26 of them, with random and least attended
+            tokens as controls.
+        embeddings: Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for
+            diversity, near duplicates and clusters.
+        compile: Compile the model's blocks with torch.compile: some seconds at the start, faster after that.
+        engine: local: this process; ray: the actors of a Ray cluster, each with a model of its own. They write into OUT
+            themselves, so it and the data must lie under the same path everywhere.
+        actors: With ray: how many; as many as there are GPUs for if not given, one without GPUs.
+        gpus_per_actor: With ray: 1 if not given and there are any; 0.5 lets two actors share one, 2 and --device
+            balanced spread a model over two.
+        address: With ray: a running cluster, such as auto or 10.0.0.1:6379; if not given, one is started on this
+            machine alone.
+        shard: I/N: do only every N-th unit, from the I-th on (I from 0), beside other processes that do the others in
+            the same OUT; then `delta-attnmask merge OUT`.
+        unit_rows: Rows of a work unit, which is what a killed run loses at most.
+        dry_run: Say what would be done, try the first eight rows, and write nothing. Nothing is calibrated: where a run
+            would, the preset relative is tried. Exit code 2 where no row can be scored.
     """
-    MaskSettings(**mask.given)  # errors are reported before anything large is imported or loaded
     require_positive(batch_tokens=compute.batch_tokens, limit=rows.limit, unit_rows=unit_rows, actors=actors)
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, dry_run, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
     if not dry_run:
         RunFolder.refuse_foreign(out)
     source = rows.open()
-    tell_format(source)
+    print_format(source)
 
     from delta_attnmask.executing.actors import Cluster
     from delta_attnmask.scorer import ScoringOptions, make_plan
@@ -106,17 +93,14 @@ def score(
         also=tuple(split_names(also) or ()),
         sweep=sweep,
         embeddings=embeddings,
-        batch_tokens=compute.batch_tokens,
-        attention=compute.attention,
-        workers=compute.workers,
+        **asdict(compute),
     )
     loaded = model.load(compile=compile).loaded if engine == "local" else None
     plan, _ = make_plan(loaded, source, options, None if dry_run else out, may_calibrate=share.is_whole)
     if dry_run and loaded is not None:
         instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
         values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
-        print(f"settings: {instead}{values}, ranked by {plan.form}")
-        print(dry_run_line(loaded, source, plan))
+        print(f"settings: {instead}{values}, ranked by {plan.form}\n{dry_run_line(loaded, source, plan)}")
         return 0
     how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
     with show_progress("scoring", source.n_rows) as advance:
@@ -128,7 +112,7 @@ def score(
             recipe = Recipe(task, model.model, model.dtype, model.device, model.revision, compile)
             cluster = Cluster(actors, gpus_per_actor, address)
             run = score_on_cluster(recipe, cluster, on_start=bar.show, on_progress=bar.show, on_check=_print_check)
-    return tell_outcome(run, bar.n_before)
+    return print_outcome(run, bar.n_before)
 
 
 def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: object) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.export import print_converted
+from delta_attnmask.cli.options import RUN_DATA, RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
-from delta_attnmask.exporting.run_export import Place, export_selection
+from delta_attnmask.exporting.run_export import export_selection
 from delta_attnmask.reading.formats import TargetName
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order
 from delta_attnmask.selecting.rules import all_rules
@@ -60,44 +60,26 @@ def select(
     drop_duplicates: float | None = None,
     order: Order = "input",
     to: TargetName | None = None,
-    data: Path | None = None,
-    images: Path | None = None,
-    allow_outside: Annotated[bool, Parameter(negative="")] = False,
+    moved: RunDataOptions = RUN_DATA,
 ) -> None:
     """Write the best rows of a scored data set, in the input's own format or a trainer's.
 
     Failed rows are never kept. Beside FILE, FILE.selection.json says what was kept and why.
 
-    Parameters
-    ----------
-    run
-        Folder that `delta-attnmask score --out` has made.
-    keep
-        How much: a share of the rows that have a score, such as 20%, or a number of rows, such as 500.
-    out
-        File to write; a folder if the data are several files and --to isn't given.
-    by
-        Column to rank by, stored or derived; higher is better. If not given, the form that the run was scored for.
-    quota_by
-        Columns whose values jointly make the strata, such as source,answer_type; auto chooses by a rule that the
-        note states. The column cluster is made of the embeddings.
-    clusters
-        With --quota-by cluster: how many; one for 200 rows if not given, 256 at most.
-    drop_duplicates
-        Leave out rows that say what a better one says: 1 for rows of the same bytes, or a cosine such as 0.95 for rows
-        with nearly the same embedding too.
-    order
-        Order of the rows in the file: as in the input, or the best first.
-    to
-        Format to write, with what the trainer needs to find it; if not given, the input's own, unchanged. The file's
-        name ends in .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and parquet,
-        and .tar for webdataset.
-    data
-        The input, if it is no longer where it was scored.
-    images
-        The image folder, if it is no longer where it was; only --to needs it.
-    allow_outside
-        Follow absolute image paths, and links that leave the image folder.
+    Args:
+        run: Folder that `delta-attnmask score --out` has made.
+        keep: How much: a share of the rows that have a score, such as 20%, or a number of rows, such as 500.
+        out: File to write; a folder if the data are several files and --to isn't given.
+        by: Column to rank by, stored or derived; higher is better. If not given, the form that the run was scored for.
+        quota_by: Columns whose values jointly make the strata, such as source,answer_type; auto chooses by a rule that
+            the note states. The column cluster is made of the embeddings.
+        clusters: With --quota-by cluster: how many; one for 200 rows if not given, 256 at most.
+        drop_duplicates: Leave out rows that say what a better one says: 1 for rows of the same bytes, or a cosine such
+            as 0.95 for rows with nearly the same embedding too.
+        order: Order of the rows in the file: as in the input, or the best first.
+        to: Format to write, with what the trainer needs to find it; if not given, the input's own, unchanged. The
+            file's name ends in .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl
+            and parquet, and .tar for webdataset.
     """
     folder = RunFolder.open(run)
     selection = select_from_run(
@@ -110,8 +92,7 @@ def select(
         drop_duplicates=drop_duplicates,
         **({} if rule_options is None else asdict(rule_options)),
     )
-    place = Place(data, images, ImageLimits(allow_outside=allow_outside))
-    note, done = export_selection(selection, folder, out, place=place, order=order, to=to)
+    note, done = export_selection(selection, folder, out, place=moved.place, order=order, to=to)
     _print_outcome(selection)
     print(f"Wrote {out} and {note}")
     print_converted(done)

@@ -1,14 +1,31 @@
-"""Tables for people: drawn on a terminal, plain lines elsewhere. What data sets say is never taken for markup."""
+"""What commands print: tables, what the data was taken for, and which rows failed.
 
+Text from data sets is never taken for markup or terminal commands.
+"""
+
+import sys
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
+from delta_attnmask.reading.formats import read_record
+from delta_attnmask.reading.rows import FilePart, FileRows
+from delta_attnmask.records import Record, Turn
+from delta_attnmask.runs import RunFolder
+
+N_FILES = 20  # of a data set that are listed
+_N_FAULTS = 20
+_N_TRIED = 8  # rows of a file, to find one that can be used
+_N_TURNS = 2
+_N_CHARS = 80
+
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to stdout; numbers are set to the right, and everything is made printable."""
+    """Print a table to stdout: drawn on a terminal, as plain lines elsewhere."""
     values = [list(row) for row in rows]
     cells = [[_to_text(value) for value in row] for row in values]
     console = Console()
@@ -28,6 +45,101 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def printable(text: str) -> str:
     """Escape what a terminal would obey or hide: control characters, escape sequences, direction marks."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shorten(text: str, n_chars: int) -> str:
+    return text if len(text) <= n_chars else f"{text[:n_chars]}…"
+
+
+def show_text(turn: Turn) -> str:
+    """A turn's text with a mark where an image stands."""
+    return "".join("[image]" if part is None else part for part in turn.parts)
+
+
+def share_with_interval(estimate: dict[str, float] | None) -> str:
+    """A share and its interval, in per cent."""
+    if estimate is None:
+        return "-"
+    return f"{estimate['value']:.1%} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+
+
+def print_format(dataset: FileRows) -> None:
+    """Print to stderr how each file is read, with one row of each format, so that a wrong guess is seen at once.
+
+    Reads a few rows of each file and counts none.
+    """
+    shown = set()
+    lines = []
+    for part in dataset.parts[:N_FILES]:
+        lines.append(f"{part.path}: {part.container.kind}, read as {part.format.spec}")
+        if part.format.spec not in shown:
+            shown.add(part.format.spec)
+            lines.append(_describe(_first_record(part)))
+    if more := dataset.parts[N_FILES:]:
+        formats = ", ".join(sorted({part.format.spec for part in more}))
+        lines.append(f"and {len(more):,} more files, read as {formats}")
+    for line in lines:
+        print(f"data: {printable(line)}", file=sys.stderr)
+
+
+def print_faults(faults: Faults) -> None:
+    """The commonest kinds of failed rows as a table, and how to fix them; nothing where no row failed."""
+    if not faults:
+        return
+    ordered = commonest(faults)
+    shown = [(fault.n_rows, ", ".join(map(str, fault.rows)), fault.example) for fault in ordered[:_N_FAULTS]]
+    print_table("Failed rows, by kind", ["rows", "first", "reason of the first"], shown)
+    if len(ordered) > _N_FAULTS:
+        print(f"  and {len(ordered) - _N_FAULTS:,} more kinds")
+    for fix in dict.fromkeys(find_fix(fault.code) for fault in ordered):
+        if fix:
+            print(f"Fix: {fix}")
+
+
+def print_outcome(run: RunFolder, n_before: int) -> int:
+    """Print how many rows of a run (or of its shard) were scored, why others failed, and the next step; the exit code.
+
+    n_before: rows that were done before this start.
+    """
+    shard, where = run.shard, run.location
+    command = f"select {where} --keep 20% --out FILE" if shard.is_whole else f"merge {where}, after all shards"
+    next_step = f"Next: delta-attnmask {command}"
+    n_rows = sum(len(run.unit_rows(unit)) for unit in range(run.n_units) if shard.owns(unit))
+    if not n_rows and not shard.is_whole:  # more shards than units
+        print(f"{where}: no unit of rows falls to shard {shard.index}/{shard.count}\n{next_step}")
+        return 0
+    failed = run.read_failed()
+    n_failed = len(failed)
+    whose = "" if shard.is_whole else f"shard {shard.index}/{shard.count} is done, "
+    print(f"{where}: {whose}{n_rows - n_failed:,} scored, {n_failed:,} failed")
+    columns = (failed[name].to_pylist() for name in ("row", "reason_code", "reason"))
+    print_faults(count_faults(zip(*columns, strict=True)))
+    if n_failed and n_before:
+        print(f"{n_before:,} rows were done before; failed rows aren't tried again: score into another --out for that")
+    if 2 * n_failed > n_rows:
+        print("More rows failed than were scored: fix that first")
+    if n_rows == n_failed:
+        print(f"delta-attnmask: {where}: no row could be scored", file=sys.stderr)
+        return 2
+    print(next_step)
+    return 0
+
+
+def _first_record(part: FilePart) -> Record:
+    """The first row that can be used of the first few, else the very first."""
+    records = [read_record(part.format, row) for row in islice(part.container.rows(), _N_TRIED)]
+    return next((record for record in records if not record.reason), records[0])
+
+
+def _describe(record: Record) -> str:
+    if record.reason:
+        return f"row {record.row} can't be used: {record.reason}"
+    says = [f"{turn.role}: {shorten(show_text(turn), _N_CHARS)}" for turn in record.turns[:_N_TURNS]]
+    if len(record.turns) > _N_TURNS:
+        says.append(f"{len(record.turns) - _N_TURNS} more turns")
+    images = ", ".join(shorten(str(image), _N_CHARS) for image in record.images[:_N_TURNS]) or "none"
+    more = f" and {len(record.images) - _N_TURNS} more" if len(record.images) > _N_TURNS else ""
+    return f"row {record.row} is {' | '.join(says)} | images: {images}{more}"
 
 
 def _to_line(columns: Sequence[str], cells: Sequence[str]) -> str:

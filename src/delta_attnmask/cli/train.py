@@ -7,97 +7,77 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from delta_attnmask.calibration import read_preset
-from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions, mask_of
-from delta_attnmask.cli.understood import tell_format
+from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions, ModelOptions, require_workers
+from delta_attnmask.cli.terminal import print_format
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.progress import Advance, show_progress
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.progress import Advance, print_note, show_progress
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
 
 if TYPE_CHECKING:
     from delta_attnmask.training.finetuning import Listeners, Outcome
 
 _PLAIN = TrainingPlan()
+_LORA = LoraSettings()
+_DEVICES = ("auto", "cpu", "cuda")
 
 
 def train(
     *,
-    model: str,
+    model: ModelOptions,
     rows: DataOptions,
     out: Path,
     plan: Annotated[TrainingPlan, Parameter(name="*")] = _PLAIN,
     settings: str | None = None,
     mask: MaskOptions = NO_MASK_OPTIONS,
     lora: bool = False,
-    lora_rank: int = 16,
-    lora_alpha: int = 32,
-    lora_dropout: float = 0.0,
+    adapter: Annotated[LoraSettings, Parameter(name="*")] = _LORA,
     merge: bool = False,
     max_failed: Share = 0.05,
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-    device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int | None = None,
-    revision: str | None = None,
 ) -> int:
     """Finetune a model on the answers of a data set. Rerun the same command to resume.
 
-    OUT holds the model and its processor in the end, train.json (what was trained on what, and how long it took),
+    At the end, OUT holds the model and its processor, train.json (what was trained on what, and how long it took),
     metrics.jsonl, rows.parquet and skipped.jsonl (rows that can't be used, with reasons).
 
-    Parameters
-    ----------
-    model
-        Folder of a Hugging Face model, or its name on the hub.
-    out
-        Folder, made if missing.
-    settings
-        What is masked: relative, paper, or a folder that `calibrate` made. If not given, the settings of the run in
-        --from-scores, else relative. Single options change what this gives.
-    lora
-        Train low-rank adapters on the decoder's linear layers instead of all weights.
-    lora_rank
-        Rank of the adapters.
-    lora_alpha
-        Their scale is alpha / rank.
-    lora_dropout
-        Dropout in front of them.
-    merge
-        Fold the adapters into the weights at the end, so that OUT is a whole model.
-    max_failed
-        Share of the rows that may fail, such as 5%; where more do, nothing is trained and the exit code is 2. Rows
-        that --max-tokens leaves out don't count.
-    dtype
-        Of the weights. auto: float32, computing in bfloat16 on GPUs that can; with --lora on such GPUs bfloat16.
-    device
-        auto, cpu or cuda.
-    workers
-        Processes that read batches ahead; 0 reads in the training process.
-    revision
-        Revision of a model on the hub.
+    With --dtype auto, weights are float32 and computed in bfloat16 on GPUs that can; with --lora, on such GPUs, they
+    are bfloat16. --device is auto, cpu or cuda.
+
+    Args:
+        out: Folder, made if missing.
+        settings: What is masked: relative, paper, or a folder that `calibrate` made. If not given, the settings of the
+            run in --from-scores, else relative. Single options change what this gives.
+        lora: Train low-rank adapters on the decoder's linear layers instead of all weights.
+        merge: Fold the adapters into the weights at the end, so that OUT is a whole model.
+        max_failed: Share of the rows that may fail, such as 5%; if more do, nothing is trained and the exit code is 2.
+            Rows that --max-tokens leaves out don't count.
+        workers: Processes that read batches ahead; 0 reads in the training process.
     """
     if merge and not lora:
         raise SettingsError("merge: there is nothing to merge without --lora")
-    if workers is not None and workers < 0:
-        raise SettingsError(f"workers={workers}: expected 0 or more")
-    plan = replace(
-        plan,
-        mask=choose_mask(settings, plan.from_scores, mask.given),
-        lora=LoraSettings(rank=lora_rank, alpha=lora_alpha, dropout=lora_dropout) if lora else None,
-    )
+    require_workers(workers)
+    if model.device not in _DEVICES or model.dtype == "float16":
+        raise SettingsError(
+            f"device={model.device!r}, dtype={model.dtype!r}: training takes one of {', '.join(_DEVICES)}, and auto, "
+            "float32 or bfloat16"
+        )
+    scored = None if settings is not None or plan.from_scores is None else RunFolder.open(plan.from_scores)
+    plan = replace(plan, mask=mask.choose(settings, scored), lora=adapter if lora else None)
     dataset = rows.open()
-    tell_format(dataset)
+    print_format(dataset)
 
     from delta_attnmask.modeling.devices import choose_device
-    from delta_attnmask.modeling.load import load_model
     from delta_attnmask.training.finetuning import train_dataset, training_dtype
 
-    precision: Any = str(training_dtype(plan, choose_device(device))).removeprefix("torch.")
-    loaded = load_model(model, dtype=precision if dtype == "auto" else dtype, device=device, revision=revision)
+    if model.dtype == "auto":
+        precision: Any = str(training_dtype(plan, choose_device(model.device))).removeprefix("torch.")
+        model = replace(model, dtype=precision)
+    loaded = model.load_model(model.model, model.revision)
     with _listening() as listeners:
         outcome = train_dataset(
             loaded,
@@ -112,17 +92,6 @@ def train(
         )
     _print_outcome(outcome)
     return 0
-
-
-def choose_mask(settings: str | None, from_scores: Path | None, overrides: dict[str, Any]) -> MaskSettings:
-    """The mask of a preset, of a calibration, or of the run that the scores come from, with single options changed."""
-    if settings is None and from_scores is not None:
-        from delta_attnmask.runs import RunFolder
-
-        mask = mask_of(RunFolder.open(from_scores).manifest.settings)
-    else:
-        mask = read_preset(settings or "relative")[0].mask
-    return replace(mask, **overrides)
 
 
 @contextmanager
@@ -163,9 +132,9 @@ def _phases() -> Iterator[Callable[[str, int, int, int], None]]:
 def _print_outcome(outcome: "Outcome") -> None:
     about, out = outcome.about, outcome.path
     if about["n_skipped"]:
-        print(f"{about['n_skipped']} rows were skipped, and stay so in {out}; skipped.jsonl says why", file=sys.stderr)
+        print_note(f"{about['n_skipped']} rows were skipped (see skipped.jsonl) and aren't tried again in {out}")
     if not outcome.is_new:
-        print(f"{out}: trained already ({about['n_steps']} steps); choose another folder to train again")
+        print(f"{out} is already trained ({about['n_steps']} steps); choose another folder to train again")
         return
     loss = "" if about["loss"] is None else f", loss {about['loss']}"  # none is logged in fewer steps than --log-steps
     print(f"{out}: {about['n_rows']} rows, {about['n_steps']} steps, {about['seconds']:.0f} s{loss}")

@@ -1,14 +1,13 @@
 """Which device and precision a model gets, and what is reported where it can't have them."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.kernels import is_recent_gpu
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+from delta_attnmask.settings import Dtype
 
 PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
 

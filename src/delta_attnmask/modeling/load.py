@@ -21,7 +21,8 @@ from transformers.utils import logging as hf_logging
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.devices import PLACEMENTS, Dtype, choose_device, choose_dtype, refuse_offloaded
+from delta_attnmask.modeling.devices import PLACEMENTS, choose_device, choose_dtype, refuse_offloaded
+from delta_attnmask.settings import Dtype
 
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _VALUES_PER_TENSOR = 64  # of a fingerprint

@@ -13,7 +13,6 @@ from delta_attnmask.executing.engines import Faults
 from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.manifest import WHOLE, Manifest, Shard
 from delta_attnmask.modeling.anatomy import examine, text_config
-from delta_attnmask.modeling.devices import Dtype
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
@@ -21,7 +20,7 @@ from delta_attnmask.scores import UnitReport, embedding_table
 from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.trial import refuse_hopeless
 from delta_attnmask.scoring.units import ScoredUnit, ScoringPlan, UnitScorer
-from delta_attnmask.settings import MaskSettings, require_positive
+from delta_attnmask.settings import Dtype, MaskSettings, require_positive
 
 UNIT_ROWS = 256
 FAULTS = Faults(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Parameter, Token
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import MaskSettings, read_share
 
 Schedule = Literal["constant", "rising", "falling"]
 Form = Literal["mask", "dropout"]
@@ -65,11 +65,17 @@ class AugmentationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """Low-rank adapters on every linear layer of the decoder's blocks."""
+    """Low-rank adapters on every linear layer of the decoder's blocks.
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    Args:
+        rank: Rank of the adapters.
+        alpha: Their scale is alpha / rank.
+        dropout: Dropout in front of them.
+    """
+
+    rank: Annotated[int, Parameter(name="lora-rank")] = 16
+    alpha: Annotated[int, Parameter(name="lora-alpha")] = 32
+    dropout: Annotated[float, Parameter(name="lora-dropout")] = 0.0
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha < 1 or not 0 <= self.dropout < 1:
@@ -79,19 +85,11 @@ class LoraSettings:
             )
 
 
-def read_share(_type: Any, tokens: tuple[Token, ...]) -> float:
-    """Read an option such as `50%` or `0%`."""
-    text = tokens[0].value.strip()
-    try:
-        share = float(text.removesuffix("%")) / 100
-    except ValueError:
-        share = -1.0
-    if not text.endswith("%") or not 0 <= share <= 1:
-        raise SettingsError(f"{tokens[0].keyword}: got {text!r}, expected a share from 0% to 100%, such as 50%")
-    return share
+def _read_share(_type: Any, tokens: tuple[Token, ...]) -> float:
+    return read_share(str(tokens[0].keyword), tokens[0].value, may_be_all=True)
 
 
-Share = Annotated[float, Parameter(converter=read_share)]
+Share = Annotated[float, Parameter(converter=_read_share)]
 """A share, as a number in Python and in per cent on the command line."""
 
 
@@ -99,54 +97,32 @@ Share = Annotated[float, Parameter(converter=read_share)]
 class TrainingPlan:
     """How a model is trained on a data set. Raises SettingsError with all faults listed together.
 
-    Parameters
-    ----------
-    augment
-        none: nothing beside plain training. masked: each sample's most attended states are masked with a probability
-        in each forward. random, dropout: controls of the same strength: states of random tokens, or single values of
-        states. neftune: noise on the embeddings (arXiv:2310.05914). twice: the top rows come twice in each epoch, once
-        plain and once masked (the paper's use); twice-random, twice-dropout, twice-plain: its controls, the last
-        without any change.
-    mask
-        Which states are masked.
-    probability
-        How likely a sample is masked in a forward; not used where rows come twice, the copy always masked.
-    schedule
-        Of that probability over the training: constant, rising from 0 to it, or falling from it to 0.
-    from_scores
-        Run folder of `score`: only rows in the top share of its scores are masked or come twice.
-    top_share
-        That share, such as 50%, of the rows that are trained on.
-    by
-        Column to rank by, as for `select`.
-    lora
-        Adapters to train instead of all weights.
-    only_language
-        Leave the vision tower and the projector as they are.
-    epochs
-        How often each row comes.
-    max_steps
-        Make that many steps instead.
-    learning_rate
-        Its highest value; 2e-5, with adapters 2e-4, if not given.
-    warmup
-        Share of the steps in which it rises from 0; after that it falls by a cosine.
-    weight_decay
-        Of AdamW.
-    batch_size
-        Rows in a forward.
-    accumulate
-        Forwards in a step.
-    gradient_checkpointing
-        Compute activations again in the backward pass: less memory, about a third slower.
-    max_tokens
-        Skip longer rows; nothing is ever truncated.
-    seed
-        Decides the order of rows, the adapters' start and what is masked.
-    save_steps
-        Steps between checkpoints, of which the last two are kept until the end.
-    log_steps
-        Steps between lines of metrics.jsonl and of the loss on the terminal.
+    Args:
+        augment: none: nothing beside plain training. masked: each sample's most attended states are masked with a
+            probability in each forward. random, dropout: controls of the same strength: states of random tokens, or
+            single values of states. neftune: noise on the embeddings (arXiv:2310.05914). twice: the top rows come twice
+            in each epoch, once plain and once masked (the paper's use); twice-random, twice-dropout, twice-plain: its
+            controls, the last without any change.
+        mask: Which states are masked.
+        probability: How likely a sample is masked in a forward; not used where rows come twice, the copy always masked.
+        schedule: Of that probability over the training: constant, rising from 0 to it, or falling from it to 0.
+        from_scores: Run folder of `score`: only rows in the top share of its scores are masked or come twice.
+        top_share: That share, such as 50%, of the rows that are trained on.
+        by: Column to rank by, as for `select`.
+        lora: Adapters to train instead of all weights.
+        only_language: Leave the vision tower and the projector as they are.
+        epochs: How often each row comes.
+        max_steps: Make that many steps instead.
+        learning_rate: Its highest value; 2e-5, with adapters 2e-4, if not given.
+        warmup: Share of the steps in which it rises from 0; after that it falls by a cosine.
+        weight_decay: Of AdamW.
+        batch_size: Rows in a forward.
+        accumulate: Forwards in a step.
+        gradient_checkpointing: Compute activations again in the backward pass: less memory, about a third slower.
+        max_tokens: Skip longer rows; nothing is ever truncated.
+        seed: Decides the order of rows, the adapters' start and what is masked.
+        save_steps: Steps between checkpoints, of which the last two are kept until the end.
+        log_steps: Steps between lines of metrics.jsonl and of the loss on the terminal.
     """
 
     augment: Augment = "none"

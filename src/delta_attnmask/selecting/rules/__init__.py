@@ -7,7 +7,6 @@ defaults and what the command line's help says of them; `__post_init__` refuses 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -40,18 +39,6 @@ class Rule(ABC):
 def option(default: Any, help: str, read: Callable[[Any], Any] | None = None) -> Any:
     """A field of a rule. read: gives the value of what users write, such as "2%"."""
     return field(default=default, metadata={"help": help, "read": read})
-
-
-def read_share(value: str | float) -> float:
-    """A share of rows that is left out: `2%` or 0.02, from 0 to below 1."""
-    text = str(value).strip()
-    try:
-        share = Fraction(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except (ValueError, ZeroDivisionError):
-        share = Fraction(-1)
-    if not 0 <= share < 1:
-        raise SettingsError(f"skip_top={value!r}: expected a share such as 2%, from 0% to below 100%")
-    return float(share)
 
 
 def read_columns(value: str | Sequence[str]) -> tuple[str, ...]:

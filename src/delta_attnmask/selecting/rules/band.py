@@ -4,10 +4,12 @@ What scores highest of all is often noise that a score can't tell from good rows
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from delta_attnmask.selecting.budgets import best_first
 from delta_attnmask.selecting.candidates import Candidates
-from delta_attnmask.selecting.rules import Picks, Rule, option, read_share
+from delta_attnmask.selecting.rules import Picks, Rule, option
+from delta_attnmask.settings import read_share
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,9 @@ class Band(Rule):
     help = "the highest after the very top, which is left out"
 
     skip_top: float = option(
-        0.02, "share of all rows to leave out at the very top, fewer where the budget needs them", read_share
+        0.02,
+        "share of all rows to leave out at the very top, fewer where the budget needs them",
+        partial(read_share, "skip_top"),
     )
 
     def choose(self, candidates: Candidates, n_keep: int) -> Picks:

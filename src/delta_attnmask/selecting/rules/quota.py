@@ -4,14 +4,16 @@ The plain top of any score skews the mix of questions and answers, and a model t
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.budgets import fill_budgets, share_out
 from delta_attnmask.selecting.candidates import Candidates
-from delta_attnmask.selecting.rules import Picks, Rule, option, read_columns, read_share
+from delta_attnmask.selecting.rules import Picks, Rule, option, read_columns
 from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.settings import read_share
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Quota(Rule):
     quota_by: tuple[str, ...] = option(("source",), "columns that jointly make the strata", read_columns)
     temperature: float = option(1.0, "1 keeps each stratum's share of the rows, larger evens the shares out")
     min_per_stratum: int = option(0, "rows that every stratum keeps, or all that it has")
-    skip_top: float = option(0.0, "share of each stratum to leave out at its top", read_share)
+    skip_top: float = option(0.0, "share of each stratum to leave out at its top", partial(read_share, "skip_top"))
 
     def __post_init__(self) -> None:
         if not self.quota_by:

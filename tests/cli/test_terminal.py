@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.cli.understood import tell_format
+from delta_attnmask.cli.terminal import print_format
 from delta_attnmask.reading.rows import FileRows
 from tests.reading.builders import make_row, write_images, write_lines, write_list
 
@@ -39,7 +39,7 @@ def test_rows_are_told_once_for_each_format(tmp_path, data, capsys):
     messages = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]
     other = write_lines(tmp_path / "other.jsonl", [{"messages": messages * 2}])
     again = write_list(tmp_path / "again.json", [make_row(1)])
-    tell_format(FileRows([data, other, again], tmp_path / "images"))
+    print_format(FileRows([data, other, again], tmp_path / "images"))
     assert told(capsys) == [
         f"{data}: a JSON list, read as llava",
         *TOLD,
@@ -50,19 +50,19 @@ def test_rows_are_told_once_for_each_format(tmp_path, data, capsys):
 
 
 def test_a_faulty_row_is_passed_over(tmp_path, capsys):
-    tell_format(FileRows(write_list(tmp_path / "data.json", [5, make_row(1), make_row(2)])))
+    print_format(FileRows(write_list(tmp_path / "data.json", [5, make_row(1), make_row(2)])))
     assert told(capsys)[1].startswith("row 1 is user: Which number?")
 
 
 def test_nothing_but_faulty_rows(tmp_path, capsys):
-    tell_format(FileRows(write_list(tmp_path / "data.json", [{"conversations": []}])))
+    print_format(FileRows(write_list(tmp_path / "data.json", [{"conversations": []}])))
     assert told(capsys)[1].startswith("row 0 can't be used: ")
 
 
 def test_what_rows_say_is_printable_and_short(tmp_path, capsys):
     row = make_row(1) | {"conversations": [{"from": "human", "value": "\x1b[31m\n" + "x" * 9000}]}
     row["conversations"].append({"from": "gpt", "value": "Yes."})
-    tell_format(FileRows(write_list(tmp_path / "data.json", [row])))
+    print_format(FileRows(write_list(tmp_path / "data.json", [row])))
     (_, line) = told(capsys)
     assert r"\x1b[31m\n" in line
     assert len(line) < 250
@@ -71,7 +71,7 @@ def test_what_rows_say_is_printable_and_short(tmp_path, capsys):
 def test_many_files(tmp_path, capsys):
     for number in range(23):
         write_list(tmp_path / f"{number:02}.json", [make_row(number)])
-    tell_format(FileRows(str(tmp_path / "*.json")))
+    print_format(FileRows(str(tmp_path / "*.json")))
     lines = told(capsys)
     assert len(lines) == 22
     assert lines[-1] == "and 3 more files, read as llava"
