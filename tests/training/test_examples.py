@@ -53,7 +53,7 @@ def test_metrics_resume_after_the_step_and_know_their_seconds(tmp_path: Path) ->
 
 
 def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path: Path) -> None:
-    with TrainingFolder.start(tmp_path / "out", TrainingNote({"seed": 0})) as folder:
+    with TrainingFolder.start(tmp_path / "out", TrainingNote({"identity": {"seed": 0}})) as folder:
         assert folder.last_checkpoint() is None
         for step in (2, 10, 9):
             (folder.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
@@ -62,7 +62,7 @@ def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path: Path) -> None:
         assert not (folder.checkpoints / "checkpoint-10").exists()
         with (
             pytest.raises(ArtifactError, match="in use"),
-            TrainingFolder.start(tmp_path / "out", TrainingNote({"seed": 0})),
+            TrainingFolder.start(tmp_path / "out", TrainingNote({"identity": {"seed": 0}})),
         ):
             pass
     (tmp_path / "out/train.json").write_text("[]")

@@ -6,6 +6,7 @@ Also what is done with a loaded model as a whole: its fingerprint, and compiling
 import inspect
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -113,6 +114,14 @@ def bars_on_terminals_only() -> Iterator[None]:
         hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warnings that PEFT causes by using old names of transformers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+        yield
+
+
 def _base_of(folder: Path) -> tuple[str, str | None]:
     """The base model that an adapter names, and its revision; a relative folder may also lie beside the adapter."""
     path = folder / _ADAPTER
@@ -139,7 +148,8 @@ def _merged(name: str, base: LoadedModel) -> LoadedModel:
         raise SettingsError(f"{name} is an adapter, which needs PEFT: pip install 'delta-attnmask[train]'") from error
     model: Any = base.model
     try:
-        merged = PeftModel.from_pretrained(model, name).merge_and_unload()
+        with quiet_peft():
+            merged = PeftModel.from_pretrained(model, name).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UnsupportedModelError(f"{name}: the adapter doesn't fit {base.name}: {error}") from error
     merged.name_or_path = name

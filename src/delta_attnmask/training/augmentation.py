@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.errors import SettingsError
@@ -64,9 +64,7 @@ class MaskedStateAugmentation(TrainerCallback):
         """Remove everything from the model; done at the end of a training anyway."""
         self._attached.close()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.detach()  # what a training that ended in an exception left
         special_ids = self._special_ids
         if special_ids is None and self.settings.mask.exclude == "special":
@@ -76,19 +74,15 @@ class MaskedStateAugmentation(TrainerCallback):
         self.masking.n_forwards = state.global_step * args.gradient_accumulation_steps
         self._counted = (0, 0)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self.masking is not None:
             self.masking.epoch = int((state.epoch or 0) + 1e-6)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self.masking is not None:
             self.masking.progress = state.global_step / max(1, state.max_steps)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Add the share of samples that were changed since the last log, for the callbacks after this one."""
         if self.masking is None or "loss" not in kwargs.get("logs", {}):
             return
@@ -99,9 +93,7 @@ class MaskedStateAugmentation(TrainerCallback):
         self._counted = (self.masking.n_samples, self.masking.n_masked)
         kwargs["logs"]["masked_share"] = round(n_masked / max(1, n_samples), 4)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.detach()
 
 

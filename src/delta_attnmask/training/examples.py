@@ -4,10 +4,8 @@ Rows are identified by the key of their bytes, so that a scored run tells the to
 """
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.faults import Faults, count_faults, describe_faults
-from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.budgets import best_first
@@ -29,7 +26,6 @@ from delta_attnmask.storage import write_atomically, write_text_atomically
 from delta_attnmask.training.plan import TrainingPlan
 
 Numbers = NDArray[np.int64]
-Encode = Callable[[Record], Any]  # gives an `EncodedSample`, or raises RowError
 OnRow = Callable[[int, int, int], None]  # rows done, rows in all, rows skipped
 
 ROWS_SCHEMA = pa.schema(
@@ -47,30 +43,29 @@ ROWS_SCHEMA = pa.schema(
         pa.field("n_answer_tokens", pa.int32()),
     ]
 )
-_ROWS_AT_ONCE = 64
+_ROWS_AT_ONCE = 64  # between two reports
 _HEX_DIGITS = 15  # 60 bits: fit a signed integer, and among ten million rows two alike are unlikely (1 in 23,000)
 
 
-def find_usable_rows(dataset: Rows, encode: Encode, n_workers: int, on_row: OnRow) -> pa.Table:
-    """Encode every row once and say what came of it, in `ROWS_SCHEMA`."""
+def find_usable_rows(encoded: Iterable[tuple[Record, Any]], n_rows: int, on_row: OnRow) -> pa.Table:
+    """What came of encoding each row once, in `ROWS_SCHEMA`.
+
+    encoded: each record with its samples (`RowEncoder`), or with the RowError that says why it can't be encoded.
+    """
     lines: list[dict[str, Any]] = []
     n_skipped = 0
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="encode") as pool:
-        for start in range(0, dataset.n_rows, _ROWS_AT_ONCE):
-            records = list(dataset.records(start, start + _ROWS_AT_ONCE))
-            for line in pool.map(partial(_describe, encode), records):
-                lines.append(line)
-                n_skipped += line["status"] == "skipped"
-            on_row(len(lines), dataset.n_rows, n_skipped)
+    for record, found in encoded:
+        lines.append(_describe(record, found if isinstance(found, RowError) else found[""]))
+        n_skipped += isinstance(found, RowError)
+        if len(lines) % _ROWS_AT_ONCE == 0 or len(lines) == n_rows:
+            on_row(len(lines), n_rows, n_skipped)
     return pa.Table.from_pylist(lines, schema=ROWS_SCHEMA)
 
 
-def _describe(encode: Encode, record: Record) -> dict[str, Any]:
+def _describe(record: Record, sample: Any) -> dict[str, Any]:
     line = {"row": record.row, "id": record.id, "key": record.key, "source": record.source, "inputs": ""}
-    try:
-        sample = encode(record)
-    except RowError as error:
-        return line | {"status": "skipped", "reason_code": error.code, "reason": error.detail}
+    if isinstance(sample, RowError):
+        return line | {"status": "skipped", "reason_code": sample.code, "reason": sample.detail}
     counts = {name: getattr(sample, name) for name in ("n_tokens", "n_image_tokens", "n_answer_tokens")}
     names = " ".join(sorted(sample.inputs))
     return line | {"status": "ok", "reason_code": "", "reason": "", "inputs": names} | counts
@@ -136,12 +131,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"row": self.rows, "key": self.keys, "is_allowed": self.is_allowed}
-
 
 def choose_examples(table: pa.Table, plan: TrainingPlan) -> Examples:
-    """The usable rows of `table` (as `find_usable_rows` gives it), the chosen ones twice where the plan says so.
+    """The usable rows of `table` (`ROWS_SCHEMA`), the chosen ones twice where the plan says so.
 
     Raises SettingsError where the plan's scores know none of the rows.
     """

@@ -3,11 +3,8 @@
 import os
 import re
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,16 +15,20 @@ from peft import LoraConfig
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from delta_attnmask.encoding.encoder import Encoder, make_encoder
-from delta_attnmask.errors import SettingsError
+from delta_attnmask.encoding.encoder import make_encoder
+from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
+from delta_attnmask.errors import RowError, SettingsError
+from delta_attnmask.executing.workers import Workers
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
 from delta_attnmask.modeling.kernels import is_recent_gpu
-from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, model_fingerprint
+from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, model_fingerprint, quiet_peft
 from delta_attnmask.reading.faults import commonest, generalise
 from delta_attnmask.reading.rows import Rows
+from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
+from delta_attnmask.scoring.pipeline import default_workers
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import (
     Examples,
@@ -49,11 +50,11 @@ from delta_attnmask.training.trainer import (
     Journal,
     OnLoss,
     OnStep,
-    encode_row,
     training_arguments,
 )
 
 MAX_FAILED = 0.05  # share of the rows
+_VERSIONED = ("trl", "peft", "accelerate", "datasets")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def train_dataset(
     """Finetune `loaded.model` in place on the answers of `dataset`, and save it with its processor in `out`.
 
     merge: fold a LoRA adapter into the weights before saving. max_failed: the share of rows that may fail.
-    n_workers: processes that read batches ahead; 0 reads in this one, None chooses by the device.
+    n_workers: processes that encode ahead; 0 encodes in this one, None chooses by the device.
     Raises ArtifactError where `out` belongs to another training or is in use, DataError where no row can be used or
     more than `max_failed` can't, SettingsError where the plan doesn't fit the model or its scores.
     """
@@ -97,13 +98,20 @@ def train_dataset(
     _require_fit(loaded, plan)
     listeners = listeners or Listeners()
     encoder = make_encoder(loaded, plan.max_tokens)
-    identity = {"model": model_fingerprint(loaded.model), "merge": merge, **_identity(loaded, dataset, plan)}
-    about = {"model": loaded.name, "data": dataset.location, "command": list(command), "versions": _versions()}
-    with TrainingFolder.start(out, TrainingNote(identity, about)) as folder:
+    note = {
+        "model": loaded.name,
+        "data": dataset.location,
+        "command": list(command),
+        "versions": collect_versions() | {name: version(name) for name in _VERSIONED},
+        "identity": _identity(loaded, dataset, plan, merge),
+    }
+    with TrainingFolder.start(out, TrainingNote(note)) as folder:
         if folder.is_complete:
             return Outcome(folder.path, folder.about, is_new=False)
         began = time.monotonic()
-        table = _usable_rows(folder, dataset, encoder, plan, max_failed, listeners.on_row)
+        n_workers = default_workers(loaded.device) if n_workers is None else n_workers
+        encode = Workers(RowEncoder(encoder, dataset.load_image), n_workers, n_bytes=n_bytes)
+        table = _usable_rows(folder, dataset, encode, plan, max_failed, listeners.on_row)
         prepare_seconds = time.monotonic() - began
         examples = choose_examples(table, plan)
         collator = ExampleCollator(dataset, encoder, loaded.dtype, marks=plan.augmentation is not None)
@@ -136,7 +144,7 @@ def _train(
     examples: Examples,
     collator: ExampleCollator,
     merge: bool,
-    n_workers: int | None,
+    n_workers: int,
     listeners: Listeners,
 ) -> dict[str, Any]:
     """Train, save, and say in numbers how that went."""
@@ -153,7 +161,7 @@ def _train(
         n_rows = plan.max_steps * plan.batch_size * plan.accumulate
     metrics = MetricsFile(folder.path / "metrics.jsonl", step)
     journal = Journal(metrics, n_rows, listeners.on_step, listeners.on_loss)
-    with augmentation or nullcontext(), bars_on_terminals_only(), _quiet_peft():
+    with augmentation or nullcontext(), bars_on_terminals_only(), quiet_peft():
         trainer = ExampleTrainer(
             model=loaded.model,
             examples=examples,
@@ -170,14 +178,6 @@ def _train(
     counts = {"n_changed": masking.n_masked} if masking else {}
     loss = next((line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), None)
     return {"seconds": round(journal.seconds, 3), "n_steps": trainer.state.global_step, "loss": loss, **counts}
-
-
-@contextmanager
-def _quiet_peft() -> Iterator[None]:
-    """Without the warnings that PEFT causes by using old names of transformers."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-        yield
 
 
 def _save(trainer: ExampleTrainer, loaded: LoadedModel, out: Path, merge: bool) -> None:
@@ -239,29 +239,32 @@ def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
 
 
 def _usable_rows(
-    folder: TrainingFolder, dataset: Rows, encoder: Encoder, plan: TrainingPlan, max_failed: float, on_row: OnRow
+    folder: TrainingFolder,
+    dataset: Rows,
+    encode: Workers[Record, EncodedRow | RowError],
+    plan: TrainingPlan,
+    max_failed: float,
+    on_row: OnRow,
 ) -> pa.Table:
     """Which rows can be used: as an earlier start found it, or found now and kept if enough of them can."""
     table = read_rows(folder.path)
     if table is None:
-        encode = partial(encode_row, dataset, encoder)
-        table = find_usable_rows(dataset, encode, min(8, os.cpu_count() or 1), on_row)
+        with closing(encode):
+            table = find_usable_rows(encode.map(dataset), dataset.n_rows, on_row)
         require_usable(table, plan, max_failed)
         write_rows(table, folder.path)
     return table
 
 
-def _identity(loaded: LoadedModel, dataset: Rows, plan: TrainingPlan) -> dict[str, Any]:
+def _identity(loaded: LoadedModel, dataset: Rows, plan: TrainingPlan, merge: bool) -> dict[str, Any]:
     """What decides the outcome; must not change between starts."""
     scores = None if plan.from_scores is None else RunFolder.open(plan.from_scores).manifest_sha256
     return {
+        "model": model_fingerprint(loaded.model),
+        "merge": merge,
         "data_sha256": dataset.fingerprint.sha256,
         "n_input_rows": dataset.n_rows,
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "scores_manifest_sha256": scores,
         **{f"plan.{name}": value for name, value in plan.to_dict().items() if name != "from_scores"},
     }
-
-
-def _versions() -> dict[str, str]:
-    return collect_versions() | {name: version(name) for name in ("trl", "peft", "accelerate", "datasets")}

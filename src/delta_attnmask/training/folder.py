@@ -11,7 +11,7 @@ OUT/…                in the end the model and its processor, or the adapter
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,29 +24,16 @@ _MARKER = "trainer_state.json"  # what the Trainer writes into a checkpoint last
 
 @dataclass(frozen=True)
 class TrainingNote:
-    """The content of `train.json`. identity: what must not change between starts; about: everything else."""
+    """The content of `train.json`; what it has under `identity` must not change between starts."""
 
-    identity: Mapping[str, Any]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[str, Any]
 
     def to_json(self) -> str:
         return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
 
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Raises ValueError for what is no object."""
-        found = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError(f"expected an object, got {type(found).__name__}")
-        return cls(found.pop("identity", {}), found)
-
-    @property
-    def content(self) -> dict[str, Any]:
-        return {**self.about, "identity": self.identity}
-
     def differences(self, other: Self) -> list[str]:
         """What keeps `other` from resuming this training, name by name."""
-        return name_differences(self.identity, json.loads(json.dumps(other.identity)))
+        return name_differences(self.content.get("identity", {}), json.loads(other.to_json())["identity"])
 
 
 class TrainingFolder(Folder[TrainingNote]):
@@ -59,16 +46,19 @@ class TrainingFolder(Folder[TrainingNote]):
 
     @classmethod
     def parse(cls, text: str) -> TrainingNote:
-        return TrainingNote.from_json(text)
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+        return TrainingNote(found)
 
     @property
     def about(self) -> dict[str, Any]:
         """The content of `train.json`."""
-        return self.manifest.content
+        return dict(self.manifest.content)
 
     @property
     def is_complete(self) -> bool:
-        return "seconds" in self.manifest.about
+        return "seconds" in self.manifest.content
 
     @property
     def checkpoints(self) -> Path:
@@ -85,8 +75,8 @@ class TrainingFolder(Folder[TrainingNote]):
 
     def complete(self, **results: Any) -> None:
         """Record that the training is over and what came of it; the checkpoints are needed no more."""
-        self.manifest = TrainingNote(self.manifest.identity, {**self.manifest.about, **results})
-        write_text_atomically(self.path / self.identity_file, self.manifest.to_json())
+        self.manifest = TrainingNote({**self.manifest.content, **results})
+        self.write_json(self.identity_file, self.manifest.content, indent=2)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 

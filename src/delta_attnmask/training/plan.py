@@ -98,31 +98,30 @@ class TrainingPlan:
     """How a model is trained on a data set. Raises SettingsError with all faults listed together.
 
     Args:
-        augment: none: nothing beside plain training. masked: each sample's most attended states are masked with a
-            probability in each forward. random, dropout: controls of the same strength: states of random tokens, or
-            single values of states. neftune: noise on the embeddings (arXiv:2310.05914). twice: the top rows come twice
-            in each epoch, once plain and once masked (the paper's use); twice-random, twice-dropout, twice-plain: its
-            controls, the last without any change.
+        augment: none: plain training. masked: mask a sample's most attended states in a forward. random, dropout:
+            controls that mask random tokens or drop single values of states. neftune: noise on the embeddings
+            (arXiv:2310.05914). twice: the top rows also come masked, as in the paper; twice-random, twice-dropout,
+            twice-plain: its controls.
         mask: Which states are masked.
-        probability: How likely a sample is masked in a forward; not used where rows come twice, the copy always masked.
-        schedule: Of that probability over the training: constant, rising from 0 to it, or falling from it to 0.
-        from_scores: Run folder of `score`: only rows in the top share of its scores are masked or come twice.
-        top_share: That share, such as 50%, of the rows that are trained on.
+        probability: How likely a sample is masked in a forward; with twice the copies always are.
+        schedule: Whether that probability stays constant, rises from 0 or falls to 0 over the training.
+        from_scores: Run folder of `score`: only the top rows by its scores are masked or come twice.
+        top_share: That share of the training rows, such as 50%.
         by: Column to rank by, as for `select`.
         lora: Adapters to train instead of all weights.
-        only_language: Leave the vision tower and the projector as they are.
+        only_language: Freeze the vision tower and the projector.
         epochs: How often each row comes.
         max_steps: Make that many steps instead.
-        learning_rate: Its highest value; 2e-5, with adapters 2e-4, if not given.
+        learning_rate: Peak learning rate; if not given, 2e-5, or 2e-4 with adapters.
         warmup: Share of the steps in which it rises from 0; after that it falls by a cosine.
         weight_decay: Of AdamW.
         batch_size: Rows in a forward.
         accumulate: Forwards in a step.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, about a third slower.
-        max_tokens: Skip longer rows; nothing is ever truncated.
-        seed: Decides the order of rows, the adapters' start and what is masked.
-        save_steps: Steps between checkpoints, of which the last two are kept until the end.
-        log_steps: Steps between lines of metrics.jsonl and of the loss on the terminal.
+        max_tokens: Skip longer rows; nothing is truncated.
+        seed: Of the order of rows, the adapters and what is masked.
+        save_steps: Steps between checkpoints; the last two are kept until the end.
+        log_steps: Steps between reports of the loss.
     """
 
     augment: Augment = "none"

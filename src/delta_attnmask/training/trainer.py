@@ -1,7 +1,6 @@
 """TRL's `SFTTrainer` on our own batches, and the callback that writes metrics and reports progress."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -12,25 +11,18 @@ import datasets  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from torch.utils.data import BatchSampler, DataLoader, Sampler
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
+from delta_attnmask.encoding.row_encoder import RowEncoder
 from delta_attnmask.errors import DataError, DeltaAttnMaskError, RowError
 from delta_attnmask.modeling.kernels import is_recent_gpu
 from delta_attnmask.reading.rows import Rows
-from delta_attnmask.records import Record
 from delta_attnmask.training.examples import Examples, Numbers
 from delta_attnmask.training.folder import MetricsFile
 from delta_attnmask.training.masked_states import ALLOWED, KEYS
@@ -39,13 +31,6 @@ from delta_attnmask.training.plan import TrainingPlan
 _NEFTUNE_ALPHA = 5.0  # arXiv:2310.05914
 OnStep = Callable[[int, int], None]  # rows done, rows in all; a row counts as often as it comes
 OnLoss = Callable[[int, int, float], None]  # step, steps in all, loss since the line before
-
-
-def encode_row(dataset: Rows, encoder: Encoder, record: Record) -> EncodedSample:
-    """Load a record's images and encode it; RowError with the reason where that isn't possible."""
-    if record.error is not None:
-        raise record.error
-    return encoder.encode(record, dataset.load_images(record.images))
 
 
 class GroupedBatches(Sampler[list[int]]):
@@ -57,24 +42,19 @@ class GroupedBatches(Sampler[list[int]]):
     def __init__(self, kinds: Numbers, batch_size: int, seed: int):
         self._kinds, self._size, self._seed = kinds, batch_size, seed
         self._epoch = 0
-        self._n_batches = len(self._plan(0))
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._n_batches
+        _, sizes = np.unique(self._kinds, return_counts=True)
+        return int(np.ceil(sizes / self._size).sum())
 
     def __iter__(self) -> Iterator[list[int]]:
-        yield from self._plan(self._epoch)
-
-    def _plan(self, epoch: int) -> list[list[int]]:
-        rng = np.random.default_rng([self._seed, epoch])
-        batches: list[list[int]] = []
-        for kind in np.unique(self._kinds):
-            members = rng.permutation(np.flatnonzero(self._kinds == kind))
-            batches += [members[at : at + self._size].tolist() for at in range(0, len(members), self._size)]
-        return [batches[index] for index in rng.permutation(len(batches))]
+        rng = np.random.default_rng([self._seed, self._epoch])
+        groups = [rng.permutation(np.flatnonzero(self._kinds == kind)).tolist() for kind in np.unique(self._kinds)]
+        batches = [batch for group in groups for batch in BatchSampler(group, self._size, drop_last=False)]
+        yield from (batches[index] for index in rng.permutation(len(batches)))
 
 
 class ExampleCollator:
@@ -84,11 +64,13 @@ class ExampleCollator:
     """
 
     def __init__(self, dataset: Rows, encoder: Encoder, dtype: torch.dtype, *, marks: bool):
-        self._dataset, self._encoder, self._dtype, self._marks = dataset, encoder, dtype, marks
+        self._dataset, self._dtype, self._marks = dataset, dtype, marks
+        self._pad_token_id = encoder.pad_token_id
+        self._encode_rows = RowEncoder(encoder, dataset.load_image)
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         samples = [self._encode(example["row"]) for example in examples]
-        batch = collate(samples, self._encoder.pad_token_id).to(torch.device("cpu"), self._dtype)
+        batch = collate(samples, self._pad_token_id).to(torch.device("cpu"), self._dtype)
         columns = {**batch.inputs, "labels": batch.labels}
         if self._marks:
             columns[KEYS] = torch.tensor([example["key"] for example in examples])
@@ -96,19 +78,15 @@ class ExampleCollator:
         return columns
 
     def _encode(self, row: int) -> EncodedSample:
-        (record,) = self._dataset.records(row, row + 1)
-        try:
-            return encode_row(self._dataset, self._encoder, record)
-        except RowError as error:
-            raise DataError(f"row {row} could be read before the training, and can't be now: {error}") from error
+        (encoded,) = self._encode_rows(list(self._dataset.records(row, row + 1)))
+        if isinstance(encoded, RowError):
+            raise DataError(f"row {row} could be read before the training, and can't be now: {encoded}") from encoded
+        return encoded[""]
 
 
-def training_arguments(
-    plan: TrainingPlan, checkpoints: Path, device: torch.device, n_workers: int | None = None
-) -> SFTConfig:
+def training_arguments(plan: TrainingPlan, checkpoints: Path, device: torch.device, n_workers: int = 0) -> SFTConfig:
     """The plan in the Trainer's own words; it runs on one device, whatever else is visible."""
     is_gpu = device.type == "cuda"
-    workers = n_workers if n_workers is not None else (min(4, os.cpu_count() or 1) if is_gpu else 0)
     config = SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=plan.epochs,
@@ -132,7 +110,7 @@ def training_arguments(
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,
-        dataloader_num_workers=workers,
+        dataloader_num_workers=n_workers,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         remove_unused_columns=False,
@@ -152,9 +130,9 @@ class ExampleTrainer(SFTTrainer):
     """Trains on batches that an `ExampleCollator` makes of `GroupedBatches`."""
 
     def __init__(self, *, examples: Examples, collator: ExampleCollator, args: SFTConfig, **kwargs: Any) -> None:
-        super().__init__(
-            args=args, train_dataset=datasets.Dataset.from_dict(examples.to_dict()), data_collator=collator, **kwargs
-        )
+        columns = {"row": examples.rows, "key": examples.keys, "is_allowed": examples.is_allowed}
+        data = datasets.Dataset.from_dict(columns)
+        super().__init__(args=args, train_dataset=data, data_collator=collator, **kwargs)
         self.remove_callback(PrinterCallback)
         self._batches = GroupedBatches(examples.kinds, args.per_device_train_batch_size, args.seed)
 
@@ -212,15 +190,13 @@ class Journal(TrainerCallback):
     def seconds(self) -> float:
         return self._file.seconds + time.monotonic() - self._began
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.on_step_end(args, state, control)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._on_step(self._n_rows * state.global_step // max(1, state.max_steps), self._n_rows)
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         numbers = {name: value for name, value in kwargs.get("logs", {}).items() if isinstance(value, int | float)}
         self._add(state, {name: value for name, value in numbers.items() if math.isfinite(value)})
         # "train_loss", the mean over all steps, comes once at the end: the last steps may have no line of their own.
@@ -232,7 +208,7 @@ class Journal(TrainerCallback):
         if "loss" in numbers:
             self._on_loss(state.global_step, state.max_steps, numbers["loss"])
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._add(state, {"event": "checkpoint"})
 
     def _add(self, state: TrainerState, values: dict[str, Any]) -> None:
