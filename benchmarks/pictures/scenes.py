@@ -66,7 +66,6 @@ INSPECTOR = (
 ATTENTION = (
     Shot("attention", height=1300, below=".scroll"),
     Shot("attention-dark", height=1300, below=".scroll", scheme="dark", is_linked=False),
-    Shot("attention-blocks", height=900, prepare=to_heading("Block by block"), below="figure"),
     Shot("attention-rows", height=1300, prepare=to_heading("The same rows side by side"), below="article"),
     Shot("attention-phone", **_PHONE, prepare=to_heading("The same rows side by side"), is_linked=False),
 )

@@ -13,7 +13,7 @@ from PIL import Image
 from delta_attnmask.cli import main
 from delta_attnmask.errors import DataError
 from delta_attnmask.inspecting.comparison import MEASURES, Comparison, ModelAttention, RowAttention, compare
-from delta_attnmask.inspecting.comparison_words import caution, describe, describe_picks, headline
+from delta_attnmask.inspecting.comparison_page import rows_of
 from delta_attnmask.inspecting.measuring import measure_attention, spread_rows
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.shares import MEASURES as MEASURED
@@ -53,35 +53,33 @@ def test_the_measures_are_those_that_are_measured() -> None:
 
 def test_a_model_against_itself_has_changed_nothing() -> None:
     found = compare(model("a"), model("b"), "relative_delta")
-    assert not any(change.is_clear for measure in found.measures for change in (measure.overall, *measure.blocks))
+    assert [shift.measure for shift in found.shifts[::4]] == list(MEASURES), "all blocks, and three groups of them"
+    assert not any(shift.is_clear for shift in found.shifts)
     assert found.picks.tokens.value == 1
     assert (found.picks.rows_kept, found.picks.rows_shared) == (8, 8)
     assert found.picks.score_rank_correlation == 1
     assert found.picks.tokens_by_chance == pytest.approx(0.2)
-    assert headline(found) == "After tuning, attention shows no clear change"
-    assert all("no clear change" in describe(measure) for measure in found.measures)
+    assert {row[-1] for row in rows_of(found)} == {"none clear"}
 
 
 def test_a_change_is_clear_with_its_size_and_only_where_it_is() -> None:
     found = compare(model("a"), model("b", shift=-0.05, seed=5), "delta")
-    clear = {measure.name for measure in found.measures if measure.overall.is_clear}
+    clear = {shift.measure for shift in found.shifts if shift.is_clear}
     assert clear == {"image"}
-    image = found.measures[MEASURES.index("image")]
+    image, *groups = (shift for shift in found.shifts if shift.measure == "image")
+    assert [(shift.first_block, shift.last_block) for shift in groups] == [(0, 0), (1, 1), (2, 2)]
     assert image.n_rows == 30, "rows without an image have no share on one"
-    difference = image.overall.difference
+    difference = image.difference
     assert difference.low < -0.05 < difference.high
     assert -0.055 < difference.value < -0.045
-    assert headline(found) == "After tuning, less attention goes to the image"
-    slight = compare(model("a"), model("b", shift=-0.005, seed=5), "delta")
-    assert headline(slight) == "After tuning, attention changes only slightly: less attention goes to the image"
-    assert "−5." in describe(image)
-    assert "most in block" in describe(image)
+    title, blocks, *_, change = rows_of(found)[4]
+    assert (title, blocks, change) == ("on the image, %", "all", "less")
 
 
 def test_an_interval_is_as_wide_as_the_rows_differ() -> None:
     """1.96 standard errors, within what a bootstrap of 30 rows may be off."""
     base, tuned = model("a"), model("b", seed=5)
-    overall = compare(base, tuned, "delta").measures[1].overall.difference
+    overall = compare(base, tuned, "delta").shifts[4].difference
     rows = [row for row in range(N_ROWS) if row % 4]
     differences = [float((tuned.rows[row].shares - base.rows[row].shares)[:, 1].mean()) for row in rows]
     expected = 1.96 * np.std(differences) / len(rows) ** 0.5
@@ -96,12 +94,6 @@ def test_models_that_can_not_be_compared_are_refused() -> None:
         compare(model("a"), shallow, "delta")
     with pytest.raises(DataError, match="no row"):
         compare(model("a"), ModelAttention("b", N_BLOCKS, {}, {}), "delta")
-
-
-def test_words_don_t_hide_what_chance_does() -> None:
-    found = compare(model("a"), model("b", seed=5), "delta")
-    assert "of the 15 figures by block, about 1 look" in caution(found)
-    assert "drawn at random it would be 20\N{NO-BREAK SPACE}%" in describe_picks(found.picks)[0]
 
 
 def test_rows_are_spread_evenly() -> None:
@@ -150,10 +142,11 @@ def test_the_command_finds_what_was_changed(
         main(["attention", *models, *data, "-o", str(out), "--rows", "8", "--samples", "1", "--json"])
     assert not stop.value.code
     found = json.loads(capsys.readouterr().out)
-    entropy = next(measure for measure in found["measures"] if measure["name"] == "entropy")
-    assert entropy["blocks"][0]["difference"]["high"] < -0.1, "sharper attention has less entropy"
+    _, early, *_ = (shift for shift in found["shifts"] if shift["measure"] == "entropy")
+    assert early["first_block"] == 0
+    assert early["difference"]["high"] < -0.05, "sharper attention has less entropy"
     html = out.read_text()
-    assert html.count('class="chart"') == len(MEASURES)
+    assert html.count('class="all"') == len(MEASURES)
     assert "Base, attention" in html
     assert "Tuned, attention" in html
     assert not re.search(r'\sstyle="', html)

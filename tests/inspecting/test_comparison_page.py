@@ -26,3 +26,9 @@ def test_both_models_are_drawn_over_each_picture() -> None:
     html = attention_page()
     assert html.count("Base, attention") == html.count("Tuned, attention")
     assert html.count('class="heat heat') == 2 * 2 * 4, "two rows, two models, four tokens"
+
+
+def test_the_page_doesn_t_hide_what_chance_does() -> None:
+    html = attention_page()
+    assert "of the 20 lines, about 1 would look" in html
+    assert "drawn at random it would be 20\N{NO-BREAK SPACE}%" in html

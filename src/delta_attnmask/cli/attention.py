@@ -9,13 +9,14 @@ from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
 from delta_attnmask.cli.options import DEVICE_DEFAULTS, DataOptions, DeviceOptions
+from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import show_progress
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
-    from delta_attnmask.inspecting.comparison import Comparison, ModelAttention
+    from delta_attnmask.inspecting.comparison import ModelAttention
     from delta_attnmask.modeling.load import LoadedModel
 
 
@@ -48,7 +49,7 @@ def attention(
     dataset = data.open()
 
     from delta_attnmask.inspecting.comparison import compare
-    from delta_attnmask.inspecting.comparison_page import render_comparison
+    from delta_attnmask.inspecting.comparison_page import COLUMNS, render_comparison, rows_of
     from delta_attnmask.inspecting.inspector import Inspector
     from delta_attnmask.inspecting.measuring import spread_rows
     from delta_attnmask.reporting.page import write_page
@@ -68,7 +69,10 @@ def attention(
     pairs = [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)]
     html = render_comparison(comparison, pairs, settings=preset.mask, data=dataset.location)
     write_page(out, html)
-    print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if json_ else "\n".join(_lines(comparison)))
+    if json_:
+        print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        print_table(f"{comparison.n_rows} rows", COLUMNS, rows_of(comparison))
     print(f"Wrote {out}", file=sys.stderr)
     return 0
 
@@ -78,10 +82,3 @@ def _measure(loaded: "LoadedModel", dataset: Rows, rows: list[int], mask: MaskSe
 
     with show_progress(loaded.name) as advance:
         return measure_attention(loaded, dataset, rows, mask, lambda n_done: advance(n_done, len(rows), 0))
-
-
-def _lines(comparison: "Comparison") -> list[str]:
-    from delta_attnmask.inspecting.comparison_words import describe, describe_picks, headline
-
-    sentences = [describe(measure) for measure in comparison.measures]
-    return [f"{headline(comparison)}.", *sentences, *describe_picks(comparison.picks)]

@@ -1,6 +1,6 @@
 """Two models' attention over the same rows: differences with intervals, and how far their picks agree. No torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ from delta_attnmask.errors import DataError
 from delta_attnmask.statistics import Estimate, Values, mean_of_columns, rounded, spearman
 
 MEASURES = ("entropy", "image", "question", "sink", "answer_to_image")
-ABOUT_IMAGES = ("image", "answer_to_image")
+_ABOUT_IMAGES = ("image", "answer_to_image")
+_N_GROUPS = 3  # of blocks: early, middle and late ones
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,15 @@ class ModelAttention:
 
 @dataclass(frozen=True)
 class Shift:
-    """One measure in one block or over all: its mean in each model, and the mean difference tuned − base by row."""
+    """One measure in a run of blocks: its mean in each model, and the mean difference tuned − base by row.
 
+    first_block, last_block: both counted from the input. n_rows: rows that the measure is defined for.
+    """
+
+    measure: str
+    first_block: int
+    last_block: int
+    n_rows: int
     base: Estimate
     tuned: Estimate
     difference: Estimate
@@ -58,20 +66,6 @@ class Shift:
     def is_clear(self) -> bool:
         """Whether the interval of the difference excludes zero."""
         return self.difference.low > 0 or self.difference.high < 0
-
-
-@dataclass(frozen=True)
-class MeasureComparison:
-    """One measure. n_rows: rows that it is defined for. overall: mean over blocks."""
-
-    name: str
-    n_rows: int
-    overall: Shift
-    blocks: tuple[Shift, ...]
-
-    @property
-    def n_clear_blocks(self) -> int:
-        return sum(block.is_clear for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -95,14 +89,17 @@ class PickOverlap:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Base against tuned. n_rows: rows that both could be given. n_failed: rows that either could not."""
+    """Base against tuned. n_rows: rows that both could be given. n_failed: rows that either could not.
+
+    shifts: measure after measure, each over all blocks first, then in each third of them.
+    """
 
     base: str
     tuned: str
     n_rows: int
     n_failed: int
     n_blocks: int
-    measures: tuple[MeasureComparison, ...]
+    shifts: tuple[Shift, ...]
     picks: PickOverlap
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def compare(base: ModelAttention, tuned: ModelAttention, form: str, keep: float 
         n_rows=len(rows),
         n_failed=len(base.failures.keys() | tuned.failures.keys()),
         n_blocks=base.n_blocks,
-        measures=tuple(_compare_measure(pairs, name) for name in MEASURES if _rows_for(pairs, name)),
+        shifts=tuple(shift for name in MEASURES for shift in _compare_measure(pairs, name)),
         picks=_compare_picks(pairs, form, keep),
     )
 
@@ -149,18 +146,18 @@ def _require_same_tokens(row: int, base: ModelAttention, tuned: ModelAttention) 
         )
 
 
-def _rows_for(pairs: Pairs, measure: str) -> list[int]:
-    """Positions of the rows that a measure is defined for: some need an image."""
-    return [n for n, (one, _) in enumerate(pairs) if measure not in ABOUT_IMAGES or one.is_image.any()]
-
-
-def _compare_measure(pairs: Pairs, name: str) -> MeasureComparison:
-    wanted, index = _rows_for(pairs, name), MEASURES.index(name)
-    models = [np.stack([pairs[n][side].shares[:, index] for n in wanted]) for side in (0, 1)]
-    # The mean over blocks comes first, then each block; `[row, 1 + block]`.
-    base, tuned = (np.concatenate([values.mean(1, keepdims=True), values], axis=1) for values in models)
-    overall, *blocks = map(Shift, mean_of_columns(base), mean_of_columns(tuned), mean_of_columns(tuned - base))
-    return MeasureComparison(name, len(wanted), overall, tuple(blocks))
+def _compare_measure(pairs: Pairs, name: str) -> Iterator[Shift]:
+    """Nothing for a measure that needs an image where no row has one."""
+    wanted = [pair for pair in pairs if name not in _ABOUT_IMAGES or pair[0].is_image.any()]
+    if not wanted:
+        return
+    index = MEASURES.index(name)
+    base, tuned = (np.stack([pair[side].shares[:, index] for pair in wanted]) for side in (0, 1))  # [row, block]
+    blocks = np.arange(base.shape[1])
+    groups = [blocks, *(group for group in np.array_split(blocks, _N_GROUPS) if len(group))]
+    means = [np.stack([values[:, group].mean(1) for group in groups], axis=1) for values in (base, tuned, tuned - base)]
+    for group, *estimates in zip(groups, *map(mean_of_columns, means), strict=True):
+        yield Shift(name, int(group[0]), int(group[-1]), len(wanted), *estimates)
 
 
 def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
