@@ -8,7 +8,6 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.reporting.words import name_settings
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, fit_grid
 from delta_attnmask.settings import CALIBRATION_GRID, CONTROLS, STANDARD_GRID, MaskSettings
@@ -33,7 +32,6 @@ def test_the_grid_varies_every_setting_and_holds_the_controls() -> None:
 
 def test_no_two_settings_are_told_by_the_same_name() -> None:
     assert len({str(Candidate("delta", setting)) for setting in STANDARD_GRID}) == len(STANDARD_GRID)
-    assert len({name_settings(setting.to_dict()) for setting in STANDARD_GRID}) == len(STANDARD_GRID)
 
 
 def test_a_model_gets_what_it_can_have() -> None:

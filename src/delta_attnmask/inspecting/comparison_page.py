@@ -9,7 +9,7 @@ from delta_attnmask.inspecting.inspection_page import STYLE, describe_settings
 from delta_attnmask.inspecting.overlays import show_overlay, show_picture
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.reporting.page import render_page
-from delta_attnmask.reporting.words import name_form, write_signed
+from delta_attnmask.reporting.words import write_signed
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import Estimate
 
@@ -34,7 +34,7 @@ def render_comparison(comparison: Comparison, samples: Samples, *, settings: Mas
         found=comparison,
         columns=COLUMNS,
         rows=rows_of(comparison),
-        form=name_form(comparison.picks.form),
+        form=comparison.picks.form,
         samples=[_show_sample(base, tuned) for base, tuned in samples],
         settings=describe_settings(settings),
         data=data,

@@ -14,7 +14,7 @@ from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.reporting.page import Thumbnail, embed_image
 from delta_attnmask.reporting.standing import Standing
-from delta_attnmask.reporting.words import name_form, write_number
+from delta_attnmask.reporting.words import write_number
 from delta_attnmask.selecting.candidates import Positions
 
 GROUPS = {
@@ -26,19 +26,8 @@ GROUPS = {
 }
 MAX_CARDS = 500
 _N_IMAGES = 4  # of a card
-_MAX_TEXT = 1200  # characters of a turn
-_MAX_TURNS = 12
 
 Inspect = Callable[[int], Markup | None]  # row → what is shown below its card
-
-
-@dataclass(frozen=True)
-class Said:
-    """One turn. n_more: characters that are left out."""
-
-    role: str
-    text: str
-    n_more: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class Picture:
 class Card:
     """One row of the gallery. status: "kept", "left" or "failed". groups: names in `GROUPS`.
 
-    numbers: name and value, as they are shown. why: kept, left or failed. problem: why the conversation isn't shown.
+    numbers: by name. why: kept, left or failed. record: the conversation; None if `problem` says why it isn't shown.
     """
 
     row: int
@@ -63,11 +52,9 @@ class Card:
     status: str
     groups: list[str]
     why: str
-    numbers: Sequence[tuple[str, str]] = ()
-    turns: Sequence[Said] = ()
-    n_more_turns: int = 0
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    record: Record | None = None
     pictures: Sequence[Picture] = ()
-    n_more_images: int = 0
     problem: str = ""
     inspection: Markup | None = None
 
@@ -83,26 +70,21 @@ class Reader:
 
     def fill(self, card: Card, key: str) -> None:
         """Put the conversation and the pictures of its row into a card; key: SHA-256 of the row that was scored."""
-        record = self._read(card.row)
-        if record is None or record.key != key:
-            card.problem = "" if self.dataset is None else "The data file no longer holds the row that was scored."
+        if self.dataset is None:
             return
-        shown = record.turns[:_MAX_TURNS]
-        card.turns = [_cut(turn.role, turn.text.strip()) for turn in shown]
-        card.n_more_turns = len(record.turns) - len(shown)
-        refs = record.images[:_N_IMAGES]
-        card.pictures = [self._show(ref) for ref in refs]
-        card.n_more_images = len(record.images) - len(refs)
+        record = next(self.dataset.records(card.row, card.row + 1), None)
+        if record is None or record.key != key:
+            card.problem = "The data file no longer holds the row that was scored."
+            return
+        card.record = record
+        card.pictures = [self._show(self.dataset, ref) for ref in record.images[:_N_IMAGES]]
 
-    def _read(self, row: int) -> Record | None:
-        return None if self.dataset is None else next(self.dataset.records(row, row + 1), None)
-
-    def _show(self, ref: ImageRef) -> Picture:
+    def _show(self, dataset: Rows, ref: ImageRef) -> Picture:
         shown = str(ref)
-        if self.dataset is None or self.n_thumbnails >= self.max_thumbnails:
+        if self.n_thumbnails >= self.max_thumbnails:
             return Picture(shown, None, f"only {self.max_thumbnails} images are shown")
         try:
-            thumbnail = embed_image(self.dataset.load_image(ref))
+            thumbnail = embed_image(dataset.load_image(ref))
         except RowError as error:
             return Picture(shown, None, str(error))
         self.n_thumbnails += 1
@@ -139,7 +121,7 @@ def make_cards(
     for card, key in sorted(zip(cards, keys, strict=True), key=lambda pair: pair[0].row):  # as the file is laid out
         reader.fill(card, key)
     if inspect is not None:
-        for card in _take_turns([card for card in cards if card.turns], n_inspected):
+        for card in _take_turns([card for card in cards if card.record], n_inspected):
             card.inspection = inspect(card.row)
     return cards
 
@@ -212,15 +194,13 @@ def _failed_cards(scores: pa.Table, n_each: int) -> list[Card]:
     ]
 
 
-def _numbers(standing: Standing, position: int, line: Mapping[str, object]) -> list[tuple[str, str]]:
-    column = standing.selection.column
-    found = [
-        (name_form(column), float(standing.values[position])),
-        ("rank", f"{standing.rank(position):,} of {len(standing):,}"),
-        *((name, line[name]) for name in ("loss", "delta") if name != column),
-        ("answer tokens", line["n_answer_tokens"]),
-    ]
-    return [(name_form(name), write_number(value)) for name, value in found]
+def _numbers(standing: Standing, position: int, line: Mapping[str, object]) -> dict[str, object]:
+    return {
+        standing.selection.column: float(standing.values[position]),
+        "rank": f"{standing.rank(position):,} of {len(standing):,}",
+        **{name: line[name] for name in ("loss", "delta") if name != standing.selection.column},
+        "answer tokens": line["n_answer_tokens"],
+    }
 
 
 def _name_stratum(standing: Standing, position: int) -> str:
@@ -237,7 +217,3 @@ def _why_passed_over(standing: Standing) -> str:
     if selection.rule == "band" or selection.options.get("skip_top"):
         return "the rule leaves out the very top"
     return "others of the same score came first"
-
-
-def _cut(role: str, text: str) -> Said:
-    return Said(role, text[:_MAX_TEXT], max(0, len(text) - _MAX_TEXT))

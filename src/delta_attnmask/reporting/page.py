@@ -22,17 +22,28 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.reporting import words
 from delta_attnmask.storage import write_text_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from delta_attnmask.reporting.drawing import Chart
+    from delta_attnmask.reporting.charts import Chart
 
 _BEGINNING = b"<!doctype html>"
 HERE = "delta_attnmask.reporting"
 _QUALITIES = (80, 60, 40)
 _MIN_SIDE = 48  # px; below this nothing can be recognised
+_FILTERS = {
+    "count_of": words.count,
+    "kind": words.name_kind,
+    "names": words.join_names,
+    "number": words.write_number,
+    "percent": words.write_percent,
+    "seconds": words.write_seconds,
+    "share": words.write_share,
+    "signed": words.write_signed,
+}
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # title, columns, rows
 
@@ -104,9 +115,12 @@ def write_page(out: Path, html: str) -> None:
 def make_environment(package: str = HERE) -> Environment:
     """Templates of a package and of this one; everything is escaped, and an unknown name is an error."""
     loaders = [PackageLoader(name) for name in dict.fromkeys((package, HERE))]
-    return Environment(
+    made = Environment(
         loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made.filters |= _FILTERS
+    made.tests["numeric"] = words.is_number
+    return made
 
 
 @cache

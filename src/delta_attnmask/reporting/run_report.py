@@ -1,34 +1,22 @@
 """One HTML page about a run and what is selected of it. No torch here."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.reporting.calibration_figures import Findings, read_findings
-from delta_attnmask.reporting.drawing import Chart
-from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, Reader, make_cards, open_reader
-from delta_attnmask.reporting.headline import write_headline
+from delta_attnmask.reporting.charts import Chart, distribution, kinds_chart
+from delta_attnmask.reporting.gallery import GROUPS, Inspect, Reader, make_cards, open_reader
 from delta_attnmask.reporting.page import Section, render_page, write_page
-from delta_attnmask.reporting.sections import (
-    calibration_section,
-    cost_section,
-    failure_section,
-    selection_sections,
-)
-from delta_attnmask.reporting.standing import Standing, find_standing
-from delta_attnmask.reporting.words import name_settings, to_prose, write_number
+from delta_attnmask.reporting.standing import find_standing
+from delta_attnmask.reporting.summary import count_reasons, find_findings
+from delta_attnmask.reporting.words import count
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of
 from delta_attnmask.selection import Selection
-
-_Facts = tuple[str, Sequence[tuple[str, object]]]  # a title, then names and values
 
 
 @dataclass(frozen=True)
@@ -74,41 +62,37 @@ def make_report(request: Request) -> Report:
     Reads of the data only the rows of the gallery, after one pass that finds where they stand. Raises ArtifactError for
     a run, calibration or selection that can't be read; data that is missing is said in the page.
     """
-    run, selection = request.run, request.selection
+    run, selection, standing, audit = request.run, request.selection, None, None
     scores = run.read_scores(encoded=True)
-    findings = read_findings(request.calibration or run.path, is_required=request.calibration is not None)
-    standing = None if selection is None else find_standing(selection, candidates_of(selection, run, scores))
-    audit = (
-        None if selection is None else audit_run(run, selection, train_rate=request.train_rate, epochs=request.epochs)
-    )
-    is_covered = (
-        selection is not None and findings is not None and findings.covers(selection.column, run.manifest.settings)
-    )
-    n_failed = pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0
-    headline = write_headline(
-        run, standing, findings if is_covered else None, audit, n_failed, is_written=request.is_written
-    )
+    if selection is not None:
+        standing = find_standing(selection, candidates_of(selection, run, scores))
+        audit = audit_run(run, selection, train_rate=request.train_rate, epochs=request.epochs)
+    findings = find_findings(run, selection, request.calibration)
+    cut = None if standing is None else distribution(standing)
+    kinds = None if findings is None else kinds_chart(findings)
     reader = open_data(request)
     cards = make_cards(scores, standing, reader, request.n_cards, request.inspect, request.n_inspected)
-    sections = list(_sections(request, scores, standing, audit, findings, is_covered=is_covered))
     html = render_page(
         "report.html",
-        title=headline.question,
+        title=_ask(run, selection),
         styles=("report.css", *request.styles),
         scripts=("report.js",),
-        headline=headline,
-        sections=sections,
+        manifest=run.manifest,
+        selection=selection,
+        is_written=request.is_written,
+        audit=audit,
+        findings=findings,
+        cut=cut,
+        kinds=kinds,
+        sections=request.sections,
+        reasons=count_reasons(scores),
+        n_failed=pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0,
         cards=cards,
-        groups=_count_groups(cards),
+        groups=GROUPS,
         sources=sorted({card.source for card in cards}),
-        statuses=[status for status in ("kept", "left", "failed") if any(card.status == status for card in cards)],
         data_problem=reader.problem,
-        facts=_facts(request),
-        number=write_number,
-        prose=to_prose,
-        is_number=_is_number,
     )
-    return Report(html, tuple(chart for section in sections for chart in section.charts))
+    return Report(html, tuple(chart for chart in (cut, kinds) if chart is not None))
 
 
 def write_report(report: Report, out: Path, figures: Path | None = None) -> list[str]:
@@ -137,67 +121,11 @@ def open_data(request: Request) -> Reader:
     return open_reader(open_rows, problem)
 
 
-def _sections(
-    request: Request,
-    scores: pa.Table,
-    standing: Standing | None,
-    audit: Mapping[str, Any] | None,
-    findings: Findings | None,
-    *,
-    is_covered: bool,
-) -> Iterator[Section]:
-    if standing is not None and audit is not None:
-        yield from selection_sections(standing, audit, findings, is_covered=is_covered)
-    elif findings is not None:
-        yield calibration_section(findings, is_covered=is_covered)
-    yield from request.sections
-    yield from failure_section(scores)
-    if audit is not None and audit["costs"] is not None:
-        yield cost_section(audit["costs"], audit["n_rows"])
-
-
-def _count_groups(cards: Sequence[Card]) -> list[tuple[str, str, int]]:
-    """Name, title and number of cards of each group that has any."""
-    found = [(name, title, sum(name in card.groups for card in cards)) for name, title in GROUPS.items()]
-    return [line for line in found if line[2]]
-
-
-def _facts(request: Request) -> list[_Facts]:
-    """What it takes to make the run and the selection again, in groups of names and values."""
-    manifest, selection = request.run.manifest, request.selection
-    about = [
-        ("model", manifest.model),
-        ("model fingerprint", manifest.model_fingerprint),
-        ("data", manifest.data),
-        ("data SHA-256", manifest.input.sha256),
-        ("images", manifest.images or "none"),
-        ("format", manifest.format),
-        ("rows", manifest.n_rows),
-        ("scored", manifest.created),
-        ("command", " ".join(manifest.command) or "not recorded"),
-    ]
-    groups: list[tuple[str, Sequence[tuple[str, object]]]] = [
-        ("The run", about),
-        ("Settings", _list_settings(manifest.settings)),
-    ]
-    if selection is not None:
-        chosen = [("rule", selection.rule), ("ranked by", selection.column), ("budget", str(selection.budget))]
-        options = [(name, _plain(value)) for name, value in selection.options.items()]
-        groups.append(("The selection", [*chosen, *options]))
-    return [*groups, ("Versions", list(manifest.versions.items()))]
-
-
-def _list_settings(settings: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """A run's settings as names and values, its sweep in few words."""
-    sweep = settings.get("sweep") or []
-    lines: list[tuple[str, object]] = [(name, value) for name, value in settings.items() if name != "sweep"]
-    return [*lines, ("sweep", "; ".join(name_settings(one) for one in sweep) or "none")]
-
-
-def _plain(value: object) -> object:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _is_number(value: object) -> bool:
-    """Whether a cell is set to the right: a number, a share or nothing."""
-    return value is None or isinstance(value, int | float) or (isinstance(value, str) and value.endswith(" %"))
+def _ask(run: RunFolder, selection: Selection | None) -> str:
+    """The question that the page answers."""
+    name = Path(run.manifest.data).name
+    if selection is None:
+        return f"Why could nothing of {name} be scored?"
+    if (budget := str(selection.budget)).endswith("%"):
+        return f"Which {budget.replace('%', ' %')} of {name} is worth training on?"
+    return f"Which {count(len(selection), 'row')} of {name} {'is' if len(selection) == 1 else 'are'} worth training on?"

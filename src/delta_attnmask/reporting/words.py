@@ -1,10 +1,7 @@
-"""How the report calls things and writes numbers. No torch here."""
+"""How pages write numbers and names; `page.py` makes each a filter of the templates. No torch here."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from markupsafe import Markup
+from collections.abc import Sequence
 
 KINDS = {
     "image_swapped": "wrong image",
@@ -17,38 +14,12 @@ KINDS = {
     "generic": "generic answer",
     "question_swapped": "wrong question",
 }
-FORMS = {
-    "delta": "Δ",
-    "relative_delta": "Δ\N{NO-BREAK SPACE}/\N{NO-BREAK SPACE}(loss\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}0.05)",
-    "delta_minus_loss": "Δ\N{NO-BREAK SPACE}−\N{NO-BREAK SPACE}loss",
-    "delta_probability": "Δ\N{NO-BREAK SPACE}probability",
-    "low_loss": "low loss",
-}
-COLUMNS = {"answer_type": "answer type", "question": "question", "source": "source", "cluster": "cluster"}
 _UNITS = ((86_400, "days"), (3_600, "h"), (60, "min"))
 
 
 def name_kind(kind: str) -> str:
     """A kind of planted defect in plain words."""
     return KINDS.get(kind, kind.replace("_", " "))
-
-
-def name_form(column: str) -> str:
-    """What rows are ranked by, as a formula where it is one."""
-    return FORMS.get(column, column)
-
-
-def name_settings(settings: Mapping[str, Any]) -> str:
-    """Mask settings in few words, such as "answer → all, 0.2, block −4": queries, tokens, fraction, block.
-
-    What else isn't as usual stands beside them: the order in front, replacement and exclusion behind.
-    """
-    order = "" if settings.get("order", "most") == "most" else f"{settings['order']} tokens, "
-    block = str(settings.get("block", "")).replace("-", "−")
-    more = "" if (how := settings.get("replacement", "zero")) == "zero" else f", by the {how}"
-    more += "" if (what := settings.get("exclude", "none")) == "none" else f", but {what} tokens"
-    masked = f"{settings.get('queries')} → {settings.get('tokens')}, {settings.get('fraction', 0):g}, block {block}"
-    return f"{order}{masked}{more}"
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -66,13 +37,12 @@ def write_number(value: object) -> str:
         return f"{value:,}".replace("-", "−")
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "−") if abs(value) < 10_000 else f"{value:,.0f}".replace("-", "−")
-    return str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def to_prose(text: str) -> Markup:
-    """A sentence as HTML, what stands between backticks as code; no line ends before a percent sign."""
-    parts = text.replace(" %", "\N{NO-BREAK SPACE}%").split("`")
-    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
+def is_number(value: object) -> bool:
+    """Whether a cell is set to the right: a number, a share or nothing."""
+    return value is None or isinstance(value, int | float) or (isinstance(value, str) and value.endswith(" %"))
 
 
 def write_share(share: float) -> str:
@@ -99,12 +69,6 @@ def write_seconds(seconds: float) -> str:
     return f"{seconds:,.3g} s"
 
 
-def write_rate(rate: float) -> str:
-    """Two figures, for sentences: 28, 0.31, 1,200."""
-    digits = 1 - math.floor(math.log10(rate)) if rate > 0 else 0
-    return f"{rate:.{max(0, digits)}f}" if digits > 0 else f"{round(rate, digits):,.0f}"
-
-
-def count(n: int, noun: str, plural: str = "") -> str:
+def count(n: int, noun: str) -> str:
     """1 row, 2,000 rows."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
