@@ -146,7 +146,7 @@ def distribution(standing: Standing) -> Chart:
 
 def kinds_chart(findings: Findings) -> Chart:
     """The chosen score's AUROC for each kind of defect with its interval."""
-    aurocs = findings.aurocs
+    aurocs, n_planted, n_originals = findings.aurocs, findings.report["n_planted"], findings.report["n_originals"]
     kinds = sorted(findings.kinds, key=lambda kind: -(aurocs[kind] or 0.0))
     with _drawing(0.34 * len(kinds) + 0.7) as figure:
         axes = figure.subplots()
@@ -169,7 +169,7 @@ def kinds_chart(findings: Findings) -> Chart:
     return Chart(
         "calibration",
         "What the chosen score sees",
-        f"{findings.report['n_planted']:,} defective copies were made of {findings.report['n_originals']:,} of your rows. AUROC is the "
+        f"{n_planted:,} defective copies were made of {n_originals:,} of your rows. AUROC is the "
         "chance that a row ranks above a defective copy: 1 is always, 0.5 a coin toss, below 0.5 the score prefers the "
         "defect. Blue: kinds that the score sees. Grey: kinds that it doesn't; rows with such a defect are kept like "
         "any others.",
