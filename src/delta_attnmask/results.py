@@ -86,7 +86,7 @@ class Scores:
     def save(self, folder: str | Path) -> None:
         """Write a run folder, as `delta-attnmask score --out` does; ArtifactError where it holds another run."""
         with RunFolder.start(folder, self.manifest) as run:
-            run.write_all(self.stored, **self.side_tables)
+            run.write_all(self.stored, self.side_tables)
             if self.calibration is not None:
                 self.calibration.save(run.path)
 

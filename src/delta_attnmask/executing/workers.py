@@ -75,10 +75,16 @@ class Workers(Generic[Item, Outcome]):
 
     def _ahead(self, chunks: Iterator[Sequence[Item]]) -> Iterator[tuple[Item, Outcome]]:
         waiting: deque[tuple[Sequence[Item], Future[_Shipment]]] = deque()
+        error: Exception | None = None  # of the items; raised once all before it are done
         try:
             while True:
-                for chunk in islice(chunks, max(0, self._n_ahead - len(waiting))):
-                    waiting.append((chunk, self._submit(chunk)))
+                try:
+                    for chunk in islice(chunks, max(0, self._n_ahead - len(waiting))):
+                        waiting.append((chunk, self._submit(chunk)))
+                except Exception as found:  # noqa: BLE001 - raised below
+                    error = found
+                if not waiting and error is not None:
+                    raise error
                 if not waiting:
                     return
                 chunk, future = waiting.popleft()
