@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from delta_attnmask.errors import DataError, ReasonCode, SettingsError
+from delta_attnmask.reading.memory import ArrowRows
 from delta_attnmask.reading.rows import FileRows, MemoryRows, Rows, load_rows
 from delta_attnmask.records import ImageRef, Turn
 from tests.reading.builders import make_row, write_images, write_lines
@@ -66,6 +67,22 @@ def test_a_row_has_the_same_key_as_in_a_file(tmp_path: Path) -> None:
     dataset.to_parquet(str(tmp_path / "x.parquet"))
     (there,), (here,) = FileRows(tmp_path / "x.parquet"), load_rows(dataset)
     assert (there.key, there.images) == (here.key, here.images)
+
+
+def test_a_column_of_mixed_types(tmp_path: Path) -> None:
+    """`datasets` stores such a column as JSON text; in a file too."""
+    write_images(tmp_path, ["x.png", "y.png"])
+    compare = [{"from": "human", "value": "<image>\n<image>\nWhich colours?"}, TALK[1]]
+    rows = [{"image": "x.png", "conversations": TALK}, {"image": ["x.png", "y.png"], "conversations": compare}]
+    write_lines(tmp_path / "rows.jsonl", rows)
+    dataset = datasets.Dataset.from_json(str(tmp_path / "rows.jsonl"), cache_dir=tmp_path / "cache")
+    assert dataset.features["image"] == datasets.Json()
+    dataset.to_parquet(str(tmp_path / "x.parquet"))
+    for known in load_rows(dataset, tmp_path), FileRows(tmp_path / "x.parquet", tmp_path):
+        assert [[str(ref.path) for ref in record.images] for record in known] == [["x.png"], ["x.png", "y.png"]]
+    talks: list[Any] = [[{"by": "me"}, {"by": ["you"]}], []]
+    nested = datasets.Dataset.from_dict({"talks": talks}, datasets.Features(talks=datasets.List(datasets.Json())))
+    assert [row.value for row in ArrowRows(nested).rows()] == [{"talks": value} for value in talks]
 
 
 def test_images_that_a_dataset_names(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ their place.
 """
 
 import io
+import json
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict
@@ -313,15 +314,33 @@ def _as_data_error(path: Path) -> Iterator[None]:
 
 def read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, RowError | None]]:
     """Each row as plain Python values, or None and the reason why it can't be one."""
+    decode = _decoder(pa.struct(batch.schema))
     for n in range(batch.num_rows):
         row = batch.slice(n, 1)
         try:
             if row.nbytes > MAX_ROW_BYTES:
                 yield None, RowError(ReasonCode.TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
             else:
-                yield row.to_pylist()[0], None
-        except (pa.ArrowException, ValueError, OverflowError) as error:
+                yield decode(row.to_pylist()[0]), None
+        except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
             yield None, RowError(ReasonCode.BAD_VALUE, f"a value that Python can't hold: {error}")
+
+
+def _decoder(kind: pa.DataType) -> Callable[[Any], Any]:
+    """Turns what stands as JSON text into its value: `datasets` stores columns of mixed types that way."""
+    if isinstance(kind, pa.JsonType):
+        return lambda text: text if text is None else json.loads(text)
+    if pa.types.is_struct(kind):
+        fields = {field.name: decode for field in kind if (decode := _decoder(field.type)) is not _same}
+        return (lambda value: value and value | {k: fields[k](value[k]) for k in fields}) if fields else _same
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        decode = _decoder(kind.value_type)
+        return _same if decode is _same else lambda values: values and [decode(value) for value in values]
+    return _same
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def make_row(row: int, value: Any, error: RowError | None, is_image: Callable[[object], bool] = is_image) -> RawRow:
