@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from delta_attnmask import progress
-from delta_attnmask.cli.train import _phases as phases
-from delta_attnmask.progress import RunBar, show_progress
+from delta_attnmask.progress import RunBar, show_phases, show_progress
 from delta_attnmask.scoring.jobs import Progress
 
 
@@ -98,7 +97,7 @@ def test_a_bar_shows_the_total_at_once_and_the_rate_of_this_start(
 def test_steps_before_a_restart_make_no_rate(
     pass_time: Callable[[float], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with phases() as advance:
+    with show_phases() as advance:
         advance("training", 800, 1000, 0)
         pass_time(20)
         advance("training", 840, 1000, 0)

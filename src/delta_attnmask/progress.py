@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,6 +94,25 @@ def show_progress(
             text = ", ".join([*([f"{rate:.1f} rows/s"] if rate else []), *([f"{n_failed} failed"] if n_failed else [])])
             left = f"{timedelta(seconds=round(seconds))} left" if rate and n_done < n_rows else ""
             progress.update(task, completed=n_done, total=n_rows, rate=text, left=left)
+
+        yield advance
+
+
+@contextmanager
+def show_phases() -> Iterator[Callable[[str, int, int, int], None]]:
+    """Show the progress of one phase after the other, each under its name."""
+    with ExitStack() as shown:
+        begun: dict[str, tuple[Advance, int]] = {}  # with what was done when it began, such as before a restart
+        last = time.monotonic()
+
+        def advance(phase: str, n_done: int, n_rows: int, n_failed: int) -> None:
+            nonlocal last
+            if phase not in begun:
+                shown.close()
+                begun[phase] = shown.enter_context(show_progress(phase, n_rows, since=last)), n_done
+            show, n_before = begun[phase]
+            show(n_done, n_rows, n_failed, n_before)
+            last = time.monotonic()
 
         yield advance
 

@@ -48,7 +48,7 @@ def test_estimate(embedded, tmp_path, monkeypatch, capsys):
     assert "calibration before it: " in printed
     found = json.loads(report.read_text())
     assert (found["n_tried"], found["n_failed"], found["n_rows"]) == (6, 0, 40)
-    assert found["scoring_s"] == pytest.approx(40 / found["rows_per_s"], rel=0.05, abs=0.06)  # told to a tenth
+    assert found["scoring_s"] == pytest.approx(40 / found["rows_per_s"], rel=0.05, abs=0.06)  # rounded to a tenth
     assert found["calibration_s"] > 0
     assert found["peak_bytes"] > 10**8
     assert call("estimate", *arguments, "--train-rate", "-1") == 2

@@ -95,22 +95,22 @@ def test_the_calibration_of_something_else_is_not_replaced(
     embedded_model: LoadedModel,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     command: str,
     changes: dict[str, object],
     difference: str,
 ) -> None:
     dataset = FileRows(embedded / "pool.json", embedded / "images")
-    monkeypatch.chdir(tmp_path)
-    calibration_of(embedded_model, dataset).save("other")
-    before = calibration_of(embedded_model, dataset, **changes).save("out").read_bytes()
+    calibration_of(embedded_model, dataset).save(tmp_path / "other")
+    out = tmp_path / "out"
+    before = calibration_of(embedded_model, dataset, **changes).save(out).read_bytes()
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
-    assert call(*command.split(), *given, "--device", "cpu", "--out", "out") == 2
+    words = [str(tmp_path / word) if word == "other" else word for word in command.split()]
+    assert call(*words, *given, "--device", "cpu", "--out", out) == 2
     assert f"isn't replaced; choose another folder, or remove that file. What differs: {difference}" in (
         capsys.readouterr().err
     )
-    assert Path("out/calibration.json").read_bytes() == before
-    assert not Path("out/manifest.json").exists()
+    assert (out / "calibration.json").read_bytes() == before
+    assert not (out / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("command", ["score", "calibrate"])

@@ -43,7 +43,7 @@ def test_check(folder, capsys):
     assert call(*arguments, "--limit", "4", "--strict") == 0
 
 
-def test_check_tells_faults_apart_and_what_mends_them(tmp_path, capsys):
+def test_check_tells_faults_apart_and_how_to_fix_them(tmp_path, capsys):
     turns = [{"from": "human", "value": "<image><image>?"}, {"from": "gpt", "value": "Yes."}]
     rows = [
         make_row(0) | {"image": "a.png"},
@@ -63,8 +63,8 @@ def test_check_tells_faults_apart_and_what_mends_them(tmp_path, capsys):
 def test_check_says_in_a_line_what_one_file_is(folder, capsys):
     images = folder / "images"
     assert call("check", "--data", folder / "data.json", "--images", images) == 0
-    told = f"{folder / 'data.json'}: 7 rows, a JSON list, read as llava, images below {images}\n"
-    assert capsys.readouterr().out.startswith(told)
+    line = f"{folder / 'data.json'}: 7 rows, a JSON list, read as llava, images below {images}\n"
+    assert capsys.readouterr().out.startswith(line)
     (folder / "more.json").write_bytes((folder / "data.json").read_bytes())
     assert call("check", "--data", folder / "data.json", folder / "more.json", "--images", images) == 0
     out = capsys.readouterr().out
@@ -162,20 +162,18 @@ def test_help_offers_no_negatives_but_those_that_say_something(capsys):
     assert "--no-image-swap" in help_of("evaluate", capsys)
 
 
-def test_help_of_score_names_every_score_and_says_whose_defaults_hold(capsys, monkeypatch):
+def test_help_of_score_names_every_score_and_says_whose_defaults_hold(capsys):
     from delta_attnmask.scoring.rivals import rival_names
 
-    monkeypatch.setenv("COLUMNS", "120")
     text = help_of("score", capsys)
     assert [name for name in rival_names() if name not in text] == []
     assert "those that aren't given are as --settings has them" in text
     assert "`check --help` lists them" in text or "check --help lists them" in text
 
 
-def test_help_of_check_names_every_format(capsys, monkeypatch):
+def test_help_of_check_names_every_format(capsys):
     from delta_attnmask.reading.formats import NAMES
 
-    monkeypatch.setenv("COLUMNS", "120")
     text = help_of("check", capsys)
     assert [name for name in NAMES if name not in text] == []
 
@@ -194,16 +192,21 @@ def test_printable():
     assert printable("é漢 \x1b[2J\u202e\x9b\n\udcff") == "é漢 \\x1b[2J\\u202e\\x9b\\n\\udcff"
 
 
-def test_a_long_title_stays_whole(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "40")
+@pytest.fixture
+def terminal(monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_long_title_stays_whole(capsys):
     title = "/somewhere/" + "a folder/" * 10 + "data.json"
     print_table(title, ["source"], [("a",)])
     assert title in capsys.readouterr().out
 
 
-def test_a_table_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")
+@pytest.mark.usefixtures("terminal")
+def test_a_table_on_a_terminal(capsys):
     print_table("[b]Sources", ["source", "rows"], [("[red]x[/red]", 1234), ("\x1b]0;title\x07", 2)])
     out = capsys.readouterr().out
     assert "[red]x[/red]" in out

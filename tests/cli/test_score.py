@@ -28,7 +28,7 @@ def score(embedded: Path, folder: Path, *options: object) -> int:
     return int(caught.value.code or 0)
 
 
-def test_rows_that_fail_are_counted_with_their_reasons_and_the_mend(
+def test_rows_that_fail_are_counted_with_their_reasons_and_the_fix(
     embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "wrong").mkdir()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
-from delta_attnmask.cli.options import DEVICE_DEFAULTS, DataOptions, DeviceOptions
+from delta_attnmask.cli.options import DataOptions, DeviceOptions
 from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import show_progress
@@ -29,7 +29,7 @@ def attention(
     samples: int = 6,
     settings: str = "relative",
     json_: Annotated[bool, Parameter(name="--json")] = False,
-    loading: DeviceOptions = DEVICE_DEFAULTS,
+    loading: DeviceOptions = DeviceOptions(),
 ) -> int:
     """Compare where two models' attention goes over the same rows, and write a page that says what changed.
 

@@ -1,4 +1,4 @@
-"""`delta-attnmask audit`: what a score goes along with, and what a selection by it does to the data."""
+"""`delta-attnmask audit`: what a score correlates with, and what a selection by it does to the data."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.auditing.run_audit import audit_run
-from delta_attnmask.cli.options import DEFAULT_SELECTION, NO_COST, Json, SelectionOptions, TrainingCost
+from delta_attnmask.cli.options import Json, SelectionOptions, TrainingCost
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.storage import write_text_atomically
@@ -19,15 +19,15 @@ def audit(
     run: Path,
     /,
     *,
-    selection: SelectionOptions = DEFAULT_SELECTION,
+    selection: SelectionOptions = SelectionOptions(),
     against: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
-    cost: TrainingCost = NO_COST,
+    cost: TrainingCost = TrainingCost(),
     json_file: Json = None,
 ) -> None:
-    """Say what a run's score goes along with, what selecting by it does to the data, and whether that pays.
+    """Say what a run's score correlates with, what selecting by it does to the data, and whether that pays.
 
     Args:
-        run: Folder that `delta-attnmask score --out` has made.
+        run: Run folder that `score` wrote.
         against: Further runs of the same data, such as with another seed, dtype or model, to compare with.
     """
     folder = RunFolder.open(run)

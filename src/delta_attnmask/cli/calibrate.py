@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from delta_attnmask.calibration import refuse_another_calibration
-from delta_attnmask.cli.options import COMPUTE_DEFAULTS, ComputeOptions, DataOptions, ModelOptions, split_names
+from delta_attnmask.cli.options import ComputeOptions, DataOptions, ModelOptions, split_names
 from delta_attnmask.cli.terminal import print_format
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import require_positive
@@ -21,7 +21,7 @@ def calibrate(
     rows: int = 240,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
-    compute: ComputeOptions = COMPUTE_DEFAULTS,
+    compute: ComputeOptions = ComputeOptions(),
 ) -> int:
     """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
 

@@ -23,7 +23,7 @@ def compare(
     markdown: Path | None = None,
     seed: int = 0,
 ) -> int:
-    """Put evaluations of one test set side by side: accuracy, paired differences, and the seconds that each took.
+    """Put evaluations of one test set side by side: accuracy, paired differences, and the time that each took.
 
     Args:
         evaluations: Folders that `evaluate` made; each has its own path as its name unless --name gives another.

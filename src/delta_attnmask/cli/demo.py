@@ -41,10 +41,10 @@ class _Way:
 
 
 def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int | None = None) -> int:
-    """Calibrate, score and select on the embedded data, and hold the outcome against its known defects.
+    """Calibrate, score and select on the embedded data, and compare the result with its known defects.
 
     Args:
-        out: Folder for the data, the run and the selection. Started again, the demo goes on there.
+        out: Folder for the data, the run and the selection. Rerun the same command to resume.
         export: Only write the embedded model and data into this folder.
         limit: Only the first rows of the pool.
     """
@@ -71,7 +71,7 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
 
 
 def _write_report(run: RunFolder, out: Path) -> None:
-    """The page about the run; without it the run is as good, so a failure is only told."""
+    """Write the page about the run; if that fails, the run is none the worse, so the failure is only printed."""
     from delta_attnmask.reporting.run_report import Request, make_report, write_report
 
     try:
@@ -109,30 +109,23 @@ def _paper_delta(run: RunFolder, scores: pa.Table) -> NDArray[np.float64]:
 
 
 def _ways(run: RunFolder, scores: pa.Table) -> list[_Way]:
-    """The selections to compare; the last one is what `delta-attnmask select` does by itself."""
-    form = run.manifest.settings["form"]
+    """The selections to compare; the last one is what `delta-attnmask select` does by default."""
+    form, rows = run.manifest.settings["form"], scores["row"].to_numpy()
     n_keep = _KEEP.resolve(len(scores))
-    kept = {
-        "random": (None, np.random.default_rng(0).permutation(scores["row"].to_numpy())[:n_keep]),
-        "paper's plain delta, top": (_PAPER, select_rows(scores, _KEEP, by=_PAPER, rule="top").indices),
-        "low loss, top": ("low_loss", select_rows(scores, _KEEP, by="low_loss", rule="top").indices),
-        "low loss, quota by source x answer type": (
-            "low_loss",
-            select_rows(scores, _KEEP, by="low_loss", rule="quota", quota_by=MIX_COLUMNS).indices,
-        ),
-        f"calibrated {form}, top": (form, select_rows(scores, _KEEP, by=form, rule="top").indices),
-        f"calibrated {form}, quota by source x answer type": (
-            form,
-            select_rows(scores, _KEEP, by=form, rule="quota", quota_by=MIX_COLUMNS).indices,
-        ),
-    }
+    ways = [_Way("random", None, np.isin(rows, np.random.default_rng(0).permutation(rows)[:n_keep]))]
+    quota = {"rule": "quota", "quota_by": MIX_COLUMNS}
+    for name, column, options in (
+        ("paper's plain delta, top", _PAPER, {"rule": "top"}),
+        ("low loss, top", "low_loss", {"rule": "top"}),
+        ("low loss, quota by source x answer type", "low_loss", quota),
+        (f"calibrated {form}, top", form, {"rule": "top"}),
+        (f"calibrated {form}, quota by source x answer type", form, quota),
+    ):
+        kept: Selection = select_rows(scores, _KEEP, by=column, **options)
+        ways.append(_Way(name, ranking_values(scores, column), np.isin(rows, kept.indices)))
     default = select_from_run(run, _KEEP)
-    kept[f"what `select` does: {form}, {_quota_of(default)}"] = (form, default.indices)
-    rows = scores["row"].to_numpy()
-    return [
-        _Way(name, None if column is None else ranking_values(scores, column), np.isin(rows, picks))
-        for name, (column, picks) in kept.items()
-    ]
+    name = f"what `select` does: {form}, {_quota_of(default)}"
+    return [*ways, _Way(name, ranking_values(scores, form), np.isin(rows, default.indices))]
 
 
 def _quota_of(selection: Selection) -> str:
@@ -163,13 +156,7 @@ def _print_sources(scores: pa.Table, way: _Way, is_planted: NDArray[np.bool_]) -
     for source in sorted(set(sources.tolist())):
         of_source = sources == source
         kept = of_source & way.is_kept
-        lines.append(
-            (
-                source,
-                int(kept.sum()),
-                int((of_source & ~way.is_kept).sum()),
-                f"{is_planted[of_source].mean():.0%}",
-                f"{is_planted[kept].mean():.0%}" if kept.any() else "-",
-            )
-        )
+        n_kept, n_left = int(kept.sum()), int((of_source & ~way.is_kept).sum())
+        defects = f"{is_planted[kept].mean():.0%}" if n_kept else "-"
+        lines.append((source, n_kept, n_left, f"{is_planted[of_source].mean():.0%}", defects))
     print_table(f"{way.name}, by source", ["source", "kept", "left", "defects in pool", "defects in kept"], lines)

@@ -8,16 +8,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.cli.audit import print_costs
-from delta_attnmask.cli.options import (
-    COMPUTE_DEFAULTS,
-    NO_COST,
-    ComputeOptions,
-    DataOptions,
-    Json,
-    ModelOptions,
-    TrainingCost,
-    split_names,
-)
+from delta_attnmask.cli.options import ComputeOptions, DataOptions, Json, ModelOptions, TrainingCost, split_names
 from delta_attnmask.cli.terminal import print_format, print_table
 from delta_attnmask.settings import CALIBRATION_GRID, PRESETS, STANDARD_GRID, require_positive
 from delta_attnmask.storage import write_text_atomically
@@ -33,8 +24,8 @@ def estimate(
     rows: int = 50,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
-    cost: TrainingCost = NO_COST,
-    compute: ComputeOptions = COMPUTE_DEFAULTS,
+    cost: TrainingCost = TrainingCost(),
+    compute: ComputeOptions = ComputeOptions(),
     json_file: Json = None,
 ) -> int:
     """Score some rows, write nothing, and say how long the whole file will take, in how much memory, and if it pays.

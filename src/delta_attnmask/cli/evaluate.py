@@ -28,7 +28,7 @@ def evaluate(
     """Answer every row of a test set, and measure the answers. Rerun the same command to resume.
 
     Args:
-        out: Folder for the outcome, made if missing: predictions-*.parquet and evaluation.json.
+        out: Folder for the results, made if missing: predictions-*.parquet and evaluation.json.
         turns: all: every answer of a conversation, after the data's own earlier answers; last: the last one alone.
         image_swap: Ask everything again with the images of another row of the same source: what is right then doesn't
             come from looking.

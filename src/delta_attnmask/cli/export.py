@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from delta_attnmask.cli.options import RUN_DATA, RunDataOptions
+from delta_attnmask.cli.options import RunDataOptions
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.conversion import Converted
@@ -15,7 +15,7 @@ from delta_attnmask.reading.formats import TargetName
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, read_note
 
-_N_TOLD = 5
+_N_SHOWN = 5
 
 
 def export(
@@ -27,16 +27,16 @@ def export(
     to: TargetName | None = None,
     scores: bool = False,
     order: Order = "input",
-    moved: RunDataOptions = RUN_DATA,
+    moved: RunDataOptions = RunDataOptions(),
 ) -> None:
     """Write a scored data set, or the part that was selected, for a trainer; or all of it with its scores.
 
     Args:
-        run: Folder that `delta-attnmask score --out` has made.
+        run: Run folder that `score` wrote.
         out: File to write: .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and
             parquet, .tar for webdataset. Without --to the input's own kind, or a folder if the data are several files.
             With --scores a .parquet file, or a folder for `datasets.load_from_disk`.
-        selection: File that `select --out` has written, or its note; if not given, every row that has a score.
+        selection: A file that `select` wrote, or its note; if not given, every row that has a score.
         to: Format to write; if not given, the input's own, unchanged. llama-factory is also entered in the
             dataset_info.json beside the file.
         scores: Write every row, failed ones too, with the columns of its scores.
@@ -62,10 +62,10 @@ def export(
 
 
 def print_converted(done: Converted) -> None:
-    """What was left out, and how the trainer is told of the file."""
+    """Print what was left out, and how to point the trainer at the file."""
     if done.refused:
-        print(f"WARNING: {len(done.refused):,} rows can't be said in this format and were left out:")
-        for row, reason in list(done.refused.items())[:_N_TOLD]:
+        print(f"WARNING: {len(done.refused):,} rows don't fit this format and were left out:")
+        for row, reason in list(done.refused.items())[:_N_SHOWN]:
             print(printable(f"  row {row}: {reason}"))
     if done.hint:
         print(printable(f"For the trainer: {done.hint}"))

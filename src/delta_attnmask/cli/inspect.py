@@ -5,14 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import (
-    DEVICE_DEFAULTS,
-    NO_MASK_OPTIONS,
-    RUN_DATA,
-    DeviceOptions,
-    MaskOptions,
-    RunDataOptions,
-)
+from delta_attnmask.cli.options import DeviceOptions, MaskOptions, RunDataOptions
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.rows import FileRows
@@ -33,10 +26,10 @@ def inspect(
     ids: Annotated[list[str] | None, Parameter(name="--id", consume_multiple=True)] = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("inspect.html"),
     model: str | None = None,
-    rows: RunDataOptions = RUN_DATA,
+    rows: RunDataOptions = RunDataOptions(),
     settings: str | None = None,
-    mask: MaskOptions = NO_MASK_OPTIONS,
-    loading: DeviceOptions = DEVICE_DEFAULTS,
+    mask: MaskOptions = MaskOptions(),
+    loading: DeviceOptions = DeviceOptions(),
     format: str | None = None,
     revision: str | None = None,
 ) -> int:

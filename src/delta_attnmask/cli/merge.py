@@ -9,10 +9,10 @@ from delta_attnmask.runs import merge_run
 def merge(run: Path, /) -> None:
     """Check that every row of a run is there exactly once, mark it complete, and merge its files into few large ones.
 
-    For runs made with --shard, and to make large runs of any kind faster to read. Can be killed and started again.
+    For runs made with --shard, and to make large runs of any kind faster to read. Rerun the same command to resume.
 
     Args:
-        run: Folder that `delta-attnmask score --out` has made.
+        run: Run folder that `score` wrote.
     """
     with show_progress("merging") as advance:
         done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))

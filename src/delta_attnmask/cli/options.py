@@ -233,11 +233,3 @@ def mask_of(settings: Mapping[str, Any]) -> MaskSettings:
     """The mask settings among all that a run's manifest records."""
     names = {field.name for field in fields(MaskSettings)}
     return MaskSettings.from_dict({name: value for name, value in settings.items() if name in names})
-
-
-NO_MASK_OPTIONS = MaskOptions()
-RUN_DATA = RunDataOptions()
-DEVICE_DEFAULTS = DeviceOptions()
-COMPUTE_DEFAULTS = ComputeOptions()
-DEFAULT_SELECTION = SelectionOptions()
-NO_COST = TrainingCost()

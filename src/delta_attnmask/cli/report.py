@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import (
-    DEFAULT_SELECTION,
-    NO_COST,
-    RUN_DATA,
-    RunDataOptions,
-    SelectionOptions,
-    TrainingCost,
-    mask_of,
-)
+from delta_attnmask.cli.options import RunDataOptions, SelectionOptions, TrainingCost, mask_of
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.rows import FileRows
@@ -32,11 +24,11 @@ def report(
     /,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("report.html"),
-    selection: SelectionOptions = DEFAULT_SELECTION,
+    selection: SelectionOptions = SelectionOptions(),
     calibration: Path | None = None,
     review: Path | None = None,
-    moved: RunDataOptions = RUN_DATA,
-    cost: TrainingCost = NO_COST,
+    moved: RunDataOptions = RunDataOptions(),
+    cost: TrainingCost = TrainingCost(),
     cards: int = 120,
     inspect: int = 0,
     figures: Path | None = None,
@@ -44,17 +36,17 @@ def report(
 ) -> None:
     """Write one HTML page that says what was scored, what is kept and why, and shows samples.
 
-    The file holds everything that it shows: it opens offline, and asks nothing of the network.
+    The file holds everything that it shows: it opens offline.
 
     Args:
-        run: Folder that `delta-attnmask score --out` has made.
+        run: Run folder that `score` wrote.
         out: File to write.
-        calibration: Folder that `calibrate` has made, if it is not the run's own.
-        review: Folder of a review of the run, as `delta-attnmask review --out` has made it.
+        calibration: Folder that `calibrate` wrote, if it is not the run's own.
+        review: Folder of a review of the run, as `review --out` wrote it.
         cards: Samples in the gallery, at most 500; each of its five groups gets a fifth.
         inspect: Show where the model looked in so many of the samples; this loads the model.
         figures: Folder for every figure as SVG and PNG, for papers.
-        revision: With --inspect, revision of a model on the hub, if it is not the one that score was given.
+        revision: With --inspect, revision of a model on the hub, if it is not the one that was scored with.
     """
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import RUN_DATA, RunDataOptions
+from delta_attnmask.cli.options import RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reviewing.answers import collect as collect_answers
@@ -27,7 +27,7 @@ def review(
     against: str = "random",
     pairs: int = 60,
     seed: int = 0,
-    moved: RunDataOptions = RUN_DATA,
+    moved: RunDataOptions = RunDataOptions(),
     export: Literal["label-studio"] | None = None,
     collect: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     with_careless: bool = False,
@@ -40,7 +40,7 @@ def review(
     again.
 
     Args:
-        folder: Folder that `delta-attnmask score --out` has made, or DIR to print its results.
+        folder: Run folder that `score` wrote, or DIR to print its results.
         selection: A file that `select` wrote, or its note.
         out: Folder of the review. Its review.json says which side is which: keep it away from the judges.
         against: What the selected samples are compared with: random rows, rows that were left, or another selection's

@@ -7,15 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import (
-    COMPUTE_DEFAULTS,
-    NO_MASK_OPTIONS,
-    ComputeOptions,
-    DataOptions,
-    MaskOptions,
-    ModelOptions,
-    split_names,
-)
+from delta_attnmask.cli.options import ComputeOptions, DataOptions, MaskOptions, ModelOptions, split_names
 from delta_attnmask.cli.terminal import print_format, print_outcome
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
@@ -30,11 +22,11 @@ def score(
     rows: DataOptions,
     out: Path,
     settings: str = "auto",
-    mask: MaskOptions = NO_MASK_OPTIONS,
+    mask: MaskOptions = MaskOptions(),
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
     embeddings: bool = False,
-    compute: ComputeOptions = COMPUTE_DEFAULTS,
+    compute: ComputeOptions = ComputeOptions(),
     compile: bool = False,
     engine: Literal["local", "ray"] = "local",
     actors: int | None = None,
@@ -51,7 +43,7 @@ def score(
         settings: auto: calibrate on this data first, and keep the result in OUT; relative: the preset that held up
             best; paper: the plainest reading of the paper; or a folder that `calibrate` made. Single options change
             what this gives.
-        also: Further scores from the same load: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
+        also: Further scores: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
             loss_without_image and loss_without_question a forward each. ifd, image_gain and irs, which `select`
             derives, stand for the one that they are made of.
         sweep: Score the standard grid of settings too, into OUT/sweep: 26 of them, with random and least attended
@@ -120,7 +112,7 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
     if engine != "ray" and given:
         raise SettingsError(f"{', '.join(given)}: only for --engine ray")
     if engine == "ray" and not shard.is_whole:
-        raise SettingsError("--shard: each shard is a process of its own; --engine ray shares the units out by itself")
+        raise SettingsError("--shard: each shard is a process of its own; --engine ray distributes the units itself")
     if engine == "ray" and dry_run:
         raise SettingsError("--dry-run tries one model in this process; leave out --engine ray")
 

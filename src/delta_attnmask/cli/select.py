@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.export import print_converted
-from delta_attnmask.cli.options import RUN_DATA, RunDataOptions
+from delta_attnmask.cli.options import RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.exporting.run_export import export_selection
 from delta_attnmask.reading.formats import TargetName
@@ -60,21 +60,21 @@ def select(
     drop_duplicates: float | None = None,
     order: Order = "input",
     to: TargetName | None = None,
-    moved: RunDataOptions = RUN_DATA,
+    moved: RunDataOptions = RunDataOptions(),
 ) -> None:
     """Write the best rows of a scored data set, in the input's own format or a trainer's.
 
     Failed rows are never kept. Beside FILE, FILE.selection.json says what was kept and why.
 
     Args:
-        run: Folder that `delta-attnmask score --out` has made.
+        run: Run folder that `score` wrote.
         keep: How much: a share of the rows that have a score, such as 20%, or a number of rows, such as 500.
         out: File to write; a folder if the data are several files and --to isn't given.
         by: Column to rank by, stored or derived; higher is better. If not given, the form that the run was scored for.
         quota_by: Columns whose values jointly make the strata, such as source,answer_type; auto chooses by a rule that
             the note states. The column cluster is made of the embeddings.
         clusters: With --quota-by cluster: how many; one for 200 rows if not given, 256 at most.
-        drop_duplicates: Leave out rows that say what a better one says: 1 for rows of the same bytes, or a cosine such
+        drop_duplicates: Leave out duplicates of better rows: 1 for rows of the same bytes, or a cosine such
             as 0.95 for rows with nearly the same embedding too.
         order: Order of the rows in the file: as in the input, or the best first.
         to: Format to write, with what the trainer needs to find it; if not given, the input's own, unchanged. The

@@ -126,7 +126,7 @@ def print_outcome(run: RunFolder, n_before: int) -> int:
 
 
 def _first_record(part: FilePart) -> Record:
-    """The first row that can be used of the first few, else the very first."""
+    """The first row that can be used of the first few, else the first of all."""
     records = [read_record(part.format, row) for row in islice(part.container.rows(), _N_TRIED)]
     return next((record for record in records if not record.reason), records[0])
 

@@ -1,9 +1,8 @@
 """`delta-attnmask train`: finetune a model on a selected part, with masked states as augmentation if wanted."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import NO_MASK_OPTIONS, DataOptions, MaskOptions, ModelOptions, require_workers
+from delta_attnmask.cli.options import DataOptions, MaskOptions, ModelOptions, require_workers
 from delta_attnmask.cli.terminal import print_format
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.progress import Advance, print_note, show_progress
+from delta_attnmask.progress import print_note, show_phases
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
 
 if TYPE_CHECKING:
     from delta_attnmask.training.finetuning import Listeners, Outcome
 
-_PLAIN = TrainingPlan()
-_LORA = LoraSettings()
 _DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -31,11 +28,11 @@ def train(
     model: ModelOptions,
     rows: DataOptions,
     out: Path,
-    plan: Annotated[TrainingPlan, Parameter(name="*")] = _PLAIN,
+    plan: Annotated[TrainingPlan, Parameter(name="*")] = TrainingPlan(),
     settings: str | None = None,
-    mask: MaskOptions = NO_MASK_OPTIONS,
+    mask: MaskOptions = MaskOptions(),
     lora: bool = False,
-    adapter: Annotated[LoraSettings, Parameter(name="*")] = _LORA,
+    adapter: Annotated[LoraSettings, Parameter(name="*")] = LoraSettings(),
     merge: bool = False,
     max_failed: Share = 0.05,
     workers: int | None = None,
@@ -102,31 +99,12 @@ def _listening() -> Iterator["Listeners"]:
     def print_loss(step: int, n_steps: int, loss: float) -> None:
         print(f"step {step:,} of {n_steps:,}: loss {loss:.4g}", file=sys.stderr, flush=True)
 
-    with _phases() as advance:
+    with show_phases() as advance:
         yield Listeners(
             on_row=partial(advance, "reading"),
             on_step=lambda n_done, n_rows: advance("training", n_done, n_rows, 0),
             on_loss=print_loss,
         )
-
-
-@contextmanager
-def _phases() -> Iterator[Callable[[str, int, int, int], None]]:
-    """Show the progress of one phase after the other, each under its name."""
-    with ExitStack() as shown:
-        begun: dict[str, tuple[Advance, int]] = {}  # with what was done when it began, such as before a restart
-        last = time.monotonic()
-
-        def advance(phase: str, n_done: int, n_rows: int, n_failed: int) -> None:
-            nonlocal last
-            if phase not in begun:
-                shown.close()
-                begun[phase] = shown.enter_context(show_progress(phase, n_rows, since=last)), n_done
-            show, n_before = begun[phase]
-            show(n_done, n_rows, n_failed, n_before)
-            last = time.monotonic()
-
-        yield advance
 
 
 def _print_outcome(outcome: "Outcome") -> None:

@@ -202,7 +202,7 @@ class TrainingPlan:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all that decides the outcome: not how often it is saved and reported."""
+        """Plain JSON values of all that decides the result: not how often it is saved and reported."""
         values = asdict(self) | {"learning_rate": self.highest_learning_rate}
         scores = None if self.from_scores is None else str(self.from_scores)
         return {name: value for name, value in values.items() if name not in ("save_steps", "log_steps")} | {
