@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -14,6 +14,9 @@ from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.progress import RunBar, print_note, show_progress
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import require_positive
+
+if TYPE_CHECKING:
+    from delta_attnmask.scoring.units import ScoringPlan
 
 
 def score(
@@ -90,9 +93,8 @@ def score(
     loaded = model.load(compile=compile).loaded if engine == "local" else None
     plan, _ = make_plan(loaded, source, options, None if dry_run else out, may_calibrate=share.is_whole)
     if dry_run and loaded is not None:
-        instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
-        values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
-        print(f"settings: {instead}{values}, ranked by {plan.form}\n{dry_run_line(loaded, source, plan)}")
+        _print_settings(plan, is_stand_in)
+        print(dry_run_line(loaded, source, plan))
         return 0
     how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
     with show_progress("scoring", source.n_rows) as advance:
@@ -115,6 +117,12 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
         raise SettingsError("--shard: each shard is a process of its own; --engine ray distributes the units itself")
     if engine == "ray" and dry_run:
         raise SettingsError("--dry-run tries one model in this process; leave out --engine ray")
+
+
+def _print_settings(plan: "ScoringPlan", is_stand_in: bool) -> None:
+    instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
+    values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
+    print(f"settings: {instead}{values}, ranked by {plan.form}")
 
 
 def _print_check(line: str) -> None:
