@@ -9,6 +9,8 @@ from delta_attnmask.settings import MaskSettings
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_DELTA_EDGES = (0.05, 0.5, 2.0, 5.0)  # nats
+
 PieceRole = Literal["text", "special", "image", "answer"]
 
 
@@ -54,6 +56,13 @@ class Piece:
     @property
     def delta(self) -> float | None:
         return None if self.loss is None or self.masked_loss is None else self.masked_loss - self.loss
+
+    @property
+    def level(self) -> str:
+        """How much the mask changed its loss, as the page colours it: down3 to down1, even, up1 to up4."""
+        delta = self.delta or 0.0
+        level = sum(abs(delta) >= edge for edge in _DELTA_EDGES)
+        return "even" if level == 0 else f"up{level}" if delta > 0 else f"down{min(level, 3)}"
 
 
 @dataclass(frozen=True, kw_only=True)
