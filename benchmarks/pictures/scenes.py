@@ -41,9 +41,9 @@ def answer_while(page: Any, goes_on: Callable[[], bool]) -> None:
 
 
 def to_pair(page: Any) -> None:
-    """The second question of the fourth pair."""
+    """The second question of the first pair with two pictures."""
     to_first_pair(page)
-    answer_while(page, lambda: "Pair 4 of" not in page.inner_text("#ask .count"))
+    answer_while(page, lambda: page.locator("#pair img").count() < 2)
     answer_while(page, lambda: page.get_attribute("#ask", "data-question") != "correctness")
 
 

@@ -31,7 +31,7 @@ def test_figures_cover_only_the_score_that_was_chosen(run):
 
 
 def test_everything_that_was_tried_is_listed_best_first(run):
-    names = [row[0] for row in find_findings(run, None, None).tried]
-    assert names[0].startswith("delta (queries all, tokens all, fraction 0.2, block -2")
-    assert names[1] == "perplexity"
-    assert "random tokens" in names[2]
+    best, plain, control = find_findings(run, None, None).tried
+    assert best[:6] == ["delta", "all", "all", 0.2, -2, None]
+    assert plain[0] == "perplexity"
+    assert control[5] == "random"

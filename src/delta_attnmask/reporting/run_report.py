@@ -12,7 +12,7 @@ from delta_attnmask.reporting.charts import Chart, distribution, kinds_chart
 from delta_attnmask.reporting.gallery import GROUPS, Inspect, Reader, make_cards, open_reader
 from delta_attnmask.reporting.page import Section, render_page, write_page
 from delta_attnmask.reporting.standing import find_standing
-from delta_attnmask.reporting.summary import count_reasons, find_findings
+from delta_attnmask.reporting.summary import SETTINGS, count_reasons, find_findings
 from delta_attnmask.reporting.words import count
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of
@@ -82,6 +82,7 @@ def make_report(request: Request) -> Report:
         is_written=request.is_written,
         audit=audit,
         findings=findings,
+        setting_names=list(SETTINGS),
         cut=cut,
         kinds=kinds,
         sections=request.sections,

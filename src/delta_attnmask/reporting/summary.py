@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.calibration import FILE, Calibration, Candidate
+from delta_attnmask.calibration import FILE, Calibration
 from delta_attnmask.reading.faults import generalise
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selection import Selection
-from delta_attnmask.settings import MaskSettings
 
+SETTINGS = ("queries", "tokens", "fraction", "block", "order", "replacement", "exclude")
 _BLIND = 0.6  # AUROC below which the chosen score doesn't see a kind
 _KIN = 0.9  # rank correlation with low loss from which a reader must hear of it
 _MAX_REASONS = 50
@@ -65,9 +65,17 @@ class Findings:
 
     @property
     def tried(self) -> list[list[object]]:
-        """Every score and setting, its value, and its AUROC by kind; the best first."""
+        """Every score, its settings as `SETTINGS`, its value, and its AUROC by kind; the best first."""
         ordered = sorted(self.report["candidates"], key=lambda one: -(one["value"] or 0.0))
-        return [[_name(one), one["value"], *(one["auroc"].get(kind) for kind in self.kinds)] for one in ordered]
+        return [
+            [
+                one["form"],
+                *((one["settings"] or {}).get(name) for name in SETTINGS),
+                one["value"],
+                *(one["auroc"].get(kind) for kind in self.kinds),
+            ]
+            for one in ordered
+        ]
 
 
 def find_findings(run: RunFolder, selection: Selection | None, calibration: Path | None) -> Findings | None:
@@ -95,8 +103,3 @@ def count_reasons(scores: pa.Table) -> list[tuple[str, int, str]]:
         n_rows[reason] += one["counts"]
         examples.setdefault(reason, one["values"])
     return [(reason, n, examples[reason][:200]) for reason, n in n_rows.most_common(_MAX_REASONS)]
-
-
-def _name(one: Mapping[str, Any]) -> str:
-    settings = one["settings"]
-    return str(Candidate(one["form"], None if settings is None else MaskSettings.from_dict(settings)))
