@@ -127,7 +127,9 @@ class Calibration:
         made_with: as `calibrator.made_with` says of a model, of data, or of both.
         """
         about = {"model": _about_model, "data": _about_data}
-        pairs = {name: (tell(self.report), tell(made_with)) for name, tell in about.items() if name in made_with}
+        pairs = {
+            name: (describe(self.report), describe(made_with)) for name, describe in about.items() if name in made_with
+        }
         return [
             f"{name}: {_name(then)} there, {_name(now)} now" for name, (then, now) in pairs.items() if then[2] != now[2]
         ]
@@ -169,7 +171,7 @@ def _about_data(report: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _name(thing: tuple[Any, Any, Any]) -> str:
-    """A model or a data set in short, told from another of the same name."""
+    """A short name of a model or data set that differs from others of the same name."""
     name, kind, fingerprint = thing
     return f"{name} ({kind} {str(fingerprint)[:8]})"
 

@@ -3,7 +3,7 @@
 FOLDER/manifest.json   what it holds: a second start must agree with it
 FOLDER/lock            held by the process that writes; shards of a run also have their own, such as `lock-0-of-8`
 
-A folder behind a URL has a copy of its JSON files on this machine.
+A folder at a URL has a copy of its JSON files on this machine.
 """
 
 import json

@@ -62,7 +62,7 @@ class Record:
     """One input row.
 
     row: position in the input, from 0.
-    key: hex SHA-256 of the row's own bytes; together with `row` it tells whether two runs saw the same thing.
+    key: hex SHA-256 of the row's own bytes; together with `row` it shows whether two runs read the same row.
     images: in the order in which the text places them.
     reason_code, reason: why the row can't be used; empty for a good row. A bad row has no turns.
     """

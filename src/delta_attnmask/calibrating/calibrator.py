@@ -104,7 +104,7 @@ def calibrate(
     planted = plant(originals, Donors(usable), copies_per_row, seed)
     if not planted.kinds:
         raise TooLittleDataError(
-            "no kind of defect could be planted in 20 rows of the sample; there is nothing to tell apart"
+            "no kind of defect could be planted in 20 rows of the sample; there is nothing to compare"
         )
     results = collect(score(planted.records), len(grid), len(planted.records))
     require_scored(originals, results)

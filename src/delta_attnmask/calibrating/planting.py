@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from delta_attnmask.records import Record, Turn
 
-_MIN_PER_KIND = 20  # pairs; fewer tell nothing
+_MIN_PER_KIND = 20  # pairs; fewer show nothing
 
 _COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray", "grey")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -45,7 +45,7 @@ class Donors:
 
 
 def exchanges(record: Record) -> list[tuple[str, str]]:
-    """Each assistant turn's text behind that of the user turn before it."""
+    """Each assistant turn's text after that of the user turn before it."""
     pairs, question = [], ""
     for turn in record.turns:
         if turn.role == "assistant":
@@ -85,7 +85,7 @@ def answer_swapped(record: Record, donors: Donors, rng: random.Random) -> Record
 
 
 def answer_same_question(record: Record, donors: Donors, rng: random.Random) -> Record | None:
-    """Each answer replaced by another that the source gives to the very same question."""
+    """Each answer replaced by another that the source gives to the same question."""
     pools = donors.answers_to
     return _with_answers(record, lambda question, answer: _other(pools[record.source, question], answer, rng))
 

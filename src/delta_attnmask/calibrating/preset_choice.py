@@ -128,7 +128,7 @@ def _calibrated(
 
 
 def made_with(loaded: "LoadedModel | None" = None, rows: "Rows | None" = None) -> dict[str, Any]:
-    """What tells whether a calibration is of this model and this data; of those that are given."""
+    """What shows whether a calibration belongs to this model and this data; only of those given."""
     from delta_attnmask.modeling.load import model_fingerprint
 
     model = loaded and {

@@ -46,7 +46,7 @@ def choose_quota(
         for quota, ratings in found.items():
             ratings.append(_rate(values[pool], planted[pool], strata, quota, keep))
     if not shares:
-        raise DataError("no planted copy has a score, so the quotas can't be told apart")
+        raise DataError("no planted copy has a score, so the quotas can't be compared")
     means = {quota: np.mean(ratings, axis=0).clip(min=0).tolist() for quota, ratings in found.items()}
     ratio, excess = ({quota: round(pair[part], 4) for quota, pair in means.items()} for part in (0, 1))
     return {

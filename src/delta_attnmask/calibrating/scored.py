@@ -79,8 +79,8 @@ def require_scored(originals: Sequence[Record], results: Results) -> None:
 def no_row_scored(which: str, why: str) -> DataError:
     """The error for data that can't be scored as it is called."""
     return DataError(
-        f"{which} can be scored; {why}; mend that (often it is the folder of --images) and start again; "
-        "`delta-attnmask check` with the same --data and --images tells what is wrong with each row"
+        f"{which} can be scored; {why}; fix that (often it is the folder of --images) and start again; "
+        "`delta-attnmask check` with the same --data and --images shows what is wrong with each row"
     )
 
 
@@ -131,7 +131,7 @@ Separations = Mapping[str, Separation]  # kind of defect -> separation
 
 
 def visible_kinds(separations: Sequence[Separations], kinds: Sequence[str]) -> list[str]:
-    """The kinds that at least the best candidate can tell."""
+    """The kinds that at least the best candidate detects."""
     best = {kind: _best(separations, kind) for kind in kinds}
     return [kind for kind, found in best.items() if found is not None and found.low > _VISIBLE_ABOVE]
 

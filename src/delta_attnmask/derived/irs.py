@@ -1,4 +1,4 @@
-"""Instruction relevance: `-loss / loss_without_question`, high where the question tells what to answer.
+"""Instruction relevance: `-loss / loss_without_question`, high where the question determines the answer.
 
 PreSel defines the ratio of the two losses and prefers it low for tasks (Safaei et al., arXiv:2503.07591).
 """

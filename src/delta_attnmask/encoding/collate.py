@@ -107,7 +107,7 @@ def _image_of(samples: Sequence[EncodedSample]) -> tuple[int, ...] | None:
     """For each image the index of the first that equals it; None where one entry of the model's input is no image.
 
     Some processors give an entry for each sample. Where as many images as samples are spread over fewer of them, the
-    two can't be told apart by their number.
+    their number doesn't distinguish two of them.
     """
     images = [image for sample in samples for image in sample.images]
     if len(images) == len(samples) and any(len(sample.images) != 1 for sample in samples):

@@ -4,7 +4,7 @@ Answer tokens are found by difference: the chat template is rendered with the an
 places, and what differs is mapped through the tokenizer's offsets. That needs no marks in the template.
 
 Counted are the tokens of each answer as the template writes it, and the special token that ends its turn if there is
-one. A token that reaches over the answer's edge counts as a whole: LLaVA-1.5's format merges the space behind
+one. A token that reaches over the answer's edge counts as a whole: LLaVA-1.5's format merges the space after
 "ASSISTANT:" into the first one, and it ends no turn.
 """
 
@@ -60,7 +60,7 @@ class EncodedSample:
     inputs: what the model's forward takes; `input_ids` is `[1, seq]`.
     labels: `[1, seq]`, unshifted; -100 where a position is no answer token.
     images: the row's image references, in order.
-    answers: for each assistant turn, the position of its answer's first token and the one behind its last.
+    answers: for each assistant turn, the position of its answer's first token and one past its last.
     """
 
     row: int
@@ -179,17 +179,17 @@ class Encoder:
         """The whole prompt, and where the answers are in it."""
         whole = self._template(record.turns)
         probed = [replace(turn, parts=(_PROBE,)) if turn.role == "assistant" else turn for turn in record.turns]
-        first, *behind = self._template(probed).split(_PROBE)
+        first, *after = self._template(probed).split(_PROBE)
         texts = [turn.text for turn in record.turns if turn.role == "assistant"]
-        if len(behind) != len(texts) or not whole.startswith(first):
+        if len(after) != len(texts) or not whole.startswith(first):
             raise RowError(
                 ReasonCode.TEMPLATE,
                 "the model's chat template drops or rewrites turns, so answers can't be located in it",
             )
         answers, at = [], len(first)
-        for text, following in zip(texts, behind, strict=True):
+        for text, following in zip(texts, after, strict=True):
             stop = at + len(_as_written(text, following, whole, at))
-            answers.append(Answer(at, stop, stop + _n_common(following, behind[-1])))
+            answers.append(Answer(at, stop, stop + _n_common(following, after[-1])))
             at = stop + len(following)
         return whole, answers
 

@@ -115,7 +115,7 @@ class Processing:
             options = {"text_kwargs": text_options, "images_kwargs": {"return_tensors": "pt"}}
         try:
             found = _cut_apart(self._call(prompts, **options), len(prompts))
-        except (RowError, TypeError, ValueError, RuntimeError):  # of one prompt or of all; each alone will tell
+        except (RowError, TypeError, ValueError, RuntimeError):  # of one prompt or of all; each alone will show which
             return None
         return found if all(_is_whole(inputs, n_bytes) for inputs in found) else None
 
@@ -217,7 +217,7 @@ class Enlargement:
         self._made: dict[Size, int] = {}
 
     def refuse(self, images: "Sequence[Image]") -> None:
-        """Raise RowError for images that would take too much on their way through the processor, or behind it.
+        """Raise RowError for images that would take too much memory in the processor or after it.
 
         The latter is looked at where there are many: one image of each size is processed, and remembered.
         """

@@ -1,7 +1,7 @@
 """Encoded conversations with the answers asked for, and one forward that gives the references' loss and drafts.
 
 History is teacher-forced: before the k-th answer stand the data's own earlier answers, not the model's. The prompt is
-what stands before the answer in the conversation as the chat template writes it: the very tokens that scoring and
+what stands before the answer in the conversation as the chat template writes it: the same tokens that scoring and
 training see.
 
 Where the token that a model holds likeliest is the reference's at every position up to j, decoding greedily gives

@@ -87,7 +87,7 @@ def ray_pool(
 
 
 def import_ray(*, has_own_cluster: bool) -> Any:
-    """Ray, told to report nothing to anybody, and to let nobody else into a cluster of our own."""
+    """Ray, set to report nothing to anybody and to accept no other clients in a cluster of our own."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if has_own_cluster and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)

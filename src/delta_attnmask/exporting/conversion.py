@@ -25,7 +25,7 @@ _ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".
 
 @dataclass
 class Converted:
-    """What was written. refused: rows that the target can't say, with the reason. hint: how to tell the trainer."""
+    """What was written. refused: rows that the target can't express, with the reason. hint: how to load the file in the trainer."""
 
     n_written: int = 0
     refused: dict[int, str] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class ImagePlaces:
     """Where a converted data set finds its images: where they are, or beside it if the data held them.
 
     root: the folder that references are below; others are absolute. It is the data's own image folder if there is
-    just one, else OUT.images, where images are unpacked that stood in the data or behind a URL.
+    just one, else OUT.images, for images that were stored in the data or at a URL.
     """
 
     def __init__(self, dataset: Rows, out: Path) -> None:

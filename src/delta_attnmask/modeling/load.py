@@ -198,7 +198,7 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
     """Compile the forward of each decoder block but the last, and of each block of the vision tower.
 
-    Modules keep their identity; hooks and replaced forwards go on working, since only `forward` changes.
+    Modules keep their identity; hooks and replaced forwards keep working, since only `forward` changes.
     The last decoder block stays as it is: scoring runs a part of it on fewer rows.
     backend: of torch.compile. Costs some seconds at the first batch, and again where the number of dimensions changes.
     """

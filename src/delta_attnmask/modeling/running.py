@@ -14,7 +14,7 @@ from delta_attnmask.modeling.anatomy import Anatomy, owner_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # positional and keyword arguments
 
-_NOTED = "rope_deltas"  # Qwen-VL's and GLM-V's forwards keep how far the last batch's positions lag behind its tokens
+_NOTED = "rope_deltas"  # Qwen-VL's and GLM-V's forwards keep how far the last batch's positions differ from its tokens'
 _NUMBERING = "get_rope_index"
 
 

@@ -141,7 +141,7 @@ def check_model(
     rounding = Rounding(anatomy, inputs, probes)
     if not rounding.losses.isfinite().any():
         raise DataError("the loss is not finite")
-    last = min(anatomy.last_block, max(0, anatomy.n_blocks - 2))  # after the very last block there is but a norm
+    last = min(anatomy.last_block, max(0, anatomy.n_blocks - 2))  # only a norm comes after the last block
     probe = partial(_probe, inputs, probes, attention)
     whole = probe([0, last // 2, last], anatomy)
     losses = _differences(whole.losses, rounding.losses)

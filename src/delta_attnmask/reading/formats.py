@@ -92,7 +92,7 @@ def read_record(format: Format, row: RawRow) -> Record:
 
 
 def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -> Format:
-    """The format that is asked for, that `dataset_info.json` tells, or that the rows look like.
+    """The format that is asked for, that `dataset_info.json` names, or that the rows look like.
 
     spec: `NAME` or `NAME:OPTION`; None to recognise it. path: of the file, if there is one. Raises SettingsError for a
     name that isn't known, DataError where nothing or more than one thing is recognised.

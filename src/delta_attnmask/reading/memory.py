@@ -15,7 +15,7 @@ _ANYWHERE = ImageLimits(allow_outside=True)
 
 
 class ListRows:
-    """A list of dicts. References hold the very bytes and pictures of the rows."""
+    """A list of dicts. References hold the rows' own bytes and pictures."""
 
     kind = "a list of rows"
     n_to_detect = 100

@@ -41,7 +41,7 @@ class Window:
 class EndFinder:
     """Finds where a JSON value ends, by its quotes and brackets alone; in pieces, and at any depth: it doesn't recurse.
 
-    advance() is called until `found`; `depth` and `in_string` tell where the pieces so far have ended.
+    advance() is called until `found`; `depth` and `in_string` say where the pieces so far ended.
     """
 
     # strings and innermost brackets are passed in one step, and brackets in runs: that bounds the time of hostile rows

@@ -74,7 +74,7 @@ def score_batch(
 ) -> BatchScore:
     """Score the samples of one batch with one forward and one more pass through the blocks after the masked one.
 
-    model: any Hugging Face model with a language-model head; nothing is left behind in it.
+    model: any Hugging Face model with a language-model head; it is left unchanged.
     inputs: what the model's forward takes, without labels.
     labels: `[batch, seq]`, unshifted; -100 where a position is no answer token.
     special_ids: token ids that `exclude="special"` keeps from being masked.

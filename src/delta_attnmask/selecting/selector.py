@@ -42,7 +42,7 @@ class Background:
     def of(cls, settings: Mapping[str, Any], calibration: Mapping[str, Any] | None, embed: Embed | None) -> Self:
         """From a run's settings and the report of its calibration.
 
-        Ratios hold only if the rows were scored under the very settings that were calibrated. Raises KeyError,
+        Ratios hold only if the rows were scored under the same settings that were calibrated. Raises KeyError,
         TypeError, ValueError or AttributeError for what is no such report.
         """
         if calibration is None:

@@ -28,7 +28,7 @@ class MaskedStateAugmentation(TrainerCallback):
     special_ids: token ids that `exclude="special"` keeps from being masked; those of the trainer's processor if not
         given.
 
-    The hooks are removed at the end of the training. The Trainer doesn't tell its callbacks of an exception: where the
+    The hooks are removed at the end of the training. The Trainer doesn't call its callbacks on an exception: where the
     model is still used after one, write `with augmentation: trainer.train()`.
     """
 
@@ -100,7 +100,7 @@ class MaskedStateAugmentation(TrainerCallback):
 def with_keys(collator: Collator, field: str = "key") -> Collator:
     """A collator that takes each row's key (`Record.key`, hex) out of `field` and sends it along with the batch.
 
-    The Trainer must be told `remove_unused_columns=False`, or it drops the field.
+    The Trainer needs `remove_unused_columns=False`, or it drops the field.
     """
 
     def collate(rows: Sequence[dict[str, Any]]) -> Any:

@@ -1,6 +1,6 @@
 """The rows of a training: which can be used, how often each comes, and which of them may be changed. No torch here.
 
-Rows are identified by the key of their bytes, so that a scored run tells the top share also of a part of its data.
+Rows are identified by the key of their bytes, so that a scored run also gives the top share of a part of its data.
 """
 
 import json

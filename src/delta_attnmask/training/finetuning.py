@@ -68,7 +68,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Listeners:
-    """Who is told how far a training has come, while it runs."""
+    """Receives the progress of a training while it runs."""
 
     on_row: OnRow = lambda n_done, n_rows, n_skipped: None
     on_step: OnStep = lambda n_done, n_rows: None

@@ -1,4 +1,4 @@
-"""Masked hidden states in training: augmentation by the attention of the very forward that is masked.
+"""Masked hidden states in training: augmentation by the attention of the same forward that is masked.
 
     with masked_states(model, AugmentationSettings(probability=0.5, seed=1)) as masking:
         for masking.epoch in range(3):
@@ -56,7 +56,9 @@ class StateMasking:
     def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> StateChange | None:
         """What one forward changes; None if none of its samples is drawn."""
         if self.settings.mask.tokens == "image" and inputs.get("input_ids") is None:
-            raise SettingsError("tokens='image': the forward is given embeddings, which don't tell where images stand")
+            raise SettingsError(
+                "tokens='image': the forward is given embeddings, which don't show where the images are"
+            )
         labels = self._labels(inputs, columns)
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
         seeds = self._seeds(inputs, roles, columns.get(KEYS))

@@ -58,9 +58,9 @@ class GroupedBatches(Sampler[list[int]]):
 
 
 class ExampleCollator:
-    """Encodes the rows of a batch; labels are those of the very tokens that scoring counts.
+    """Encodes the rows of a batch; labels cover the same tokens that scoring counts.
 
-    dtype: of pixels. marks: also give the columns by which masking tells examples apart.
+    dtype: of pixels. marks: also give the columns by which masking distinguishes examples.
     """
 
     def __init__(self, dataset: Rows, encoder: Encoder, dtype: torch.dtype, *, marks: bool):
@@ -173,7 +173,7 @@ class ExampleTrainer(SFTTrainer):
         target.load_state_dict(type(target).from_pretrained(resume_from_checkpoint, dtype=dtype).state_dict())
 
     def _send_telemetry(self) -> None:
-        """TRL would tell Hugging Face about this training; nothing is sent."""
+        """TRL would report this training to Hugging Face; nothing is sent."""
 
 
 class Journal(TrainerCallback):

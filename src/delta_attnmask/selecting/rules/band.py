@@ -1,6 +1,6 @@
 """Leave out the extreme top, then keep the rows of the highest value.
 
-What scores highest of all is often noise that a score can't tell from good rows: copies, trivial or broken answers.
+The highest scores often belong to noise that a score can't distinguish from good rows: copies, trivial or broken answers.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from delta_attnmask.settings import read_share
 
 @dataclass(frozen=True)
 class Band(Rule):
-    help = "the highest after the very top, which is left out"
+    help = "the highest rows below the top, which is left out"
 
     skip_top: float = option(
         0.02,
-        "share of all rows to leave out at the very top, fewer where the budget needs them",
+        "share of all rows to leave out at the top, fewer where the budget needs them",
         partial(read_share, "skip_top"),
     )
 
