@@ -127,9 +127,7 @@ class Calibration:
         made_with: as `calibrator.made_with` says of a model, of data, or of both.
         """
         about = {"model": _about_model, "data": _about_data}
-        pairs = {
-            name: (describe(self.report), describe(made_with)) for name, describe in about.items() if name in made_with
-        }
+        pairs = {name: (short(self.report), short(made_with)) for name, short in about.items() if name in made_with}
         return [
             f"{name}: {_name(then)} there, {_name(now)} now" for name, (then, now) in pairs.items() if then[2] != now[2]
         ]

@@ -1,4 +1,4 @@
-"""What calibrating found: the choice, and how well it and its rivals separate originals from planted copies. Numpy only."""
+"""What calibrating found: the choice, and how well scores separate originals from planted copies. NumPy only."""
 
 import time
 from collections.abc import Sequence
@@ -156,8 +156,8 @@ def _warnings(
     if "image_swapped" in measured and "image_swapped" not in seen:
         best = np.nanmax([found["image_swapped"].auroc for found in on_report])
         lines.append(
-            f"this model can't distinguish a swapped image from the right one (best AUROC {best:.2f}, chance 0.5): either it "
-            "doesn't look at images, or its attention is badly calibrated; no score made with it finds wrong images"
+            f"this model can't distinguish a swapped image from the right one (best AUROC {best:.2f}, chance 0.5): "
+            "either it doesn't look at images, or its attention is badly calibrated; no score of it finds wrong images"
         )
     unseen = [kind for kind in measured if kind not in seen and kind != "image_swapped"]
     if unseen:

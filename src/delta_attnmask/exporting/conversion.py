@@ -25,7 +25,7 @@ _ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".
 
 @dataclass
 class Converted:
-    """What was written. refused: rows that the target can't express, with the reason. hint: how to load the file in the trainer."""
+    """What was written. refused: rows the target can't express, with the reason. hint: how the trainer loads it."""
 
     n_written: int = 0
     refused: dict[int, str] = field(default_factory=dict)

@@ -56,9 +56,7 @@ class StateMasking:
     def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> StateChange | None:
         """What one forward changes; None if none of its samples is drawn."""
         if self.settings.mask.tokens == "image" and inputs.get("input_ids") is None:
-            raise SettingsError(
-                "tokens='image': the forward is given embeddings, which don't show where the images are"
-            )
+            raise SettingsError("tokens='image': the forward is given embeddings, which don't show where images are")
         labels = self._labels(inputs, columns)
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
         seeds = self._seeds(inputs, roles, columns.get(KEYS))

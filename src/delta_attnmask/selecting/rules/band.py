@@ -1,6 +1,7 @@
 """Leave out the extreme top, then keep the rows of the highest value.
 
-The highest scores often belong to noise that a score can't distinguish from good rows: copies, trivial or broken answers.
+The highest scores often belong to noise that a score can't distinguish from good rows: copies, trivial
+or broken answers.
 """
 
 from dataclasses import dataclass
