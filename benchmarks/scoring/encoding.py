@@ -18,6 +18,7 @@ from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoPr
 from benchmarks.scoring.report import machine
 from delta_attnmask.encoding.encoder import Encoder
 from delta_attnmask.encoding.row_encoder import RowEncoder, n_bytes
+from delta_attnmask.errors import RowError
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.pipeline import EncodedRows, Unit
 
@@ -57,6 +58,9 @@ def rows_per_second(rows: FileRows, encoder: Encoder, n_workers: int) -> tuple[f
                 n_rows += len(window.rows)
             elif window.is_last:
                 begun = time.perf_counter()
+            for _, encoded_row in window.rows:
+                if isinstance(encoded_row, RowError):
+                    raise encoded_row
             size = n_bytes(window.rows[-1][1])
         return n_rows / (time.perf_counter() - begun), size
     finally:
@@ -77,7 +81,7 @@ def main() -> None:
     print(machine(torch.device("cpu")))
     print(f"{given.rows} rows with JPEGs of {_SIZE[0]} x {_SIZE[1]}; median rows a second of {given.repeats} repeats")
     with tempfile.TemporaryDirectory() as folder:
-        rows = FileRows(write_rows(Path(folder), given.rows))
+        rows = FileRows(write_rows(Path(folder), given.rows), Path(folder))
         found: dict[int, list[float]] = {n: [] for n in given.workers}
         for _ in range(given.repeats):
             for n_workers, rates in found.items():

@@ -213,7 +213,9 @@ def _pack(results: Any) -> _Shipment:
     for view in views:
         edges.append((at, at + view.nbytes))
         at += -(-view.nbytes // _ALIGNMENT) * _ALIGNMENT
-    block = torch.empty(at, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    # As torch's own `default_collate` does: `share_memory_` would copy a block that has nothing in it yet.
+    storage = torch.UntypedStorage._new_shared(at)
+    block = torch.empty(0, dtype=torch.uint8).set_(storage)
     target = block.numpy().data
     for view, (start, stop) in zip(views, edges, strict=True):
         target[start:stop] = view
