@@ -214,7 +214,7 @@ def _pack(results: Any) -> _Shipment:
         edges.append((at, at + view.nbytes))
         at += -(-view.nbytes // _ALIGNMENT) * _ALIGNMENT
     # As torch's own `default_collate` does: `share_memory_` would copy a block that has nothing in it yet.
-    storage = torch.UntypedStorage._new_shared(at)
+    storage = torch.UntypedStorage._new_shared(at)  # type: ignore[no-untyped-call]
     block = torch.empty(0, dtype=torch.uint8).set_(storage)
     target = block.numpy().data
     for view, (start, stop) in zip(views, edges, strict=True):
