@@ -9,9 +9,9 @@ import pytest
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.joined import export_scores
-from delta_attnmask.exporting.run_export import Place, export_rows, export_selection, open_scored
+from delta_attnmask.exporting.run_export import export_rows, export_selection, open_scored
 from delta_attnmask.reading.formats import TARGETS
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.selecting.selector import select_rows
 from tests.exporting.runs import score_all
 from tests.reading import samples

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.run_export import Place, export_rows, open_scored
+from delta_attnmask.exporting.run_export import export_rows, open_scored
 from delta_attnmask.reading.columns import Columns
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.rows import FileRows, Place
 from tests.exporting.runs import score_all
 from tests.reading import samples
 from tests.reading.builders import make_row, write_list

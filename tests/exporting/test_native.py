@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.errors import ArtifactError, DataError, SettingsError
-from delta_attnmask.exporting.run_export import Place, export_selection
+from delta_attnmask.exporting.run_export import export_selection
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.jsonfile import iter_rows
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.selecting.selector import select_rows

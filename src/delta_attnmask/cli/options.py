@@ -9,18 +9,15 @@ from cyclopts import Group, Parameter
 
 from delta_attnmask.calibration import read_preset
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.run_export import Place
 from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.note import read_note
-from delta_attnmask.selecting.run_selection import select_from_run
-from delta_attnmask.selection import Selection
 from delta_attnmask.settings import AttentionBackend, Dtype, Exclude, MaskSettings, Order, Queries, Replacement, Tokens
 
 if TYPE_CHECKING:
     from delta_attnmask.modeling.load import LoadedModel
     from delta_attnmask.scorer import DeltaAttnMask
+    from delta_attnmask.selection import Selection
 
 _DATA = Group("Data", sort_key=1)
 _MODEL = Group("Model", sort_key=2)
@@ -195,7 +192,10 @@ class SelectionOptions:
     keep: str = "20%"
     by: str | None = None
 
-    def read(self, run: RunFolder) -> Selection:
+    def read(self, run: RunFolder) -> "Selection":
+        from delta_attnmask.selecting.note import read_note
+        from delta_attnmask.selecting.run_selection import select_from_run
+
         if self.selection is not None:
             return read_note(self.selection, run)
         return select_from_run(run, self.keep, by=self.by)

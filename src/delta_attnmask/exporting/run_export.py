@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.exporting.conversion import Converted, convert_rows
 from delta_attnmask.exporting.files import DATA_ENDINGS, copy_rows
 from delta_attnmask.reading.formats import TargetName, choose_target
-from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.llama_factory import LlamaFactory, add_entry
-from delta_attnmask.reading.rows import FilePart, FileRows
+from delta_attnmask.reading.rows import FilePart, FileRows, Place
 from delta_attnmask.reading.tars import TarFile
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order, note_path, write_note
@@ -29,15 +28,6 @@ from delta_attnmask.storage import write_text_atomically
 
 MIXTURE = "mixture.json"
 _N_NAMED = 20  # refused rows that the note names
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the data is now, if it was moved, and what its images may be."""
-
-    data: str | Path | None = None
-    images: str | Path | None = None
-    image_limits: ImageLimits = ImageLimits()
 
 
 def open_scored(run: RunFolder, place: Place = Place(), *, with_images: bool = True) -> FileRows:

@@ -34,6 +34,15 @@ ImagesRoot = Path | RemoteFolder | None
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the data is now, if it was moved, and what its images may be."""
+
+    data: str | Path | None = None
+    images: str | Path | None = None
+    image_limits: ImageLimits = ImageLimits()
+
+
+@dataclass(frozen=True)
 class RowsPart:
     """Some of the rows: what holds them, how they are read, and where their images lie.
 
