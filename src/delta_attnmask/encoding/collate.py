@@ -65,17 +65,19 @@ def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float)
     """The cheapest batches of samples in this order: the shortest way over the places where one may end."""
     lengths = [sample.n_tokens for sample in ordered]
     names = [frozenset(sample.inputs) for sample in ordered]
+    numbers: dict[tuple[ImageRef, ...], int] = {}  # references take long to compare
+    images = [numbers.setdefault(sample.images, len(numbers)) for sample in ordered]
     costs, begins = [0.0], [0]  # of the cheapest way to each place, and where its last batch begins
     for stop in range(1, len(ordered) + 1):
         longest, images_cost, cheapest, begin = 0, 0.0, math.inf, 0
-        seen: set[tuple[ImageRef, ...]] = set()
+        seen: set[int] = set()
         for start in range(stop - 1, max(stop - 1 - _MAX_SAMPLES, -1), -1):
             longest = max(longest, lengths[start])
             n_positions = longest * (stop - start)
             if start < stop - 1 and (n_positions > batch_tokens or names[start] != names[start + 1]):
                 break
-            if image_cost and ordered[start].images not in seen:
-                seen.add(ordered[start].images)
+            if image_cost and images[start] not in seen:
+                seen.add(images[start])
                 images_cost += image_cost * ordered[start].n_image_tokens
             if (cost := costs[start] + n_positions + images_cost) < cheapest:
                 cheapest, begin = cost, start
