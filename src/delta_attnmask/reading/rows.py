@@ -224,7 +224,7 @@ class FileRows(Rows):
     def path(self) -> Path:
         """The location as a path, which opens the same data again; of several files it says which, but names none.
 
-        Behind a URL it is the copy on this machine.
+        For a URL it is the copy on this machine.
         """
         return Path(self.location) if as_url(self.location) is None else self.parts[0].path
 

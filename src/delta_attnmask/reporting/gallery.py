@@ -215,5 +215,5 @@ def _why_passed_over(standing: Standing) -> str:
     if selection.rule == "diverse":
         return "the rule prefers rows that differ from those kept already"
     if selection.rule == "band" or selection.options.get("skip_top"):
-        return "the rule leaves out the very top"
+        return "the rule leaves out the top"
     return "others of the same score came first"

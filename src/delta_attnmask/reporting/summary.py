@@ -22,7 +22,7 @@ _MAX_REASONS = 50
 
 @dataclass(frozen=True)
 class Findings:
-    """A calibration. is_covered: whether it is of the very score that ranks the rows. AUROCs are None where unknown."""
+    """A calibration. is_covered: whether it covers the score that ranks the rows. AUROCs are None where unknown."""
 
     calibration: Calibration
     is_covered: bool
