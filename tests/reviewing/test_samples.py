@@ -9,6 +9,7 @@ from PIL import Image
 
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import Place
 from delta_attnmask.records import ImageRef, Record, Turn
 from delta_attnmask.reviewing.protocol import other_side
 from delta_attnmask.reviewing.samples import Sample, SampleBook, ShownTurn, show_record, shuffle_words
@@ -81,7 +82,7 @@ def test_large_images_are_small_files_without_metadata(tmp_path, run):
     exif = tagged.getexif()
     exif[0x010E] = "secret"
     tagged.save(tmp_path / "large.jpg", exif=exif)
-    uri = SampleBook.open(run, (), seed=0, images=tmp_path).embed((ImageRef("large.jpg"),))
+    uri = SampleBook.open(run, (), seed=0, place=Place(images=tmp_path)).embed((ImageRef("large.jpg"),))
     assert to_image(uri).size == (1024, 683)
     assert b"secret" not in read_uri(uri)
     assert len(read_uri(uri)) <= 120_000
@@ -95,11 +96,11 @@ def test_images_outside_the_folder_are_not_shown(book, reference):
 def test_other_data_is_refused(run, protocol, tmp_path, scored):
     changed = tmp_path / "data.json"
     changed.write_bytes((scored / "data.json").read_bytes() + b"\n")
-    with pytest.raises(ArtifactError, match="isn't what was scored"):
-        SampleBook.open(run, protocol.pairs, seed=0, data=changed)
+    with pytest.raises(ArtifactError, match="is not the file that was scored"):
+        SampleBook.open(run, protocol.pairs, seed=0, place=Place(changed))
     moved = tmp_path / "moved.json"
     moved.write_bytes((scored / "data.json").read_bytes())
     pair = protocol.pairs[0]
-    book = SampleBook.open(run, protocol.pairs, seed=0, data=moved, limits=ImageLimits(max_bytes=10))
+    book = SampleBook.open(run, protocol.pairs, seed=0, place=Place(moved, image_limits=ImageLimits(max_bytes=10)))
     assert book.sample(pair, "first") == SampleBook.open(run, protocol.pairs, seed=0).sample(pair, "first")
     assert book.embed(book.sample(pair, "first").images) == ""  # larger than allowed

@@ -64,7 +64,7 @@ def review(
     run = RunFolder.open(folder)
     protocol = begin_review(run, out, selection, against=against, n_pairs=pairs, seed=seed)
     drawn, seed = protocol.pairs, protocol.review.seed
-    book = SampleBook.open(run, drawn, seed=seed, data=moved.data, images=moved.images, limits=moved.limits)
+    book = SampleBook.open(run, drawn, seed=seed, place=moved.place)
     _describe(protocol, out)
     page = write_page(protocol, book, out)
     print(printable(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB): give this page to the judges, nothing else"))

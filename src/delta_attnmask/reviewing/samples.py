@@ -1,4 +1,4 @@
-"""What a side of a pair shows: the rows' texts and images, without anything that tells where they come from."""
+"""What a side of a pair shows: the rows' texts and images, without anything that shows where they come from."""
 
 import random
 from base64 import b64encode
@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from delta_attnmask.errors import ArtifactError, RowError
-from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.reading.rows import FileRows, Rows
+from delta_attnmask.exporting.run_export import open_scored
+from delta_attnmask.reading.rows import Place, Rows
 from delta_attnmask.records import ImageRef, Record, Role
 from delta_attnmask.reporting.page import embed_image
 from delta_attnmask.reviewing.protocol import Pair, Side
@@ -54,19 +53,13 @@ class SampleBook:
         pairs: Iterable[Pair],
         *,
         seed: int,
-        data: Path | None = None,
-        images: Path | None = None,
-        limits: ImageLimits = ImageLimits(),
+        place: Place = Place(),
     ) -> Self:
-        """Read the pairs' rows; data, images: where they are now, if they were moved.
+        """Read the pairs' rows.
 
         Raises ArtifactError if the file isn't the one that was scored.
         """
-        manifest = run.manifest
-        root = images or manifest.images or None
-        dataset = FileRows(data or manifest.require_data(), root, format=manifest.format, image_limits=limits)
-        if dataset.fingerprint != manifest.input:
-            raise ArtifactError(f"{data or manifest.data} isn't what was scored; name the right file with --data")
+        dataset = open_scored(run, place)
         rows = {row for pair in pairs for row in (pair.first, pair.second)}
         records = {record.row: record for row in sorted(rows) for record in dataset.records(row, row + 1)}
         if unusable := sorted(row for row in rows if row not in records or records[row].reason):
