@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from itertools import permutations
 from math import sqrt
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-Metric = Literal["nominal", "ordinal"]
 
 RESAMPLES = 2000
 _PAIR_RESAMPLES = 400  # of separations: each costs a product with the matrix of all wins
@@ -196,8 +194,8 @@ def wilson_interval(n_wins: float, n: float, confidence: float = 0.95) -> tuple[
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def krippendorff_alpha(units: Sequence[Sequence[int]], n_values: int, metric: Metric) -> float | None:
-    """How far raters agree: 1 perfectly, 0 as chance would, below 0 systematic disagreement.
+def krippendorff_alpha(units: Sequence[Sequence[int]], n_values: int) -> float | None:
+    """How far raters agree on names: 1 perfectly, 0 as chance would, below 0 systematic disagreement.
 
     Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, section C: any number of raters, values missing.
     units: for each unit the values it was given, 0 to n_values - 1, one a rater; those with fewer than two are left
@@ -208,7 +206,6 @@ def krippendorff_alpha(units: Sequence[Sequence[int]], n_values: int, metric: Me
         for one, other in permutations(values, 2):
             pairs[one, other] += 1 / (len(values) - 1)
     totals = pairs.sum(axis=1)
-    ranks = np.cumsum(totals) - totals / 2
-    distances = (ranks[:, None] - ranks) ** 2 if metric == "ordinal" else 1 - np.eye(n_values)
+    distances = 1 - np.eye(n_values)
     expected = float((np.outer(totals, totals) * distances).sum())
     return 1 - float((pairs * distances).sum()) * float(totals.sum() - 1) / expected if expected else None

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from delta_attnmask.exporting.run_export import export_selection
+from delta_attnmask.exporting.run_export import export_selection, open_scored
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.reviewing.answers import FORMAT
-from delta_attnmask.reviewing.handout import begin_review
-from delta_attnmask.reviewing.protocol import QUESTIONS, Pair, Protocol
+from delta_attnmask.reviewing.pairs import begin_review
+from delta_attnmask.reviewing.protocol import QUESTIONS, Pair, Protocol, Side
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Selection
@@ -93,6 +93,11 @@ def run(scored: Path) -> RunFolder:
 
 
 @pytest.fixture
+def dataset(run: RunFolder) -> FileRows:
+    return open_scored(run)
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "review"
 
@@ -104,6 +109,10 @@ def protocol(scored: Path, run: RunFolder, folder: Path) -> Protocol:
 
 
 Choose = Callable[[Pair], str]
+
+
+def other_side(side: Side) -> Side:
+    return "second" if side == "first" else "first"
 
 
 def answer_all(protocol: Protocol, rater: str = "Ann", choose: Choose = lambda pair: pair.target) -> dict[str, Any]:

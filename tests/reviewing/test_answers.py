@@ -46,7 +46,7 @@ def test_names_that_look_alike_are_one_judge(protocol, folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 41, "a\x1b[31m", "a\u202eb", None, 7, ["Ann"]])
 def test_what_is_no_name(protocol, tmp_path, name):
-    with pytest.raises(DataError, match="name of 1 to 40 printable characters"):
+    with pytest.raises(DataError, match="name has 1 to 40 printable characters"):
         read_answers(save(tmp_path / "answers.json", one_answer(protocol, name)), protocol)
 
 
@@ -54,8 +54,8 @@ def test_what_is_no_name(protocol, tmp_path, name):
     ("change", "why"),
     [
         ({"pair": 1}, "as texts"),
-        ({"pair": "\x1b[31m"}, r"pair '\\x1b\[31m' isn't in this review"),
-        ({"question": "coverage"}, "isn't one of this review's"),
+        ({"pair": "\x1b[31m"}, r"pair '\\x1b\[31m' with question 'clarity' isn't in this review"),
+        ({"question": "coverage"}, "question 'coverage' isn't in this review"),
         ({"answer": "third"}, "expected one of first, second, equal, unknown"),
         ({"answer": ["first"]}, "as texts"),
         ({"at": "yesterday"}, "yesterday"),

@@ -11,31 +11,35 @@ from PIL import Image
 
 from delta_attnmask.errors import DataError
 from delta_attnmask.reviewing.answers import collect, read_answers, read_judgements
-from delta_attnmask.reviewing.labelstudio import export_label_studio, make_config
+from delta_attnmask.reviewing.handout import export_label_studio
 from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS
-from delta_attnmask.reviewing.samples import SampleBook
 from tests.reviewing.conftest import HOSTILE, save
 
 
 @pytest.fixture
-def tasks(run, protocol, folder):
-    book = SampleBook.open(run, protocol.pairs, seed=0)
-    path, config = export_label_studio(protocol.pairs, book, folder)
-    assert config.read_text() == make_config()
-    return json.loads(path.read_text())
+def exported(protocol, dataset, folder):
+    """The tasks and the configuration."""
+    tasks, config = export_label_studio(protocol, dataset, folder)
+    return json.loads(tasks.read_text()), ElementTree.fromstring(config.read_text())
 
 
-def test_every_variable_of_the_configuration_is_in_every_task(tasks):
-    config = ElementTree.fromstring(make_config())
-    wanted = {element.get("value", "")[1:] for element in config.iter() if element.get("value", "").startswith("$")}
-    assert wanted == {"image1", "image2", "text1", "text2"}
+@pytest.fixture
+def tasks(exported):
+    return exported[0]
+
+
+def test_every_variable_of_the_configuration_is_in_every_task(exported):
+    tasks, config = exported
+    values = [element.get("value") or element.get("valueList") or "" for element in config.iter()]
+    wanted = {value[1:] for value in values if value.startswith("$")}
+    assert wanted == {"images1", "images2", "text1", "text2"}
     for task in tasks:
         assert set(task) == {"data"}
         assert set(task["data"]) == {*wanted, "pair"}
 
 
-def test_the_same_questions_and_answers():
-    config = ElementTree.fromstring(make_config())
+def test_the_same_questions_and_answers(exported):
+    _, config = exported
     names = {element.get("name") for element in config.iter() if element.tag in ("Text", "Image")}
     groups = config.findall("Choices")
     assert [group.get("name") for group in groups] == [question.name for question in QUESTIONS]
@@ -49,10 +53,11 @@ def test_tasks_are_blind_and_complete(tasks, protocol):
     assert [task["data"]["pair"] for task in tasks] == [pair.token for pair in protocol.pairs]
     for task in tasks:
         assert "secret" not in json.dumps(task)
-        assert task["data"]["text1"].startswith("Instruction: ")
-        header, _, body = task["data"]["image1"].partition(",")
+        (image,) = task["data"]["images1"]
+        header, _, body = image.partition(",")
         assert re.fullmatch(r"data:image/webp;base64", header)
         assert Image.open(BytesIO(base64.b64decode(body))).size in ((24, 16), (400, 300))
+    assert tasks[0]["data"]["text1"].startswith("Instruction: ")
     assert HOSTILE in tasks[0]["data"]["text1"]  # plain text there, which its Text tag shows as it is
 
 

@@ -2,15 +2,14 @@
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.errors import ArtifactError, DataError
-from delta_attnmask.reviewing.labelstudio import read_tasks
+from delta_attnmask.errors import DataError
 from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS, Answer, Pair, Protocol
 from delta_attnmask.storage import write_text_atomically
 
@@ -18,6 +17,7 @@ FORMAT = "delta-attnmask-answers"
 MAX_NAME_CHARS = 40
 _FOLDER = "answers"
 _MAX_BYTES = 64_000_000
+_NAMES = {question.name for question in QUESTIONS}
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,17 @@ class Judgement:
     created: datetime
 
 
-def collect(folder: Path, files: Iterable[Path]) -> None:
+def collect(folder: Path, files: Sequence[Path]) -> None:
     """Copy files of answers into a review's folder; one that is collected twice is kept once.
 
     Raises DataError for a file with anything in it that is no answer to this review, and keeps nothing then.
     """
     protocol = Protocol.read(folder)
-    checked = [(file, list(read_answers(file, protocol))) for file in files]
-    try:
-        (folder / _FOLDER).mkdir(exist_ok=True)
-        for file, _ in checked:
-            text = file.read_text(encoding="utf-8")
-            write_text_atomically(folder / _FOLDER / f"{sha256(text.encode()).hexdigest()[:16]}.json", text)
-    except OSError as error:
-        raise ArtifactError(f"{folder / _FOLDER} can't be written: {error.strerror}") from error
+    for file in files:
+        read_answers(file, protocol)
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        write_text_atomically(folder / _FOLDER / f"{sha256(text.encode()).hexdigest()[:16]}.json", text)
 
 
 def read_judgements(folder: Path, protocol: Protocol) -> list[Judgement]:
@@ -58,8 +55,7 @@ def read_judgements(folder: Path, protocol: Protocol) -> list[Judgement]:
     latest: dict[tuple[str, str, str], Judgement] = {}
     for one in sorted(found, key=lambda one: one.created):
         name = names.setdefault(one.rater.casefold(), one.rater)
-        latest.pop(key := (name, one.pair.token, one.question), None)
-        latest[key] = replace(one, rater=name)
+        latest[name, one.pair.token, one.question] = replace(one, rater=name)
     return list(latest.values())
 
 
@@ -70,7 +66,7 @@ def read_answers(path: Path, protocol: Protocol) -> list[Judgement]:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = read_tasks(content) if isinstance(content, list) else _read_file(content, protocol)
+        found = _read_tasks(content) if isinstance(content, list) else _read_file(content, protocol)
         return [_parse(rater, answer, pairs) for rater, answer in found]
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
@@ -87,30 +83,35 @@ def _read_file(file: Any, protocol: Protocol) -> Iterator[tuple[object, object]]
         yield file.get("rater"), answer
 
 
-def _parse(rater: object, answer: object, pairs: dict[str, Pair]) -> Judgement:
+def _read_tasks(tasks: list[Any]) -> Iterator[tuple[object, object]]:
+    """The annotator and each answer of an export, as the page would save it; other regions are skipped."""
+    try:
+        for task in tasks:
+            pair = task["data"]["pair"]
+            for annotation in task["annotations"]:
+                by = annotation.get("completed_by")
+                name = f"Label Studio {(by.get('email') or by.get('id')) if isinstance(by, dict) else by}"
+                at = annotation.get("updated_at") or annotation.get("created_at") or "1970-01-01"
+                for result in [] if annotation.get("was_cancelled") else annotation["result"]:
+                    if (question := result.get("from_name")) in _NAMES:
+                        (choice,) = result["value"]["choices"]
+                        yield name[:MAX_NAME_CHARS], {"pair": pair, "question": question, "answer": choice, "at": at}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected an export of Label Studio, tasks with annotations, got {error!r}") from error
+
+
+def _parse(rater: object, answer: Any, pairs: dict[str, Pair]) -> Judgement:
     """The judgement, if every value is what it may be."""
-    values = [answer.get(name) for name in ("pair", "question", "answer", "at")] if isinstance(answer, dict) else []
-    if not values or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"expected pair, question, answer and at as texts, got {_shorten(answer)}")
-    token, question, given, at = map(str, values)
-    if token not in pairs:
-        raise ValueError(f"its pair {_shorten(token)} isn't in this review")
-    if question not in {one.name for one in QUESTIONS}:
-        raise ValueError(f"question {_shorten(question)} isn't one of this review's")
-    choice = next((one for one in ANSWERS if one == given), None)
-    if choice is None:
-        raise ValueError(f"answer {_shorten(given)}: expected one of {', '.join(ANSWERS)}")
+    fields = ("pair", "question", "answer", "at")
+    if not isinstance(answer, dict) or not all(isinstance(answer.get(field), str) for field in fields):
+        raise ValueError(f"expected pair, question, answer and at as texts, got {answer!a:.80}")
+    token, question, given, at = (answer[field] for field in fields)
+    if token not in pairs or question not in _NAMES:
+        raise ValueError(f"pair {token!a:.80} with question {question!a:.80} isn't in this review")
+    if given not in ANSWERS:
+        raise ValueError(f"answer {given!a:.80}: expected one of {', '.join(ANSWERS)}")
+    name = " ".join(unicodedata.normalize("NFC", rater).split()) if isinstance(rater, str) else ""
+    if not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
+        raise ValueError(f"a judge's name has 1 to {MAX_NAME_CHARS} printable characters, got {rater!a:.80}")
     time = datetime.fromisoformat(at)
-    created = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return Judgement(_parse_name(rater), pairs[token], question, choice, created)
-
-
-def _parse_name(name: object) -> str:
-    shown = " ".join(unicodedata.normalize("NFC", name).split()) if isinstance(name, str) else ""
-    if not 0 < len(shown) <= MAX_NAME_CHARS or not shown.isprintable():
-        raise ValueError(f"expected a judge's name of 1 to {MAX_NAME_CHARS} printable characters, got {_shorten(name)}")
-    return shown
-
-
-def _shorten(value: object) -> str:
-    return ascii(value)[:80]
+    return Judgement(name, pairs[token], question, given, time if time.tzinfo else time.replace(tzinfo=UTC))

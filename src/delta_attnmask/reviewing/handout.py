@@ -1,91 +1,94 @@
-"""The folder of a review: `review.json`, which says which side is which, and `review.html`, which judges get."""
+"""What judges get: a page, or tasks for Label Studio. Both show texts and images, and nothing of where they come from.
 
+Label Studio: https://labelstud.io/guide/task_format, https://labelstud.io/tags. Its Pairwise tag has neither ties nor
+"can't tell", so each question is a group of Choices.
+"""
+
+import json
 from dataclasses import asdict
-from hashlib import sha256
+from itertools import count
 from pathlib import Path
-from secrets import token_hex
+from typing import Any
 
-import numpy as np
-
-from delta_attnmask.errors import ArtifactError, SettingsError
-from delta_attnmask.reporting.page import render_page
-from delta_attnmask.reviewing.pairs import COLUMNS, Rows, choose_pools, draw_pairs
-from delta_attnmask.reviewing.protocol import PROTOCOL_FILE, QUESTIONS, SIDES, Protocol, Review
-from delta_attnmask.reviewing.samples import SampleBook
-from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.note import read_note
-from delta_attnmask.selection import Selection
+from delta_attnmask.errors import ArtifactError, RowError
+from delta_attnmask.reading.rows import Rows
+from delta_attnmask.records import Role
+from delta_attnmask.reporting.page import embed_image, make_environment, render_page
+from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS, SIDES, Pair, Protocol, Side
 from delta_attnmask.storage import write_text_atomically
 
-_MAX_PAIRS = 1000  # a page of so many holds up to 300 MB of images
+_PACKAGE = "delta_attnmask.reviewing"
+_SPEAKERS: dict[Role, str] = {"system": "System", "user": "Instruction", "assistant": "Answer"}
+_IMAGE_SIDE, _IMAGE_BYTES = 1024, 120_000  # px; before base64
+_MIN_WORDS = 4  # a text of fewer, or of a script without spaces, is reversed by letters
+_WHITE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="  # where there is no image
 
 
-def begin_review(
-    run: RunFolder, out: Path, selection: Path, *, against: str = "random", n_pairs: int = 60, seed: int = 0
-) -> Protocol:
-    """Draw the pairs and write them to `out`; pairs that were drawn there before by the same choices are kept.
+def write_page(protocol: Protocol, dataset: Rows, out: Path) -> Path:
+    """Write the page for judges into the review's folder; nothing in it depends on which side was selected.
 
-    selection: a file that `select` wrote, or its note. against: random, left, or such a file.
-    Raises ArtifactError, naming what differs, where `out` holds a review of other choices.
+    dataset: as it was scored. Raises ArtifactError for a row that can't be read from it.
     """
-    if not 1 <= n_pairs <= _MAX_PAIRS:
-        raise SettingsError(f"pairs={n_pairs}: expected 1 to {_MAX_PAIRS:,}")
-    selected = read_note(selection, run)
-    other = None if against in ("random", "left") else read_note(Path(against), run)
-    review = Review(
-        manifest_sha256=run.manifest_sha256,
-        selection_sha256=_hash_rows(selected.indices),
-        selection=_describe(selected),
-        against=against if other is None else _describe(other),
-        against_sha256="" if other is None else _hash_rows(other.indices),
-        seed=seed,
-        n_pairs=n_pairs,
-    )
-    if (out / PROTOCOL_FILE).exists():
-        return _require_same(Protocol.read(out), review, out)
-    scores = run.read_scores(list(COLUMNS))
-    pools = choose_pools(scores, selected.indices, against, None if other is None else other.indices)
-    pairs = draw_pairs(scores, pools, n_pairs=n_pairs, seed=seed)
-    protocol = Protocol(token_hex(8), review, pairs)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(out / PROTOCOL_FILE, protocol.to_json())
-    except OSError as error:
-        raise ArtifactError(f"{out} can't be written: {error.strerror}") from error
-    return protocol
-
-
-def write_page(protocol: Protocol, book: SampleBook, out: Path) -> Path:
-    """Write the page for judges into the review's folder; nothing in it depends on which side was selected."""
     page = out / "review.html"
     html = render_page(
         "judge.html",
         title="Which sample is better?",
-        package="delta_attnmask.reviewing",
+        package=_PACKAGE,
         styles=("judge.css",),
         scripts=("judge.js",),
         review=protocol.id,
         questions=[asdict(one) for one in QUESTIONS],
+        answers=ANSWERS,
         pairs=protocol.pairs,
         sides=SIDES,
-        book=book,
+        show=lambda pair, side: show_sample(dataset, pair, side),
     )
     write_text_atomically(page, html)
     return page
 
 
-def _require_same(found: Protocol, wanted: Review, out: Path) -> Protocol:
-    there = asdict(found.review)
-    different = [name.removeprefix("n_") for name, value in asdict(wanted).items() if value != there[name]]
-    if different:
-        raise ArtifactError(f"{out} holds a review with other {', '.join(different)}; name another folder")
-    return found
+def export_label_studio(protocol: Protocol, dataset: Rows, out: Path) -> tuple[Path, Path]:
+    """Write OUT/label-studio.json, the tasks, and OUT/label-studio.xml, the configuration; return their paths.
+
+    A task knows its pair by the token alone: only the protocol says which side was selected.
+    """
+    tasks = []
+    for pair in protocol.pairs:
+        data: dict[str, Any] = {"pair": pair.token}
+        for number, side in enumerate(SIDES, start=1):
+            turns, images = show_sample(dataset, pair, side)
+            data[f"text{number}"] = "\n\n".join(f"{speaker}: {text}" for speaker, text in turns)
+            data[f"images{number}"] = [uri or _WHITE for uri in images] or [_WHITE]
+        tasks.append({"data": data})
+    config = make_environment(_PACKAGE).get_template("label-studio.xml").render(questions=QUESTIONS, answers=ANSWERS)
+    write_text_atomically(out / "label-studio.json", json.dumps(tasks, indent=1) + "\n")
+    write_text_atomically(out / "label-studio.xml", config + "\n")
+    return out / "label-studio.json", out / "label-studio.xml"
 
 
-def _describe(selection: Selection) -> str:
-    return f"{len(selection)} rows by {selection.column}, rule {selection.rule}"
+def show_sample(dataset: Rows, pair: Pair, side: Side) -> tuple[list[tuple[str, str]], list[str]]:
+    """What stands on a side: speaker and text of each turn, and the images as `data:` URIs of at most 1,024 px.
+
+    Images are encoded anew, so that nothing of the files is left but their pixels; where they can't be loaded there is
+    one empty URI. The places of several images are marked in the text.
+    """
+    row = pair.first if side == "first" else pair.second
+    record = next(dataset.records(row, row + 1), None)
+    if record is None or record.error:
+        raise ArtifactError(f"row {row} of the review can't be read from the data that was scored")
+    marks = iter([""]) if len(record.images) == 1 else (f"[image {number}] " for number in count(1))
+    turns = []
+    for turn in record.turns:
+        text = "".join(next(marks) if part is None else part for part in turn.parts).strip()
+        turns.append((_SPEAKERS[turn.role], reverse(text) if pair.is_check and side != pair.target else text))
+    try:
+        images = dataset.load_images(record.images)
+    except RowError:  # moved since it was scored; the judge sees the gap and can't tell
+        return turns, [""]
+    return turns, [embed_image(image, max_side=_IMAGE_SIDE, max_bytes=_IMAGE_BYTES).uri for image in images]
 
 
-def _hash_rows(rows: Rows) -> str:
-    """SHA-256 of the rows, whatever their order."""
-    return sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()
+def reverse(text: str) -> str:
+    """The text with its words, or its letters where there are few words, in reverse order."""
+    words = text.split()
+    return " ".join(reversed(words)) if len(words) >= _MIN_WORDS else text[::-1]

@@ -1,35 +1,37 @@
 """What the judgements say: win rates with intervals, agreement, and which judges were careless. No torch here."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby, pairwise
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
+from statistics import mean
 
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.reporting.page import Section, Table
 from delta_attnmask.reviewing.answers import Judgement, read_judgements
-from delta_attnmask.reviewing.pairs import Checks, check_rater
-from delta_attnmask.reviewing.protocol import QUESTIONS, Answer, Pair, Protocol, Review, ReviewQuestion
+from delta_attnmask.reviewing.protocol import CHECK_QUESTIONS, QUESTIONS, Answer, Protocol
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.statistics import krippendorff_alpha, wilson_interval
 
-_ORDER: dict[Answer, int] = {"first": 0, "equal": 1, "second": 2}  # "unknown" is no value, but a missing one
-_PAUSE_S = 300.0  # whoever takes longer was away
-_RATE_COLUMNS = ("pairs", "won", "tied", "lost", "win rate", "95 % interval")
-_RATER_COLUMNS = ("judge", "pairs", "s an answer", "checks passed", "contradicted", "counted")
+# Fixed before anybody judges; docs/review.md says how often the rule catches a careless judge and wrongs a careful one.
+_MIN_CHECKS, _MIN_PASSED = 4, 0.75
+_VALUES: dict[Answer, int] = {"first": 0, "second": 1, "equal": 2}  # for agreement; "unknown" is a missing value
+_QUESTION_COLUMNS = ("question", "pairs", "won", "tied", "lost", "win rate", "95 % interval", "can't tell", "alpha")
+_RATER_COLUMNS = ("judge", "pairs", "checks passed", "counted")
 
 
 @dataclass(frozen=True)
-class WinRate:
-    """How often the selected side won.
+class QuestionResult:
+    """How often the selected sample won, by one question.
 
     n_pairs: pairs with at least one judgement. n_won, n_tied, n_lost: pairs by what most judges preferred.
     rate: mean over pairs of the judges' mean, a tie counting half; 0.5 says no difference. None without pairs.
     low, high: 95 % Wilson interval of the rate. The pair is the unit: several judges of one pair are no further pairs.
+    n_unknown: answers "can't tell"; they count in no rate.
+    alpha: Krippendorff's alpha of the sides chosen, as they were shown; None with fewer than two judges of one pair.
     """
 
+    name: str
     n_pairs: int
     n_won: int
     n_tied: int
@@ -37,207 +39,148 @@ class WinRate:
     rate: float | None
     low: float
     high: float
-
-    @property
-    def verdict(self) -> str:
-        """better, worse or open: whether the interval leaves 0.5 out."""
-        return "better" if self.low > 0.5 else "worse" if self.high < 0.5 else "open"
-
-    @property
-    def cells(self) -> tuple[object, ...]:
-        interval = "-" if self.rate is None else f"{_percent(self.low)} to {_percent(self.high)}"
-        return (self.n_pairs, self.n_won, self.n_tied, self.n_lost, _percent(self.rate), interval)
-
-
-@dataclass(frozen=True)
-class QuestionResult:
-    """All about one question; its name, title and text as in the protocol.
-
-    n_unknown: answers "can't tell"; they count in no rate. alpha_nominal, alpha_ordinal: Krippendorff's alpha of
-        the sides chosen, as they were shown; None with fewer than two judges of one pair.
-    """
-
-    name: str
-    title: str
-    text: str
-    overall: WinRate
-    by_source: Mapping[str, WinRate]
-    by_rater: Mapping[str, WinRate]
-    n_answers: int
     n_unknown: int
-    alpha_nominal: float | None
-    alpha_ordinal: float | None
+    alpha: float | None
 
     @property
-    def cells(self) -> tuple[object, ...]:
-        alphas = ("-" if alpha is None else f"{alpha:.2f}" for alpha in (self.alpha_nominal, self.alpha_ordinal))
-        return (self.title, *self.overall.cells, self.n_unknown, *alphas)
+    def interval(self) -> str:
+        return f"{100 * self.low:.0f} % to {100 * self.high:.0f} %"
 
 
 @dataclass(frozen=True)
 class RaterResult:
     """What a judge did.
 
-    n_pairs: pairs answered in full, checks included. seconds: median time for one answer.
-    excluded: why the judgements don't count; empty if they do.
+    n_pairs: pairs answered in full, without checks. n_checks, n_passed: answers in checks, and the right ones.
+    excluded: why the judgements don't count; empty if they do. Too few checks exclude nobody.
     """
 
     name: str
     n_pairs: int
-    seconds: float | None
-    checks: Checks
+    n_checks: int
+    n_passed: int
     excluded: str
-
-    @property
-    def cells(self) -> tuple[object, ...]:
-        checks = self.checks
-        return (
-            self.name,
-            self.n_pairs,
-            "-" if self.seconds is None else f"{self.seconds:g}",
-            f"{checks.n_passed} of {checks.n_shuffled}",
-            f"{checks.n_contradicted} of {checks.n_repeated}",
-            f"no: {self.excluded}" if self.excluded else "yes" if checks.is_checked else "yes, with too few checks",
-        )
 
 
 @dataclass(frozen=True)
 class ReviewResults:
-    """A whole review; plain values, for tables, JSON and the report."""
+    """A whole review: plain values, for tables, JSON and the report.
 
-    review: Review
+    manifest_sha256: of the run. selection, against: what was compared, in words. n_drawn: pairs, without checks.
+    questions: in the order of QUESTIONS.
+    """
+
+    manifest_sha256: str
+    selection: str
+    against: str
     n_drawn: int
     questions: tuple[QuestionResult, ...]
     raters: tuple[RaterResult, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @property
-    def answered(self) -> list[QuestionResult]:
-        return [question for question in self.questions if question.overall.rate is not None]
+    def control(self) -> str:
+        """What the selected samples were compared with, as part of a sentence."""
+        return {"random": "random rows", "left": "rows that were left"}.get(self.against, "the other selection")
 
     @property
     def sentences(self) -> list[str]:
-        """The results in words, one sentence a question that was answered."""
-        return [_say(question, self.review) for question in self.answered]
+        """The results in words, one sentence for each question that was answered."""
+        found = []
+        for question, one in zip(QUESTIONS, self.questions, strict=True):
+            if one.rate is not None:
+                more, less = "more often than chance explains", "less often than chance explains"
+                verdict = more if one.low > 0.5 else less if one.high < 0.5 else "chance alone explains that"
+                share = f"{100 * one.rate:.0f} % of {one.n_pairs} pairs with {self.control}"
+                found.append(f"{question.text} The selected one in {share} (95 % interval {one.interval}): {verdict}.")
+        return found
 
     @property
     def tables(self) -> list[Table]:
-        """All results as text: first of the questions, then by source and by judge, last of the judges."""
-        title = f"{self.review.selection}, against {self.review.against}"
-        columns = ("question", *_RATE_COLUMNS, "can't tell", "alpha", "ordinal alpha")
-        tables: list[Table] = [(title, columns, [one.cells for one in self.questions])]
-        for question in self.answered:
-            if question.name == "overall":
-                for group, rates in (("source", question.by_source), ("judge", question.by_rater)):
-                    rows = [(name or "(none)", *rate.cells) for name, rate in rates.items()]
-                    tables.append((f"{question.title}, by {group}", (group, *_RATE_COLUMNS), rows))
-        tables.append(("Judges, and who isn't counted", _RATER_COLUMNS, [rater.cells for rater in self.raters]))
-        return tables
+        """The questions, and the judges."""
+        questions: list[tuple[object, ...]] = []
+        for one in self.questions:
+            rate = "-" if one.rate is None else f"{100 * one.rate:.0f} %"
+            alpha = "-" if one.alpha is None else f"{one.alpha:.2f}"
+            counts = (one.n_pairs, one.n_won, one.n_tied, one.n_lost)
+            questions.append((one.name, *counts, rate, one.interval, one.n_unknown, alpha))
+        raters = [
+            (
+                one.name,
+                one.n_pairs,
+                f"{one.n_passed} of {one.n_checks}",
+                f"no: {one.excluded}" if one.excluded else "yes",
+            )
+            for one in self.raters
+        ]
+        return [
+            (f"{self.selection}, against {self.against}", _QUESTION_COLUMNS, questions),
+            ("Judges, and who isn't counted", _RATER_COLUMNS, raters),
+        ]
 
 
 def read_results(folder: Path, *, with_careless: bool = False) -> ReviewResults:
     """The results of a review's folder; with_careless: count all judges. Raises ArtifactError for what is no review."""
     protocol = Protocol.read(folder)
-    judgements = read_judgements(folder, protocol)
-    return summarize(protocol.review, protocol.pairs, judgements, with_careless=with_careless)
+    return summarize(protocol, read_judgements(folder, protocol), with_careless=with_careless)
 
 
-def summarize(
-    review: Review, pairs: Sequence[Pair], judgements: Sequence[Judgement], *, with_careless: bool = False
-) -> ReviewResults:
+def summarize(protocol: Protocol, judgements: Sequence[Judgement], *, with_careless: bool = False) -> ReviewResults:
     """The results of these judgements."""
     names = sorted({one.rater for one in judgements})
-    raters = tuple(_describe_rater(name, pairs, [one for one in judgements if one.rater == name]) for name in names)
-    careful = {rater.name for rater in raters if with_careless or not rater.excluded}
-    counted = [one for one in judgements if one.rater in careful and one.pair.kind == "compare"]
+    raters = tuple(_summarize_rater(name, [one for one in judgements if one.rater == name]) for name in names)
+    counted = {rater.name for rater in raters if with_careless or not rater.excluded}
+    careful = [one for one in judgements if one.rater in counted and not one.pair.is_check]
     questions = tuple(
-        _summarize_question(question, [one for one in counted if one.question == question.name])
+        _summarize_question(question.name, [one for one in careful if one.question == question.name])
         for question in QUESTIONS
     )
-    return ReviewResults(review, len(pairs), questions, raters)
-
-
-def _summarize_question(question: ReviewQuestion, judgements: Sequence[Judgement]) -> QuestionResult:
-    known = [one for one in judgements if one.answer != "unknown"]
-    units = [[_ORDER[one.answer] for one in group] for group in _group(known, _token).values()]
-    return QuestionResult(
-        name=question.name,
-        title=question.title,
-        text=question.text,
-        overall=_win_rate(known),
-        by_source={name: _win_rate(group) for name, group in _group(known, lambda one: one.pair.source).items()},
-        by_rater={name: _win_rate(group) for name, group in _group(known, lambda one: one.rater).items()},
-        n_answers=len(judgements),
-        n_unknown=len(judgements) - len(known),
-        alpha_nominal=krippendorff_alpha(units, len(_ORDER), "nominal"),
-        alpha_ordinal=krippendorff_alpha(units, len(_ORDER), "ordinal"),
+    return ReviewResults(
+        protocol.manifest_sha256, protocol.selection, protocol.against, len(protocol.compared), questions, raters
     )
 
 
-def _token(judgement: Judgement) -> str:
-    return judgement.pair.token
+def _summarize_rater(name: str, judgements: Sequence[Judgement]) -> RaterResult:
+    answered = Counter(one.pair.token for one in judgements if not one.pair.is_check)
+    checks = [one for one in judgements if one.pair.is_check and one.question in CHECK_QUESTIONS]
+    n_passed = sum(one.answer == one.pair.target for one in checks)
+    is_careless = len(checks) >= _MIN_CHECKS and n_passed < _MIN_PASSED * len(checks)
+    why = f"preferred readable to reversed text in only {n_passed} of {len(checks)} answers" if is_careless else ""
+    n_pairs = sum(n == len(QUESTIONS) for n in answered.values())
+    return RaterResult(name, n_pairs, len(checks), n_passed, why)
 
 
-def _group(judgements: Iterable[Judgement], key: Callable[[Judgement], str]) -> dict[str, list[Judgement]]:
-    return {name: list(group) for name, group in groupby(sorted(judgements, key=key), key)}
-
-
-def _win_rate(judgements: Sequence[Judgement]) -> WinRate:
+def _summarize_question(name: str, judgements: Sequence[Judgement]) -> QuestionResult:
+    by_pair = defaultdict[str, list[Judgement]](list)
+    for one in judgements:
+        if one.answer != "unknown":
+            by_pair[one.pair.token].append(one)
     outcomes = [
         mean(0.5 if one.answer == "equal" else float(one.answer == one.pair.target) for one in group)
-        for group in _group(judgements, _token).values()
+        for group in by_pair.values()
     ]
     n, n_won, n_lost = len(outcomes), sum(one > 0.5 for one in outcomes), sum(one < 0.5 for one in outcomes)
     low, high = wilson_interval(sum(outcomes), n)
-    return WinRate(n, n_won, n - n_won - n_lost, n_lost, mean(outcomes) if n else None, low, high)
-
-
-def _describe_rater(name: str, pairs: Sequence[Pair], judgements: Sequence[Judgement]) -> RaterResult:
-    answers = {(one.pair.token, one.question): one.answer for one in judgements}
-    checks = check_rater(pairs, answers)
-    times = [(after.created - before.created).total_seconds() for before, after in pairwise(judgements)]
-    times = [seconds for seconds in times if 0 < seconds < _PAUSE_S]
-    return RaterResult(
+    return QuestionResult(
         name=name,
-        n_pairs=sum(pair.is_judged(answers) for pair in pairs),
-        seconds=round(median(times), 1) if times else None,
-        checks=checks,
-        excluded=checks.fault,
-    )
-
-
-def _say(question: QuestionResult, review: Review) -> str:
-    rate = question.overall
-    conclusion = {
-        "better": "more often than chance explains",
-        "worse": "less often than chance explains",
-        "open": "chance alone explains that",
-    }[rate.verdict]
-    return (
-        f"{question.text} The selected one in {_percent(rate.rate)} of {rate.n_pairs} pairs with "
-        f"{_name_control(review)} (95 % interval {_percent(rate.low)} to {_percent(rate.high)}): {conclusion}."
+        n_pairs=n,
+        n_won=n_won,
+        n_tied=n - n_won - n_lost,
+        n_lost=n_lost,
+        rate=mean(outcomes) if n else None,
+        low=low,
+        high=high,
+        n_unknown=sum(one.answer == "unknown" for one in judgements),
+        alpha=krippendorff_alpha([[_VALUES[one.answer] for one in group] for group in by_pair.values()], len(_VALUES)),
     )
 
 
 def review_section(results: ReviewResults, run: RunFolder) -> Section:
     """The part of the report that says what people judged. Raises ArtifactError for another run's review."""
-    if results.review.manifest_sha256 != run.manifest_sha256:
+    if results.manifest_sha256 != run.manifest_sha256:
         raise ArtifactError(f"the review is of another run than {run.path}; name that run, or its own review")
-    if not results.answered:
+    if not results.sentences:
         return Section("review", "What people say", "Nobody has judged yet.")
     n_raters = sum(not rater.excluded for rater in results.raters)
     people = "One person" if n_raters == 1 else f"{n_raters} people"
-    control = _name_control(results.review)
-    lead = f"{people} compared selected samples with {control}, not knowing which was which."
+    lead = f"{people} compared selected samples with {results.control}, not knowing which was which."
     return Section("review", "What people say", " ".join([lead, *results.sentences]), tables=results.tables)
-
-
-def _name_control(review: Review) -> str:
-    """What the selected samples were compared with, in words."""
-    return {"random": "random rows", "left": "rows that were left"}.get(review.against, "the other selection")
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.0f} %"

@@ -8,7 +8,7 @@
   const HARDLY_PX = 8;
   const DOUBLE_TAP_MS = 200;
   const byId = (id) => document.getElementById(id);
-  const { review, questions } = JSON.parse(byId("protocol").textContent);
+  const { review, questions, labels } = JSON.parse(byId("protocol").textContent);
   const pairs = [...document.querySelectorAll("template.pair")];
   const PREFIX = `delta-attnmask/${review}/`;
   let rater = "";
@@ -39,7 +39,7 @@
 
   const answersKey = () => `answers/${rater.toLowerCase()}`;
   const isAnswer = (one) => ["pair", "question", "answer", "at"].every((name) => typeof one?.[name] === "string");
-  // Another tab may have gone on with the same review.
+  // Another tab may have added answers to the same review.
   const refresh = () => {
     const kept = recall(answersKey());
     if (Array.isArray(kept)) answers = kept.filter(isAnswer);
@@ -49,7 +49,6 @@
     answers.find((one) => one.pair === pair.dataset.pair && one.question === question.name)?.answer;
   const isJudged = (pair) => questions.every((question) => answerTo(pair, question));
   const findNext = () => pairs.find((pair) => !isJudged(pair));
-  const LABELS = { first: "Sample 1", second: "Sample 2", equal: "Equal", unknown: "Can't tell" };
 
   // Whether a part of the pair lies under the panel that asks.
   const markWhetherItContinues = () => {
@@ -72,11 +71,11 @@
       const given = answerTo(pair, question);
       step.className = question === now ? "now" : given ? "done" : "";
       if (question === now) step.setAttribute("aria-current", "step");
-      step.append(question.title);
+      step.append(question.name);
       if (given) {
         const said = document.createElement("span");
         said.className = "given";
-        said.textContent = `: ${LABELS[given]}`;
+        said.textContent = `: ${labels[given]}`;
         step.append(said);
       }
       return step;
@@ -190,8 +189,9 @@
     const name = tidy(byId("name").value);
     if (name) enter(name);
   });
-  // Whoever reloads the page goes on at once; a name that was typed before this script ran is left alone.
+  // Until here the form is disabled, so that no name is typed before something listens.
+  for (const field of byId("enter").elements) field.disabled = false;
   const before = recall("rater");
-  const typed = tidy(byId("name").value);
-  if (typeof before === "string" && before && (!typed || typed === before)) enter(before);
+  if (typeof before === "string" && before) enter(before);
+  else byId("name").focus();
 })();
