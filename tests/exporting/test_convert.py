@@ -115,18 +115,17 @@ def test_scores_joined_to_rows_of_json(tmp_path):
 def test_scores_joined_to_a_table_keep_its_columns(tmp_path):
     dataset = FileRows(samples.arrow(tmp_path))
     run = score_all(dataset, tmp_path / "run")
-    export_scores(open_scored(run), run, tmp_path / "out")
-    loaded = datasets.load_from_disk(tmp_path / "out")
+    out = tmp_path / "out.parquet"
+    export_scores(open_scored(run), run, out)
+    loaded = datasets.Dataset.from_parquet(str(out), cache_dir=str(tmp_path / "cache"))
     assert loaded.column_names[:5] == ["id", "images", "conversations", "data_source", "score_row"]
     assert loaded["score_delta"] == [0.0, 1.0]
     assert loaded[0]["images"][0].size == (8, 6)
-    with pytest.raises(SettingsError, match="isn't empty"):
-        export_scores(open_scored(run), run, tmp_path / "out")
-    joined = FileRows(tmp_path / "out")
+    joined = FileRows(out)
     assert [record.turns for record in joined] == [record.turns for record in dataset]
     again = score_all(joined, tmp_path / "run2")
     with pytest.raises(SettingsError, match=r"has the columns .*score_delta"):
-        export_scores(joined, again, tmp_path / "out2")
+        export_scores(joined, again, tmp_path / "out2.parquet")
 
 
 def test_data_and_images_that_moved(tmp_path):
@@ -139,10 +138,11 @@ def test_data_and_images_that_moved(tmp_path):
     assert moved.load_image(next(iter(moved)).images[0]).size == (8, 6)
 
 
-def test_scores_are_no_table_of_another_kind(tmp_path):
-    """Not even a folder of that name."""
+@pytest.mark.parametrize("name", ["s.csv", "folder", "folder.parquet"])
+def test_scores_are_one_parquet_file(tmp_path, name):
     dataset = FileRows(write_list(tmp_path / "x.json", [make_row(n) for n in range(3)]))
     run = score_all(dataset, tmp_path / "run")
-    with pytest.raises(SettingsError, match=r"ends in \.parquet, or a folder's"):
-        export_scores(dataset, run, tmp_path / "s.csv")
-    assert not (tmp_path / "s.csv").exists()
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(SettingsError, match=r"expected a file's name that ends in \.parquet"):
+        export_scores(dataset, run, tmp_path / name)
+    assert not (tmp_path / name).is_file()

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading import columns
@@ -22,11 +23,15 @@ N_ROWS = 40
 SCHEMA = pa.schema({"n": pa.int64(), "images": PICTURES, "conversations": TALK})
 
 
-def make_table(n_rows: int = N_ROWS) -> pa.Table:
-    """Each image has as many bytes of its own as there are rows before it."""
+def make_table(n_rows: int = N_ROWS, n_bytes: int = 1) -> pa.Table:
+    """Each image has twice as many bytes of its own as there are rows before it, times `n_bytes`."""
     talk = [{"from": "human", "value": "<image>\n<image>\nQ"}, {"from": "gpt", "value": "A"}]
     rows = [
-        {"n": n, "images": [{"bytes": bytes([n, k]) * n, "path": None} for k in range(2)], "conversations": talk}
+        {
+            "n": n,
+            "images": [{"bytes": bytes([n, k]) * n * n_bytes, "path": None} for k in range(2)],
+            "conversations": talk,
+        }
         for n in range(n_rows)
     ]
     return pa.Table.from_pylist(rows, SCHEMA)
@@ -54,12 +59,6 @@ def write(request):
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def small_batches(monkeypatch):
-    monkeypatch.setattr(columns, "_BATCH_BYTES", 200)
-    monkeypatch.setattr(columns, "_CACHE_BYTES", 500)
-
-
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (0, 1), (6, 8), (7, 14), (13, 40), (39, 99), (40, 50), (5, 5)])
 def test_rows_from_anywhere(tmp_path, write, start, stop):
     container = open_container(write(tmp_path / "x", make_table()))
@@ -68,13 +67,23 @@ def test_rows_from_anywhere(tmp_path, write, start, stop):
     assert [row.row for row in rows] == [row.value["n"] for row in rows] == list(range(N_ROWS))[start:stop]
 
 
-def test_embedded_images_in_any_order(tmp_path, write):
-    dataset = FileRows(write(tmp_path / "x", make_table()))
+def test_a_group_is_read_in_batches(tmp_path, write):
+    text = [f"{n}" * 500_000 for n in range(1, 30)]
+    container = open_container(write(tmp_path / "x", pa.table({"a": text}), 100))
+    starts = [first for first, _ in container.batches()]
+    assert len(starts) > 2
+    assert [row.value["a"] for row in container.rows(5, 25)] == text[5:25]
+
+
+@pytest.mark.parametrize("n_bytes", [1, 20_000])
+def test_embedded_images_in_any_order(tmp_path, write, n_bytes):
+    """Also where more batches are read than are kept."""
+    dataset = FileRows(write(tmp_path / "x", make_table(n_bytes=n_bytes)))
     wanted = [(n, k) for n in range(1, N_ROWS) for k in range(2)]
     records = list(dataset)
     random.Random(0).shuffle(wanted)
     for n, k in wanted[:30] + sorted(wanted)[:30]:
-        assert dataset.read_image_bytes(records[n].images[k]) == bytes([n, k]) * n
+        assert dataset.read_image_bytes(records[n].images[k]) == bytes([n, k]) * n * n_bytes
 
 
 @pytest.mark.parametrize("place", [(40, 0), (3, 2), (999999999999, 0)])
@@ -162,10 +171,19 @@ def test_files_with_changed_bytes_never_crash(tmp_path, write):
     assert n_refused > 10
 
 
-def test_a_dictionary_in_a_stream_is_told(tmp_path):
-    table = pa.table({"conversations": pa.array(["a", "b"]).dictionary_encode()})
-    with pytest.raises(DataError, match="dictionary"):
-        FileRows(write_stream(tmp_path / "x", table))
+def test_a_dictionary_in_a_stream_is_read(tmp_path):
+    table = pa.table({"conversations": pa.array(["a", "b", "a"]).dictionary_encode()})
+    rows = open_container(write_stream(tmp_path / "x", table, 2)).rows()
+    assert [row.value["conversations"] for row in rows] == ["a", "b", "a"]
+
+
+def test_packed_arrow_files(tmp_path, monkeypatch):
+    """Small ones are read, as pandas writes Feather packed; all of it is in memory then."""
+    feather.write_feather(make_table(), tmp_path / "x.feather", compression="zstd")
+    assert open_container(tmp_path / "x.feather").n_rows == N_ROWS
+    monkeypatch.setattr(columns, "_MAX_UNPACKED", 100)
+    with pytest.raises(DataError, match="save it without compression"):
+        open_container(tmp_path / "x.feather")
 
 
 def test_packed_files_are_told(tmp_path):

@@ -35,7 +35,7 @@ def export(
         run: Run folder that `score` wrote.
         out: File to write: .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl and
             parquet, .tar for webdataset. Without --to the input's own kind, or a folder if the data are several files.
-            With --scores a .parquet file, or a folder for `datasets.load_from_disk`.
+            With --scores a .parquet file.
         selection: A file that `select` wrote, or its note; if not given, every row that has a score.
         to: Format to write; if not given, the input's own, unchanged. llama-factory is also entered in the
             dataset_info.json beside the file.

@@ -2,9 +2,10 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
-from delta_attnmask.exporting.files import find_ending, name_members, open_writer
+from delta_attnmask.exporting.files import ConvertedRow, find_ending, name_members, write_rows
 from delta_attnmask.locations import RemoteFolder
 from delta_attnmask.reading.formats import Target
 from delta_attnmask.reading.llama_factory import OPENAI_ENTRY, add_entry
@@ -41,40 +42,36 @@ def convert_rows(dataset: Rows, rows: NDArray[np.int64], target: Target, out: Pa
         raise SettingsError(f"out={out}: {target.name} is written to one file; expected a name that ends in {ending}")
     done, places = Converted(), ImagePlaces(dataset, out)
     columns = ("prompt", "completion") if target.format.spec == "prompt-completion" else ("messages",)
-    with open_writer(target.file, out, columns) as write:
-        for record in pick_records(dataset, rows):
-            try:
-                fields, images = _convert(record, dataset, target, places)
-            except RowError as error:
-                done.refused[record.row] = str(error)
-                continue
-            write(record.row, fields, images)
-            done.n_written += 1
+    write_rows(target.file, out, _convert_each(dataset, rows, target, places, done), columns)
+    done.hint = _register(target.name, out, places.root, columns)
+    return done
+
+
+def _convert_each(
+    dataset: Rows, rows: NDArray[np.int64], target: Target, places: "ImagePlaces", done: Converted
+) -> Iterator[ConvertedRow]:
+    """The rows that the target can express; `done` counts them, and says why the others are left out."""
+    for record in pick_records(dataset, rows):
+        try:
+            fields, images = _convert(record, dataset, target, places)
+        except RowError as error:
+            done.refused[record.row] = str(error)
+            continue
+        done.n_written += 1
+        yield record.row, fields, images
     if not done.n_written:
         reason = next(iter(done.refused.values()), "there is none")
         raise SettingsError(f"no row could be written as {target.name}; the first: {reason}")
-    done.hint = _register(target.name, out, places.root, columns)
-    return done
 
 
 def pick_records(dataset: Rows, rows: NDArray[np.int64]) -> Iterator[Record]:
     """The records of rows, in the order given: in one pass if that is the input's, else one by one."""
     if np.array_equal(rows, np.sort(rows)):
-        yield from _pick_ascending(dataset, rows.tolist())
-        return
-    for row in rows.tolist():
-        yield from dataset.records(row, row + 1)
-
-
-def _pick_ascending(records: Iterable[Record], rows: list[int]) -> Iterator[Record]:
-    wanted = iter(rows)
-    row = next(wanted, None)
-    for record in records:
-        if row is None:
-            return
-        if record.row == row:
-            yield record
-            row = next(wanted, None)
+        wanted = set(rows.tolist())
+        yield from (record for record in islice(dataset, max(wanted, default=-1) + 1) if record.row in wanted)
+    else:
+        for row in rows.tolist():
+            yield from dataset.records(row, row + 1)
 
 
 def _convert(

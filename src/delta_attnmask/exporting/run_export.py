@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.exporting.conversion import Converted, convert_rows
-from delta_attnmask.exporting.files import DATA_ENDINGS, copy_rows
+from delta_attnmask.exporting.files import copy_rows
 from delta_attnmask.reading.formats import TargetName, choose_target
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.llama_factory import LlamaFactory, add_entry
@@ -27,6 +27,9 @@ from delta_attnmask.selection import Selection
 from delta_attnmask.storage import write_text_atomically
 
 MIXTURE = "mixture.json"
+_ENDINGS = frozenset(
+    {".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".tar", ".csv", ".tsv", ".txt", ".xlsx"}
+)
 _N_NAMED = 20  # refused rows that the note names
 
 
@@ -113,7 +116,7 @@ def _refuse_overwriting(out: Path, dataset: FileRows, *, is_file: bool) -> None:
 def _refuse_ending(out: Path, part: FilePart) -> None:
     """Refuse a name that promises another kind of file than rows are written to unchanged."""
     fitting = {*part.container.endings, part.path.suffix.lower()}
-    if out.suffix.lower() in DATA_ENDINGS - fitting:
+    if out.suffix.lower() in _ENDINGS - fitting:
         raise SettingsError(
             f"out={out}: the input is {part.container.kind} and its rows are written unchanged; expected a name that "
             f"ends in {part.container.endings[0]}, or another format with --to"

@@ -4,13 +4,12 @@ A row's value holds what its columns hold; bytes are taken out of it, and a refe
 their place.
 """
 
-import io
 import json
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, count
 from pathlib import Path
@@ -26,9 +25,11 @@ from delta_attnmask.records import ImageRef
 
 _BATCH_BYTES = 4 << 20  # about what a batch may take; its rows are counted from the file's own sizes
 _MAX_BATCH_ROWS = 1024
-_UNPACKED_BYTES = 64 << 20  # that a batch may take where every row has the same long value
-_CACHE_BYTES = 24 << 20  # of batches that images are read from
+_UNPACKED_BYTES = 64 << 20  # about what a batch may take where a group holds one long value for all its rows
+_FEW_ROWS = 16
+_BATCHES_KEPT = 8  # of those that images are read from, for readers side by side
 _READ_BYTES = 1 << 20
+_MAX_UNPACKED = 256 << 20  # of an arrow file, beyond its own size
 MAX_ROW_BYTES = 256 << 20
 
 
@@ -41,11 +42,13 @@ class Columns(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._cursor: _Cursor | None = None
+        self._lock = Lock()
+        self._kept = deque[tuple[int, pa.RecordBatch]](maxlen=_BATCHES_KEPT)
+        self._ahead, self._at = self.batches(), 0  # what images are read from, and the first row that is ahead
         _ = self.starts  # a broken file is refused at once
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_cursor": None}  # open files and cached batches are left out
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        return type(self), (self.path,)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -76,24 +79,20 @@ class Columns(ABC):
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
         """The batches that hold the rows from `start` to `stop`, each with its first row; the outer ones are cut."""
         stop = self.n_rows if stop is None else min(stop, self.n_rows)
-        at, group = start, bisect_right(self.starts, start) - 1
-        while at < stop:
+        group = bisect_right(self.starts, start) - 1
+        while start < stop:
             first = self.starts[group]
-            for batch in self._read_checked(group):
-                low, high = max(at - first, 0), min(stop - first, batch.num_rows)
-                if low < high:
-                    yield first + low, batch.slice(low, high - low)
-                    at = first + high
-                first += batch.num_rows
-                if at >= stop:
-                    return
+            with _as_data_error(self.path):
+                for batch in self._read_group(group):
+                    low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+                    if low < high:
+                        yield first + low, batch.slice(low, high - low)
+                    first += batch.num_rows
+                    if first >= stop:
+                        return
             group += 1
             if first != self.starts[group]:
                 raise DataError(f"{self.path} is broken: {first} rows before group {group}, not {self.starts[group]}")
-
-    def _read_checked(self, group: int) -> Iterator[pa.RecordBatch]:
-        with _as_data_error(self.path):
-            yield from self._read_group(group)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         for first, batch in self.batches(start, stop):
@@ -101,14 +100,26 @@ class Columns(ABC):
                 yield make_row(first + n, value, error)
 
     def read_image(self, row: int, number: int) -> bytes:
-        found: list[Any] = []
-        if row < self.n_rows:
-            self._cursor = self._cursor or _Cursor(self)
-            value, _ = next(read_values(self._cursor.row(row)))
-            found = find_images(value)
+        found = find_images(next(read_values(self._read_row(row)))[0]) if row < self.n_rows else []
         if number >= len(found):
             raise RowError(ReasonCode.IMAGE_MISSING, f"image {number} of row {row}: the row has {len(found)} images")
         return bytes(found[number])
+
+    def _read_row(self, row: int) -> pa.RecordBatch:
+        """One row from anywhere; cheapest are those that follow each other."""
+        with self._lock:
+            for first, batch in self._kept:
+                if first <= row < first + batch.num_rows:
+                    return batch.slice(row - first, 1)
+            group_start = self.starts[bisect_right(self.starts, row) - 1]
+            if not group_start <= self._at <= row:
+                self._ahead, self._at = self.batches(group_start), group_start
+            for first, batch in self._ahead:
+                self._at = first + batch.num_rows
+                self._kept.append((first, batch))
+                if row < self._at:
+                    return batch.slice(row - first, 1)
+        raise DataError(f"{self.path} ends before row {row}")
 
 
 class ParquetFile(Columns):
@@ -125,181 +136,65 @@ class ParquetFile(Columns):
         with _as_data_error(self.path), self._file as file:
             return file.schema_arrow
 
-    @property
-    def compression(self) -> str:
-        """What its first column is packed with, as a writer calls it."""
-        with _as_data_error(self.path), self._file as file:
-            metadata = file.metadata
-            has_columns = metadata.num_row_groups and metadata.num_columns
-            name = str(self._columns_of(file, 0)[0].compression) if has_columns else "ZSTD"
-        return "none" if name == "UNCOMPRESSED" else name.lower()
-
-    @property
-    def names_items(self) -> bool:
-        """Whether the items of its lists are called `item`, as older writers did, and not `element`."""
-        with _as_data_error(self.path), self._file as file:
-            return any(".list.item" in file.schema.column(n).path for n in range(file.metadata.num_columns))
-
     def _count_groups(self) -> list[int]:
         with self._file as file:
             return [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
 
     def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
+        """Of columns the footer may say what ends the process when pyarrow is asked for it; only the group is asked."""
         with self._file as file:
             size = file.metadata.row_group(group)
-            even = _BATCH_BYTES * size.num_rows // max(size.total_byte_size, 1)
-            n_rows = max(
-                1, min(_MAX_BATCH_ROWS, even, _UNPACKED_BYTES // _longest_value(self._columns_of(file, group)))
-            )
+            n_bytes = max(size.total_byte_size, 1)
+            even, safe = _BATCH_BYTES * size.num_rows // n_bytes, max(_FEW_ROWS, _UNPACKED_BYTES // n_bytes)
+            n_rows = max(1, min(_MAX_BATCH_ROWS, even, safe))
             for batch in file.iter_batches(batch_size=n_rows, row_groups=[group], use_threads=False):
                 batch.validate(full=True)
                 yield batch
 
-    def _columns_of(self, file: pq.ParquetFile, group: int) -> list[pq.ColumnChunkMetaData]:
-        """What the footer says of each column of a group.
-
-        Asked for a column that is said of wrongly, pyarrow ends the process; a reader of rows raises what is wrong. So
-        one is made first, on a file of which nothing can be read.
-        """
-        nothing = pa.PythonFile(_Unreadable(self.path.stat().st_size), mode="r")
-        reader = pq.ParquetFile(nothing, metadata=file.metadata, buffer_size=_READ_BYTES)
-        with suppress(_UnreadError):
-            next(reader.iter_batches(batch_size=1, row_groups=[group], use_threads=False), None)
-        found = file.metadata.row_group(group)
-        return [found.column(n) for n in range(found.num_columns)]
-
-
-class _UnreadError(Exception):
-    """A reader got as far as reading."""
-
-
-class _Unreadable(io.RawIOBase):
-    """Stands for a file of a known size; pyarrow asks for that by going to the end."""
-
-    def __init__(self, n_bytes: int) -> None:
-        self._n_bytes = n_bytes
-
-    def readable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._n_bytes
-
-    def tell(self) -> int:
-        return self._n_bytes
-
-    def read(self, size: int = -1) -> bytes:
-        raise _UnreadError
-
-
-def _longest_value(columns: list[pq.ColumnChunkMetaData]) -> int:
-    """How long a value may be that stands once in a column's dictionary, and is unpacked for each row that has it."""
-    return max([1, *(int(column.total_uncompressed_size) for column in columns if column.has_dictionary_page)])
-
 
 class ArrowFile(Columns):
-    """Arrow's file format, also known as Feather 2."""
+    """Arrow's file format, also known as Feather 2, or its stream format, in which `datasets` saves to disk.
+
+    It is mapped, so only what is read takes memory; one that is packed is refused if that takes much.
+    """
 
     kind = "an arrow file"
     endings = (".arrow", ".feather")
 
-    @property
-    def schema(self) -> pa.Schema:
-        with _as_data_error(self.path), pa.memory_map(str(self.path)) as source:
-            return pa.ipc.open_file(source).schema
-
-    def _count_groups(self) -> list[int]:
-        open_input(self.path).close()
-        with pa.memory_map(str(self.path)) as source:
-            file = pa.ipc.open_file(source)
-            return [file.get_batch(n).num_rows for n in range(file.num_record_batches)]
-
-    def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
-        with pa.memory_map(str(self.path)) as source:
-            yield from _cut(pa.ipc.open_file(source).get_batch(group))
-
-
-class ArrowStream(Columns):
-    """Arrow's stream format, in which `datasets` saves to disk; its batches are found by reading it once."""
-
-    kind = "an arrow stream"
-    endings = (".arrow",)
-
-    @property
-    def schema(self) -> pa.Schema:
-        with _as_data_error(self.path), pa.memory_map(str(self.path)) as source:
-            return pa.ipc.open_stream(source).schema
+    @cached_property
+    def is_stream(self) -> bool:
+        with open_input(self.path) as file:
+            return file.read(6) != b"ARROW1"
 
     @cached_property
-    def _offsets(self) -> list[int]:
-        return [offset for offset, _ in self._scan()]
+    def _reader(self) -> pa.RecordBatchStreamReader | pa.RecordBatchFileReader:
+        with _as_data_error(self.path):
+            source = pa.memory_map(str(self.path))
+            return pa.ipc.open_stream(source) if self.is_stream else pa.ipc.open_file(source)
 
-    def _scan(self) -> Iterator[tuple[int, int]]:
-        """Where each batch begins, and how many rows it has. Nothing is copied: the file is mapped."""
-        open_input(self.path).close()
-        with pa.memory_map(str(self.path)) as source:
-            schema = pa.ipc.read_schema(source)
-            while source.tell() < source.size():
-                offset = source.tell()
-                try:
-                    message = pa.ipc.read_message(source)
-                except EOFError:
-                    return
-                if message.type != "record batch":
-                    raise DataError(f"{self.path}: a {message.type} in the arrow stream; expected record batches alone")
-                yield offset, pa.ipc.read_record_batch(message, schema).num_rows
+    @property
+    def schema(self) -> pa.Schema:
+        return self._reader.schema
+
+    @cached_property
+    def _groups(self) -> list[pa.RecordBatch]:
+        reader, found, n_bytes = self._reader, list[pa.RecordBatch](), 0
+        for batch in reader if self.is_stream else map(reader.get_batch, range(reader.num_record_batches)):
+            found.append(batch)
+            n_bytes += batch.get_total_buffer_size()
+            if n_bytes > self.path.stat().st_size + _MAX_UNPACKED:
+                raise DataError(f"{self.path} is packed, and large; save it without compression, or as parquet")
+        return found
 
     def _count_groups(self) -> list[int]:
-        return [n_rows for _, n_rows in self._scan()]
+        return [batch.num_rows for batch in self._groups]
 
     def _read_group(self, group: int) -> Iterator[pa.RecordBatch]:
-        with pa.memory_map(str(self.path)) as source:
-            schema = pa.ipc.read_schema(source)
-            source.seek(self._offsets[group])
-            yield from _cut(pa.ipc.read_record_batch(pa.ipc.read_message(source), schema))
-
-
-def _cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Slices of a batch that is mapped."""
-    batch.validate(full=True)  # before anything is asked of it: offsets that lead astray would end the process
-    n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
-    for start in range(0, batch.num_rows, n_rows):
-        yield batch.slice(start, n_rows)
-
-
-class _Cursor:
-    """Single rows from anywhere, cheapest one after the other; some batches stay in memory for readers side by side."""
-
-    def __init__(self, columns: Columns) -> None:
-        self._columns = columns
-        self._lock = Lock()
-        self._kept: OrderedDict[int, pa.RecordBatch] = OrderedDict()
-        self._ahead: Iterator[tuple[int, pa.RecordBatch]] = iter(())
-        self._at = self._stop = 0  # the rows that are ahead
-
-    def row(self, row: int) -> pa.RecordBatch:
-        with self._lock:
-            for first, batch in reversed(self._kept.items()):
-                if first <= row < first + batch.num_rows:
-                    return batch.slice(row - first, 1)
-            return self._advance(row)
-
-    def _advance(self, row: int) -> pa.RecordBatch:
-        if not self._at <= row < self._stop:
-            group = bisect_right(self._columns.starts, row) - 1
-            self._at, self._stop = self._columns.starts[group], self._columns.n_rows
-            self._ahead = self._columns.batches(self._at)
-        for first, batch in self._ahead:
-            self._at = first + batch.num_rows
-            self._keep(first, batch)
-            if row < self._at:
-                return batch.slice(row - first, 1)
-        raise DataError(f"{self._columns.path} ends before row {row}")
-
-    def _keep(self, first: int, batch: pa.RecordBatch) -> None:
-        self._kept[first] = batch
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _CACHE_BYTES:
-            self._kept.popitem(last=False)
+        batch = self._groups[group]
+        batch.validate(full=True)  # before anything is asked of it: offsets that lead astray would end the process
+        n_rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES * batch.num_rows // max(batch.nbytes, 1)))
+        for start in range(0, batch.num_rows, n_rows):
+            yield batch.slice(start, n_rows)
 
 
 @contextmanager

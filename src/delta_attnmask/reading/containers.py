@@ -5,11 +5,19 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from delta_attnmask.errors import DataError, RowError
 from delta_attnmask.records import ImageRef
 
+if TYPE_CHECKING:
+    from delta_attnmask.reading.columns import Columns
+    from delta_attnmask.reading.jsonfile import JsonFile
+    from delta_attnmask.reading.tars import TarFile
+
+FileContainer: TypeAlias = (
+    "JsonFile | TarFile | Columns"  # each with its `path`, and the `endings` of such files' names
+)
 _HEAD_BYTES = 512  # a tar's first header
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
@@ -60,28 +68,16 @@ class Container(Protocol):
         """The undecoded image that an ImageRef's `place` means; RowError where there is none."""
 
 
-class FileContainer(Container, Protocol):
-    """A file of rows. endings: those that such a file's name has, the usual one first."""
-
-    path: Path
-
-    @property
-    def endings(self) -> tuple[str, ...]: ...
-
-
-def open_container(path: Path) -> FileContainer:
+def open_container(path: Path) -> "FileContainer":
     """The container of a file, by its content; DataError for what can't be read."""
     from delta_attnmask.reading.jsonfile import JsonFile
 
     with open_input(path) as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
-        from delta_attnmask.reading.columns import ArrowFile, ArrowStream, ParquetFile  # they take 0.1 s to import
+        from delta_attnmask.reading.columns import ArrowFile, ParquetFile  # they take 0.1 s to import
 
-        for start, kind in ((b"PAR1", ParquetFile), (b"ARROW1", ArrowFile)):
-            if head.startswith(start):
-                return kind(path)
-        return ArrowStream(path)
+        return ParquetFile(path) if head.startswith(b"PAR1") else ArrowFile(path)
     if head[257:262] == b"ustar" or path.suffix.lower() == ".tar":
         from delta_attnmask.reading.tars import TarFile
 

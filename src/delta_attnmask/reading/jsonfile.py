@@ -1,10 +1,10 @@
-"""A JSON list or a JSONL file as a container of rows, streamed, each row with its very bytes. No torch here.
+"""A JSON list or a JSONL file as a container of rows, streamed, each row with its own bytes. No torch here.
 
 A list may stand in an object under the one key `annotations`, as in MiniGPT-4's files.
 
-A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure, which
-is ASCII, is found before anything is decoded. `json`'s C scanner then gives a row's end and its value in one step.
-ijson is twice as fast on small rows, but gives neither the bytes of a row nor a way past one that is broken.
+A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure is ASCII.
+`json`'s C scanner gives a row's end and its value in one step. In JSONL a broken row fails alone; in a list, whose end
+then isn't known, it fails the file.
 
 What Python's own `json.load` accepts is accepted, as every published loader uses it: NaN and Infinity are numbers,
 and of duplicate keys the last one counts.
@@ -17,11 +17,13 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading.containers import RawRow, open_input, show_bytes
-from delta_attnmask.reading.windows import EndFinder, Window
 
 Layout = Literal["list", "lines", "annotations"]
 
@@ -31,7 +33,7 @@ _WHITESPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder()
 _ANNOTATIONS = re.compile(rb'\{[ \t\r\n]*"annotations"[ \t\r\n]*:[ \t\r\n]*\[')
-_ROWS_PER_MARK = 64
+_NON_SPACE = re.compile(r"[^ \t\n\r]")
 _KINDS: dict[Layout, str] = {
     "list": "a JSON list",
     "lines": "JSONL",
@@ -39,15 +41,8 @@ _KINDS: dict[Layout, str] = {
 }
 
 
-class Mark(NamedTuple):
-    """A place from which rows can be read without reading what is before it."""
-
-    row: int
-    offset: int
-
-
 class JsonFile:
-    """Rows found by their byte offsets, of which every 64th is kept once they are counted."""
+    """Rows found by their byte offsets."""
 
     n_to_detect = 100
 
@@ -67,31 +62,25 @@ class JsonFile:
     def endings(self) -> tuple[str, ...]:
         return (".jsonl", ".ndjson") if self.layout == "lines" else (".json",)
 
+    @cached_property
+    def spans(self) -> NDArray[np.int64]:
+        """Each row's first byte and one past its last, shape (rows, 2), found by reading the file once.
+
+        Raises DataError if the file is broken anywhere.
+        """
+        found = ((row.start, row.start + len(row.raw)) for row in iter_rows(self.path))
+        return np.fromiter(found, np.dtype((np.int64, 2)))
+
     @property
     def n_rows(self) -> int:
-        """Found by reading the file once; DataError if it is broken anywhere."""
-        return self._n_rows_and_marks[0]
-
-    @cached_property
-    def _n_rows_and_marks(self) -> tuple[int, tuple[Mark, ...]]:
-        n_rows, marks = 0, []
-        for row in iter_rows(self.path):
-            if row.row % _ROWS_PER_MARK == 0:
-                marks.append(Mark(row.row, row.start))
-            n_rows += 1
-        return n_rows, tuple(marks)
+        return len(self.spans)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         """From the start nothing needs to be counted first."""
         if start == 0:
             yield from islice(iter_rows(self.path), stop)
-            return
-        n_rows, marks = self._n_rows_and_marks
-        stop = n_rows if stop is None else min(stop, n_rows)
-        if start >= stop:
-            return
-        mark = marks[start // _ROWS_PER_MARK]
-        yield from islice(iter_rows(self.path, since=mark), start - mark.row, stop - mark.row)
+        elif start < (stop := self.n_rows if stop is None else min(stop, self.n_rows)):
+            yield from islice(iter_rows(self.path, start, int(self.spans[start, 0])), stop - start)
 
     def read_image(self, row: int, number: int) -> bytes:
         """JSON holds images only as `data:` URIs, which are read with the row."""
@@ -99,44 +88,41 @@ class JsonFile:
 
 
 def iter_rows(
-    path: Path, *, since: Mark | None = None, chunk_bytes: int = CHUNK_BYTES, max_row_bytes: int = MAX_ROW_BYTES
+    path: Path, row: int = 0, offset: int = 0, *, chunk_bytes: int = CHUNK_BYTES, max_row_bytes: int = MAX_ROW_BYTES
 ) -> Iterator[RawRow]:
-    """Yield every row in order, from `since` if given; memory is bounded by a small multiple of the longest row.
+    """Yield every row in order, from `row` on, which begins at `offset`; memory is a few times the longest row.
 
-    A row that can't be parsed, or is longer than `max_row_bytes`, is yielded with a reason. Raises DataError, with the
-    byte offset, where the file itself is neither a JSON list nor JSONL.
+    A JSONL row that can't be parsed, or is longer than `max_row_bytes`, is yielded with a reason. Raises DataError,
+    with the byte offset, where the file itself is neither a JSON list nor JSONL.
     """
     with open_input(path) as file:
         layout, first = _find_layout(file, path)
-        row, offset = since or Mark(0, first)
-        file.seek(offset)
+        file.seek(offset or first)
         if layout == "lines":
-            yield from _iter_lines(file, row, offset, max_row_bytes)
+            yield from _iter_lines(file, row, offset or first, max_row_bytes)
         else:
-            yield from _iter_list(Window(file, offset, chunk_bytes, path), row, max_row_bytes, layout)
+            yield from _iter_list(_Window(file, path, offset or first, chunk_bytes), row, max_row_bytes, layout)
 
 
 def _find_layout(file: BinaryIO, path: Path) -> tuple[Layout, int]:
     """The layout, and the byte offset from which rows are read: after the `[` of a list, or the first line."""
-    offset = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
-    file.seek(offset)
-    while (head := file.read(CHUNK_BYTES)) and not head.strip(_WHITESPACE):
-        offset += len(head)
-    first = head.lstrip(_WHITESPACE)
+    head = file.read(CHUNK_BYTES)
+    first = head.removeprefix(_BOM).lstrip(_WHITESPACE)
+    offset = len(head) - len(first)
     if not first:
         raise DataError(f"{path} is empty; expected a JSON list or one JSON object a line")
     if first.startswith(b"["):
-        return "list", offset + len(head) - len(first) + 1
+        return "list", offset + 1
     if wrapped := _ANNOTATIONS.match(first):
-        return "annotations", offset + len(head) - len(first) + wrapped.end()
+        return "annotations", offset + wrapped.end()
     line = first.partition(b"\n")[0].strip(_WHITESPACE)
     if line.startswith(b"{") and line.endswith((b"{", b"[", b",", b":")):
         raise DataError(f"{path} holds one JSON object over several lines; expected a list or one object a line")
     if line.startswith(b"{") or path.suffix.lower() in {".jsonl", ".ndjson"}:
         return "lines", offset
-    start = show_bytes(first[:12])
     raise DataError(
-        f"{path} starts with {start}; expected a JSON list ('[') or one JSON object a line ('{{'), in UTF-8"
+        f"{path} starts with {show_bytes(first[:12])}; expected a JSON list ('[') or one JSON object a line ('{{'), "
+        "in UTF-8"
     )
 
 
@@ -148,7 +134,8 @@ def _iter_lines(file: BinaryIO, row: int, offset: int, max_row_bytes: int) -> It
             while not line.endswith(b"\n") and (line := file.readline(CHUNK_BYTES)):
                 digest.update(line)
                 offset += len(line)
-            yield RawRow(row, start, b"", None, _too_long(max_row_bytes), digest.hexdigest())
+            too_long = RowError(ReasonCode.TOO_LONG, f"longer than {max_row_bytes} bytes")
+            yield RawRow(row, start, b"", None, too_long, digest.hexdigest())
         elif raw := line.strip(_WHITESPACE):
             yield RawRow(row, start + line.index(raw), raw, *parse_row(raw))
         else:
@@ -171,94 +158,84 @@ def parse_row(raw: bytes) -> tuple[Any, RowError | None]:
         return None, RowError(ReasonCode.NOT_JSON, "a number with too many digits")
 
 
-def _too_long(max_row_bytes: int) -> RowError:
-    return RowError(ReasonCode.TOO_LONG, f"longer than {max_row_bytes} bytes")
+class _Window:
+    """A sliding part of the file as Latin-1 text; `pos` is where reading stands in it."""
+
+    def __init__(self, file: BinaryIO, path: Path, offset: int, chunk_bytes: int) -> None:
+        self.text, self.pos = "", 0
+        self._file, self._path, self._base, self._chunk_bytes = file, path, offset, chunk_bytes
+
+    @property
+    def offset(self) -> int:
+        """Where reading stands in the file."""
+        return self._base + self.pos
+
+    def grow(self) -> bool:
+        """Drop what was read and read at least as much as is left, so that a long row is copied few times."""
+        left = self.text[self.pos :]
+        more = self._file.read(max(self._chunk_bytes, len(left)))
+        self._base, self.pos = self.offset, 0
+        self.text = left + more.decode("latin-1")
+        return bool(more)
+
+    def skip_space(self) -> str:
+        """Go to the next character that isn't white space and return it; empty at the file's end."""
+        while not (found := _NON_SPACE.search(self.text, self.pos)):
+            self.pos = len(self.text)
+            if not self.grow():
+                return ""
+        self.pos = found.start()
+        return self.text[self.pos]
+
+    def expect(self, characters: str, where: str) -> str:
+        """Pass the next character that isn't white space, one of these, and return it; DataError for another."""
+        found = self.skip_space()
+        if not found or found not in characters:
+            got = repr(self.text[self.pos : self.pos + 12]) if found else "the end of the file; is it truncated?"
+            raise self.error(f"{where}, expected {' or '.join(map(repr, characters))}, got {got}")
+        self.pos += 1
+        return found
+
+    def error(self, what: str) -> DataError:
+        return DataError(f"{self._path} is no JSON list: at byte {self.offset}, {what}")
 
 
-def _iter_list(window: Window, row: int, max_row_bytes: int, layout: Layout = "list") -> Iterator[RawRow]:
+def _iter_list(window: _Window, row: int, max_row_bytes: int, layout: Layout) -> Iterator[RawRow]:
     """Yield the elements from the window's place on; it stands at an element, or at the end of an empty list."""
-    is_more = window.skip_space() != "]" or row > 0
-    while is_more:
-        if window.skip_space() in {"", "]", ","}:
-            raise _broken_list(window, f"expected row {row}")
+    is_empty = row == 0 and window.skip_space() == "]"
+    while not is_empty:
         yield _read_element(window, row, max_row_bytes)
-        following = window.skip_space()
-        if following not in {",", "]"}:
-            raise _broken_list(window, f"after row {row}, expected ',' or ']'")
-        is_more = following == ","
-        window.pos += is_more
-        row += 1
-    window.pos += 1
-    if layout == "annotations":
-        if window.skip_space() != "}":
-            raise _broken_list(window, "after `annotations`, expected '}'")
-        window.pos += 1
-    if window.skip_space():
-        raise _broken_list(window, "after the end of the list, expected the end of the file")
-
-
-def _broken_list(window: Window, where: str) -> DataError:
-    got = repr(window.text[window.pos : window.pos + 12]) if window.pos < len(window.text) else "the end of the file"
-    hint = "; is it truncated?" if window.pos >= len(window.text) else ""
-    return DataError(f"{window.path} is no JSON list: at byte {window.offset}, {where}, got {got}{hint}")
-
-
-def _read_element(window: Window, row: int, max_row_bytes: int) -> RawRow:
-    start, is_scalar = window.offset, window.text[window.pos] not in '{["'
-    value, end = (None, 0) if is_scalar else _decode(window)
-    is_decoded = end > 0
-    if not is_decoded:
-        end = _measure(window, row, max_row_bytes)
-    if end - window.pos > max_row_bytes:
-        return RawRow(row, start, b"", None, _too_long(max_row_bytes), _skip_element(window, row))
-    raw = window.text[window.pos : end].encode("latin-1")
-    window.pos = end
-    error = None
-    if not is_decoded or not raw.isascii():
-        value, error = parse_row(raw)
-    if error and is_scalar:
-        raise DataError(
-            f"{window.path} is no JSON list: at byte {start}, row {row} is {raw[:20]!r}, expected an object"
-        )
-    return RawRow(row, start, raw, value, error)
-
-
-def _decode(window: Window) -> tuple[Any, int]:
-    """The value that starts at the window's place, and its end; 0 if it is broken, or only cut by the window's end."""
-    try:
-        return _DECODER.raw_decode(window.text, window.pos)
-    except (ValueError, RecursionError):
-        return None, 0
-
-
-def _measure(window: Window, row: int, max_row_bytes: int) -> int:
-    """Grow the window until it holds the element, or more than is allowed, and return how far that is."""
-    finder = EndFinder()
-    end = finder.advance(window.text, window.pos)
-    while not finder.found and end - window.pos <= max_row_bytes:
-        end -= window.pos  # growing drops what is before the window's place
-        if not window.grow():
-            _refuse_truncated(window, row, finder)
+        if window.expect(",]", f"after row {row}") == "]":
             break
-        end = finder.advance(window.text, end)
-    return end
+        row += 1
+    window.pos += is_empty
+    if layout == "annotations":
+        window.expect("}", "after `annotations`")
+    if window.skip_space():
+        raise window.error("after the end of the list, expected the end of the file")
 
 
-def _skip_element(window: Window, row: int) -> str:
-    """Skip an element of any length in bounded memory, and return the hex SHA-256 of its bytes."""
-    finder, digest = EndFinder(), sha256()
+def _read_element(window: _Window, row: int, max_row_bytes: int) -> RawRow:
+    """The next element, for which the window grows until something follows it."""
+    window.skip_space()
+    is_whole = False  # whether the window reaches the file's end
     while True:
-        end = finder.advance(window.text, window.pos)
-        digest.update(window.text[window.pos : end].encode("latin-1"))
-        window.pos = end
-        if finder.found:
-            return digest.hexdigest()
-        if not window.grow():
-            _refuse_truncated(window, row, finder)
-            return digest.hexdigest()
-
-
-def _refuse_truncated(window: Window, row: int, finder: EndFinder) -> None:
-    if finder.depth or finder.in_string:
-        window.pos = len(window.text)
-        raise _broken_list(window, f"inside row {row}")
+        problem = "is it truncated?"
+        try:
+            value, end = _DECODER.raw_decode(window.text, window.pos)
+        except (ValueError, RecursionError) as error:
+            end = len(window.text)
+            if not isinstance(error, json.JSONDecodeError):
+                problem = "a value that Python can't hold"
+            elif error.pos < end:
+                problem = f"{error.msg.removesuffix(' at')} at byte {window.offset - window.pos + error.pos}"
+        if end - window.pos > max_row_bytes:
+            raise window.error(f"row {row} is broken, or longer than {max_row_bytes} bytes; in JSONL it fails alone")
+        if end < len(window.text) - (0 if is_whole else 2):  # 1 and 1.5e3 may be 1 with `.` or `e-` at the window's end
+            break
+        if is_whole:
+            raise window.error(f"row {row} is broken: {problem}")
+        is_whole = not window.grow()
+    raw = window.text[window.pos : end].encode("latin-1")
+    start, window.pos = window.offset, end
+    return RawRow(row, start, raw, *((value, None) if raw.isascii() else parse_row(raw)))

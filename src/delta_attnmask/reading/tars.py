@@ -10,11 +10,15 @@ harmless, and links, devices and folders are passed over. No torch here.
 """
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError
 from delta_attnmask.reading.containers import RawRow, open_input
@@ -38,25 +42,6 @@ _EXTENDED = frozenset(
 )
 
 
-class Span(NamedTuple):
-    """The bytes of a sample within the tar, headers and padding included."""
-
-    start: int
-    stop: int
-
-
-class Member(NamedTuple):
-    """A file of a sample: what follows its key, and where its bytes lie."""
-
-    suffix: str
-    offset: int
-    n_bytes: int
-
-    @property
-    def kind(self) -> str:
-        return self.suffix.rpartition(".")[2].lower()
-
-
 class _Header(tarfile.TarInfo):
     """A header whose sizes are looked at before they are used; tarfile has `_proc_member` there to be overridden."""
 
@@ -67,8 +52,24 @@ class _Header(tarfile.TarInfo):
         return found
 
 
+def _split_name(member: tarfile.TarInfo) -> tuple[str, str]:
+    """The key of the member's sample, and what follows it."""
+    folder, slash, base = member.name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return f"{folder}{slash}{stem}", suffix
+
+
+def _ending(member: tarfile.TarInfo) -> str:
+    return _split_name(member)[1].rpartition(".")[2].lower()
+
+
+def _stop(member: tarfile.TarInfo) -> int:
+    """One past the member's last byte, padding included."""
+    return member.offset_data + -(-member.size // 512) * 512
+
+
 class TarFile:
-    """Rows found by their byte offsets, which are kept once they are counted: 16 bytes a row."""
+    """Rows found by their byte offsets, which are kept once they are counted."""
 
     kind = "a tar (WebDataset)"
     endings = (".tar",)
@@ -82,67 +83,58 @@ class TarFile:
         return len(self.spans)
 
     @cached_property
-    def spans(self) -> list[Span]:
-        """Found by reading the tar's headers once; DataError if it is broken."""
-        return [Span(start, stop) for start, stop, _ in self._samples(Span(0, -1))]
+    def spans(self) -> NDArray[np.int64]:
+        """Each sample's first byte and one past its last, shape (rows, 2), headers and padding included.
+
+        Found by reading the tar's headers once; DataError if it is broken.
+        """
+        found = ((members[0].offset, _stop(members[-1])) for members in self._samples(0, None))
+        return np.fromiter(found, np.dtype((np.int64, 2)))
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
-        if start == 0 and "spans" not in self.__dict__:  # nothing needs to be counted
-            within = Span(0, -1)
+        """From the start nothing needs to be counted first."""
+        if start == 0:
+            samples = self._samples(0, None)
+        elif start < self.n_rows:
+            samples = self._samples(int(self.spans[start, 0]), None)
         else:
-            stop = self.n_rows if stop is None else min(stop, self.n_rows)
-            if start >= stop:
-                return
-            within = Span(self.spans[start].start, self.spans[stop - 1].stop)
+            return
         with open_input(self.path) as file:
-            for row, (begin, _, members) in enumerate(self._samples(within), start):
-                if stop is not None and row >= stop:
-                    return
-                yield self._read_row(file, row, begin, members)
+            for row, members in enumerate(islice(samples, None if stop is None else max(stop - start, 0)), start):
+                yield _read_row(file, row, members)
 
     def read_image(self, row: int, number: int) -> bytes:
-        _, _, members = next(self._samples(self.spans[row])) if row < self.n_rows else (0, 0, [])
-        images = [member for member in members if member.kind in _IMAGES]
+        members = next(self._samples(*self.spans[row].tolist())) if row < self.n_rows else []
+        images = [member for member in members if _ending(member) in _IMAGES]
         if number >= len(images):
             raise RowError(ReasonCode.IMAGE_MISSING, f"image {number} of row {row}: the row has {len(images)} images")
-        if images[number].n_bytes > _MAX_IMAGE_BYTES:
+        if images[number].size > _MAX_IMAGE_BYTES:
             detail = f"image {number} of row {row}: more than {_MAX_IMAGE_BYTES} bytes"
             raise RowError(ReasonCode.IMAGE_TOO_LARGE, detail)
         with open_input(self.path) as file:
             return b"".join(_read(file, images[number]))
 
-    def _samples(self, within: Span) -> Iterator[tuple[int, int, list[Member]]]:
-        """Each sample in a part of the tar: its first byte, one past its last, and its files."""
-        key, start, stop, members = "", within.start, within.start, list[Member]()
-        for name, first, end, offset, n_bytes in self._members(within):
-            folder, _, base = name.rpartition("/")
-            stem, _, suffix = base.partition(".")
-            if members and f"{folder}/{stem}" != key:
-                yield start, stop, members
-                start, members = first, []
-            start = start if members else first
-            key, stop = f"{folder}/{stem}", end
-            members.append(Member(suffix, offset, n_bytes))
+    def _samples(self, start: int, stop: int | None) -> Iterator[list[tarfile.TarInfo]]:
+        """The files of each sample from byte `start` on, up to one that ends at `stop`."""
+        for key, found in groupby(self._members(start, stop), lambda member: _split_name(member)[0]):
+            members = list(islice(found, _MAX_MEMBERS + 1))
             if len(members) > _MAX_MEMBERS:
                 raise DataError(f"{self.path}: more than {_MAX_MEMBERS} files named {key!r:.80}")
-        if members:
-            yield start, stop, members
+            yield members
 
-    def _members(self, within: Span) -> Iterator[tuple[str, int, int, int, int]]:
-        """Each file: name, first byte with headers, one past its last with padding, first byte of content, and size."""
+    def _members(self, start: int, stop: int | None) -> Iterator[tarfile.TarInfo]:
         with open_input(self.path) as file:
             size = file.seek(0, 2)
-            file.seek(within.start)
+            file.seek(start)
             try:
                 with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header, errors="surrogateescape") as tar:
                     while (member := tar.next()) is not None:
                         tar.members = []  # type: ignore[attr-defined]  # else every header stays in memory
-                        end = member.offset_data + -(-member.size // 512) * 512
                         if member.isreg() and not member.issparse():
                             if member.offset_data + member.size > size:
                                 raise DataError(f"{self.path} is truncated inside {member.name!r:.80}")
-                            yield member.name, member.offset, end, member.offset_data, member.size
-                        if 0 <= within.stop <= end:
+                            yield member
+                        if stop is not None and stop <= _stop(member):
                             return
                     file.seek(tar.offset)  # the tar's end is a block of zeros, or that of the file
                     if file.read(512).strip(b"\0"):
@@ -150,47 +142,49 @@ class TarFile:
             except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
                 raise DataError(f"{self.path} is no tar that can be read: {error}") from error
 
-    def _read_row(self, file: BinaryIO, row: int, start: int, members: list[Member]) -> RawRow:
-        key = sha256()
-        for member in members:
-            key.update(f"{member.suffix}\0{member.n_bytes}\0".encode(errors="surrogateescape"))
-            for chunk in _read(file, member):
-                key.update(chunk)
-        try:
-            value, error = _read_value(file, row, members), None
-        except RowError as caught:
-            value, error = None, caught
-        return RawRow(row, start, b"", value, error, key.hexdigest())
 
-
-def _read(file: BinaryIO, member: Member) -> Iterator[bytes]:
-    file.seek(member.offset)
-    left = member.n_bytes
+def _read(file: BinaryIO, member: tarfile.TarInfo) -> Iterator[bytes]:
+    file.seek(member.offset_data)
+    left = member.size
     while left > 0 and (chunk := file.read(min(left, _CHUNK_BYTES))):
         left -= len(chunk)
         yield chunk
 
 
-def _read_value(file: BinaryIO, row: int, members: list[Member]) -> dict[str, Any]:
+def _read_row(file: BinaryIO, row: int, members: Sequence[tarfile.TarInfo]) -> RawRow:
+    key = sha256()
+    for member in members:
+        key.update(f"{_split_name(member)[1]}\0{member.size}\0".encode(errors="surrogateescape"))
+        for chunk in _read(file, member):
+            key.update(chunk)
+    value, error = None, None
+    try:
+        value = _read_value(file, row, members)
+    except RowError as caught:
+        error = caught
+    return RawRow(row, members[0].offset, b"", value, error, key.hexdigest())
+
+
+def _read_value(file: BinaryIO, row: int, members: Sequence[tarfile.TarInfo]) -> dict[str, Any]:
     """The sample as one object, with references for images; RowError where it can't be one."""
-    images = [member for member in members if member.kind in _IMAGES]
+    images = [member for member in members if _ending(member) in _IMAGES]
     references = [ImageRef(place=(row, n)) for n in range(len(images))]
-    texts = [member for member in members if member.kind == "json"] or [
-        member for member in members if member.kind in _TEXTS
+    texts = [member for member in members if _ending(member) == "json"] or [
+        member for member in members if _ending(member) in _TEXTS
     ]
     if len(texts) != 1:
         raise RowError(ReasonCode.BAD_SAMPLE, f"{len(texts)} .json files in the sample, expected one, or a .txt")
-    if texts[0].n_bytes > MAX_ROW_BYTES:
+    if texts[0].size > MAX_ROW_BYTES:
         raise RowError(ReasonCode.TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
     raw = b"".join(_read(file, texts[0]))
-    if texts[0].kind != "json":
+    if _ending(texts[0]) != "json":
         return {"images": references, "caption": _decode(raw)}
     value, error = parse_row(raw)
     if error:
         raise error
     if not isinstance(value, dict):
         raise RowError(ReasonCode.WRONG_TYPE, "expected an object in the .json")
-    return _with_images(value, [member.suffix for member in images], references)
+    return _with_images(value, [_split_name(member)[1] for member in images], references)
 
 
 def _decode(raw: bytes) -> str:
