@@ -1,6 +1,7 @@
 """Each rule keeps what a plain loop over sorted rows would, and refuses options that make no sense."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +76,53 @@ def test_any_column_and_many_of_them():
     assert len(select_rows(table, 7, rule="quota", quota_by="n_answer_tokens,source")) == 7
 
 
+def test_trusted_rows_are_drawn_from_the_best_of_each_stratum():
+    deltas, sources = skewed_deltas(1000)
+    table = make_table(deltas, sources, n_chunks=3)
+    values, of_source = np.array(deltas), np.array(sources)
+    kept = select_rows(table, 0.2, rule="trusted", quota_by="source")
+    for source in np.unique(of_source):
+        own, drawn = values[of_source == source], kept.indices[of_source[kept.indices] == source]
+        assert abs(len(drawn) - 0.2 * len(own)) < 1
+        best = np.sort(own)[-2 * len(drawn) :]
+        assert values[drawn].min() >= best[0]
+        assert abs(np.mean(values[drawn] >= np.median(best)) - 0.5) < 0.25  # not its top
+    again = [select_rows(table, 0.2, rule="trusted", quota_by="source", seed=seed).indices.tolist() for seed in (0, 1)]
+    assert again[0] == kept.indices.tolist()
+    assert sorted(again[1]) != sorted(again[0])
+
+
+def test_a_threshold_says_what_is_trusted():
+    table = make_table([float(row) for row in range(100)], ["a"] * 90 + ["b"] * 10)
+    kept = select_rows(table, 10, rule="trusted", quota_by=(), above=60)
+    assert kept.report["n_pool"] == 40
+    assert kept.indices.min() >= 60
+    widened = select_rows(table, 50, rule="trusted", quota_by="source", above=80)  # a has 10 above, and gives 45
+    assert (len(widened), widened.report["n_strata_widened"]) == (50, 1)
+    assert set(range(45, 90)) <= set(widened.indices.tolist())
+
+
+def test_easy_and_hard_go_by_the_loss():
+    table = make_table([float(row) for row in range(20)])
+    losses = np.array([(7 * row) % 20 for row in range(20)], dtype=np.float32)
+    table = table.set_column(table.column_names.index("loss"), "loss", pa.array(losses))
+    easy, hard = (select_rows(table, 5, rule="trusted", quota_by=(), prefer=name) for name in ("easy", "hard"))
+    pool = np.arange(10, 20)
+    assert sorted(easy.indices) == sorted(pool[np.argsort(losses[pool])[:5]])
+    assert sorted(hard.indices) == sorted(pool[np.argsort(losses[pool])[5:]])
+    with pytest.raises(SettingsError, match="needs the column loss"):
+        select_rows(table.drop_columns("loss"), 5, rule="trusted", quota_by=(), prefer="easy")
+
+
+def test_random_rows_are_those_of_the_seed_and_keep_the_mix():
+    deltas, sources = skewed_deltas(1000)
+    table = make_table(deltas, sources)
+    kept = [select_rows(table, 0.2, rule="random", quota_by="source", seed=seed) for seed in (0, 0, 1)]
+    assert kept[0].indices.tolist() == kept[1].indices.tolist() != kept[2].indices.tolist()
+    assert distortion(strata_of(table, ["source"]), kept[0].indices) < 0.005
+    assert abs(np.array(deltas)[kept[0].indices].mean() - np.mean(deltas)) < 0.3
+
+
 @pytest.mark.parametrize(
     ("rule", "options", "fault"),
     [
@@ -86,11 +134,13 @@ def test_any_column_and_many_of_them():
         ("band", {"skip_top": "100%"}, "expected a share such as 2%"),
         ("band", {"skip_top": "some"}, "expected a share such as 2%"),
         ("diverse", {"pool": 0.5}, "pool=0.5: expected how many times the budget"),
-        ("x", {}, "rule='x': expected one of auto, band, diverse, quota, top"),
+        ("x", {}, "rule='x': expected one of auto, band, diverse, quota, random, top, trusted"),
         ("top", {"share": 1}, "share: no rule has such an option; top has none"),
         ("quota", {"share": 1}, "quota has quota_by, temperature, min_per_stratum, skip_top"),
         ("top", {"skip_top": 0.1}, "skip_top: the rule top can't follow it; use the rule band or quota"),
-        ("quota", {"pool": 2}, "use the rule diverse"),
+        ("quota", {"pool": 2}, "use the rule diverse or trusted"),
+        ("trusted", {"pool": 0.5}, "pool=0.5: expected how many times the budget"),
+        ("trusted", {"prefer": "new"}, "prefer='new': expected one of typical, easy, hard"),
     ],
 )
 def test_what_makes_no_sense(rule, options, fault):
@@ -99,7 +149,7 @@ def test_what_makes_no_sense(rule, options, fault):
 
 
 def test_a_rule_is_a_file_of_its_name():
-    assert list(all_rules()) == ["band", "diverse", "quota", "top"]
+    assert list(all_rules()) == ["band", "diverse", "quota", "random", "top", "trusted"]
     for name, rule in all_rules().items():
         assert rule.__module__ == f"delta_attnmask.selecting.rules.{name}"
         assert issubclass(rule, Rule)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.candidates import Candidates, Embed, Indices, find_candidates, is_scored, row_indices
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, QUOTAS, chance_distortion, choose_columns, distortion
-from delta_attnmask.selecting.rules import make_rule, read_columns
+from delta_attnmask.selecting.rules import make_rule, option_names, read_columns
 from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters, without_duplicates
 from delta_attnmask.selecting.strata import encode, strata_of
 from delta_attnmask.selection import Budget, Selection
@@ -78,7 +78,7 @@ def select_rows(
         that failed (the column `status`), and those whose value is missing or infinite, are never kept.
     keep: a share of the rows that can be kept, "20%" or 0.2, or a number of rows, 500.
     by: the column to rank by, stored or derived; higher is kept. None for the run's form, else `score`, else `delta`.
-    rule: auto, top, band, quota or diverse; options: what the rule takes, such as temperature=2.
+    rule: auto, top, band, quota, trusted, diverse or random; options: what the rule takes, such as temperature=2.
     quota_by: columns whose values jointly share the budget out; auto chooses by a rule that the report states. The
         column `cluster` is made of the embeddings: `clusters` of them, one for 200 rows by default.
     drop_duplicates: leave out rows that say what a better one says: 1 for rows of the same bytes, or a cosine such as
@@ -175,12 +175,12 @@ def _decide(
     """The rule with its options where they are left to us; and how a quota was chosen, for the report."""
     needs_quota = rule == "quota" or bool(_SHAPING & options.keys())
     why: dict[str, Any] = {}
-    if quota_by is None and rule in ("auto", "quota", "diverse"):
+    if quota_by is None and (rule == "auto" or "quota_by" in option_names(rule)):
         ratios = background.planted_ratio.get(column, {})
         quota_by, chosen = choose_columns(candidates, n_keep / len(candidates), ratios, needs_quota=needs_quota)
         why = {"quota_choice": chosen}
     if rule == "auto":
         rule = "quota" if quota_by or needs_quota else "band" if "skip_top" in options else "top"
-    if quota_by is not None and (quota_by or rule in ("quota", "diverse")):
+    if quota_by is not None and (quota_by or "quota_by" in option_names(rule)):
         options = {"quota_by": quota_by, **options}
     return rule, options, why

@@ -53,6 +53,11 @@ def all_rules() -> dict[str, type[Rule]]:
     return {name: getattr(import_module(f"{__name__}.{name}"), name.title()) for name in names}
 
 
+def option_names(name: str) -> set[str]:
+    """The options of a rule; none where there is no such rule."""
+    return {one.name for one in fields(all_rules()[name])} if name in all_rules() else set()
+
+
 def make_rule(name: str, options: Mapping[str, Any]) -> Rule:
     """The rule of that name; SettingsError for a rule, an option or a value that doesn't exist, with what does."""
     rules = all_rules()

@@ -1,0 +1,68 @@
+"""Draw the budget at random from the rows of the highest value in each stratum.
+
+The very top of a score is one-sided: it holds what the model already knows. A random part of the rows that can be
+trusted keeps a few more defects and teaches more (benchmarks/evidence).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.selecting.budgets import fill_budgets, share_out
+from delta_attnmask.selecting.candidates import Candidates, to_values
+from delta_attnmask.selecting.rules import Picks, Rule, option, read_columns
+from delta_attnmask.selecting.strata import strata_of
+
+Prefer = Literal["typical", "easy", "hard"]
+
+
+@dataclass(frozen=True)
+class Trusted(Rule):
+    """quota_by: columns whose values share the budget out first, as with `quota`; () for none."""
+
+    help = "a random part of the rows of highest value"
+
+    quota_by: tuple[str, ...] = option((), "columns that share the budget out first", read_columns)
+    pool: float = option(2.0, "how many times the budget to choose from")
+    above: float | None = option(None, "lowest value that is trusted, such as 0.8 for p_good, in place of a pool")
+    prefer: Prefer = option("typical", "typical: at random; easy or hard: by the loss, lowest or highest first")
+    seed: int = option(0, "seed of the draw")
+
+    def __post_init__(self) -> None:
+        if self.pool < 1:
+            raise SettingsError(f"pool={self.pool}: expected how many times the budget to choose from, such as 2")
+        if self.prefer not in get_args(Prefer):
+            raise SettingsError(f"prefer={self.prefer!r}: expected one of {', '.join(get_args(Prefer))}")
+
+    def choose(self, candidates: Candidates, n_keep: int) -> Picks:
+        """Each stratum gives its share of the budget; its pool is widened where fewer rows are trusted than it gives."""
+        strata = strata_of(candidates.table, self.quota_by)
+        budgets = share_out(n_keep, strata.sizes)
+        if self.above is None:
+            pool_sizes = np.minimum(strata.sizes, np.ceil(self.pool * budgets).astype(np.int64))
+        else:
+            trusted = np.bincount(strata.codes[candidates.values >= self.above], minlength=strata.n)
+            pool_sizes = np.maximum(trusted, budgets)
+        pooled = np.sort(fill_budgets(candidates.values, strata, pool_sizes))
+        order = self._order(candidates, pooled)
+        kept = pooled[fill_budgets(order, strata.take(pooled), budgets[np.unique(strata.codes[pooled])])]
+        return Picks(
+            kept[np.argsort(-candidates.values[kept], kind="stable")],
+            f"drawn from the {len(pooled)} trusted rows of {len(candidates)}",
+            {
+                "n_pool": len(pooled),
+                "threshold": float(candidates.values[pooled].min()),
+                "n_strata_widened": 0 if self.above is None else int((budgets > trusted).sum()),
+            },
+        )
+
+    def _order(self, candidates: Candidates, pooled: np.ndarray) -> np.ndarray:
+        """What decides among the trusted rows, highest first. [n_pooled]"""
+        if self.prefer == "typical":
+            return np.random.default_rng(self.seed).random(len(candidates))[pooled]
+        if "loss" not in candidates.table.column_names:
+            raise SettingsError(f"prefer={self.prefer!r}: needs the column loss")
+        loss = to_values(candidates.table, "loss")[pooled]
+        return -loss if self.prefer == "easy" else loss
