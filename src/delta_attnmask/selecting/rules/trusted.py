@@ -37,7 +37,7 @@ class Trusted(Rule):
             raise SettingsError(f"prefer={self.prefer!r}: expected one of {', '.join(get_args(Prefer))}")
 
     def choose(self, candidates: Candidates, n_keep: int) -> Picks:
-        """Each stratum gives its share of the budget; its pool is widened where fewer rows are trusted than it gives."""
+        """Each stratum gives its share of the budget; where too few rows are trusted, its next ones fill it."""
         strata = strata_of(candidates.table, self.quota_by)
         budgets = share_out(n_keep, strata.sizes)
         if self.above is None:
