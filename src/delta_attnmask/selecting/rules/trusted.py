@@ -11,9 +11,10 @@ import numpy as np
 
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.budgets import fill_budgets, share_out
-from delta_attnmask.selecting.candidates import Candidates, to_values
+from delta_attnmask.selecting.candidates import Candidates, Positions, to_values
 from delta_attnmask.selecting.rules import Picks, Rule, option, read_columns
 from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.statistics import Values
 
 Prefer = Literal["typical", "easy", "hard"]
 
@@ -58,11 +59,12 @@ class Trusted(Rule):
             },
         )
 
-    def _order(self, candidates: Candidates, pooled: np.ndarray) -> np.ndarray:
+    def _order(self, candidates: Candidates, pooled: Positions) -> Values:
         """What decides among the trusted rows, highest first. [n_pooled]"""
         if self.prefer == "typical":
-            return np.random.default_rng(self.seed).random(len(candidates))[pooled]
+            drawn: Values = np.random.default_rng(self.seed).random(len(candidates))
+            return drawn[pooled]
         if "loss" not in candidates.table.column_names:
             raise SettingsError(f"prefer={self.prefer!r}: needs the column loss")
-        loss = to_values(candidates.table, "loss")[pooled]
+        loss: Values = to_values(candidates.table, "loss")[pooled]
         return -loss if self.prefer == "easy" else loss
