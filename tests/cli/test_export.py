@@ -28,21 +28,18 @@ def folder(tmp_path: Path) -> Path:
 def test_check_shows_every_file_and_the_first_row_of_each_format(folder, capsys):
     assert call("check", "--data", folder / "mix.json", "--images", folder / "images", "--strict") == 0
     out = capsys.readouterr().out
-    assert "rows: 2 | is: a JSON list | format: llava" in out
-    assert "rows: 2 | is: parquet | format: llava" in out
-    assert "source: one | weight: 2" in out
-    assert (
-        "Row 0 as llava:\n  source: one\n  images: coco/x.png\n  user: [image]What is it?\n  assistant: A bear.\n"
-        in out
-    )
+    images = folder / "images"
+    assert f"665k.json: a JSON list, read as llava, source one, weight 2.0, images {images}, 2 rows\n" in out
+    assert f"parquet: parquet, read as llava, source two, images {images}, 2 rows\n" in out
+    assert "row 0\n  user: [image]What is it?\n  assistant: A bear.\n" in out
 
 
 def test_check_of_several_files(folder, capsys):
     files = (samples.messages(folder), samples.trl(folder))
     assert call("check", "--data", *files, "--images", folder / "images") == 0
     out = capsys.readouterr().out
-    assert "Row 0 as messages:" in out
-    assert "Row 2 as prompt-completion:" in out
+    assert ": JSONL, read as messages, " in out
+    assert out.count("row 0\n  user: ") == 2
     write_list(folder / "both.json", [make_row(0, messages=[])])
     assert call("check", "--data", folder / "both.json") == 2
     assert "could be llava (1 of the first 1 rows) or messages (1); say which with --format" in capsys.readouterr().err

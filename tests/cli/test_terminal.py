@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask import cli
-from delta_attnmask.cli.terminal import print_format
+from delta_attnmask.cli.terminal import print_data
 from delta_attnmask.reading.rows import FileRows
 from tests.reading.builders import make_row, write_images, write_lines, write_list
 
@@ -41,30 +41,30 @@ def test_rows_are_shown_once_for_each_format(tmp_path, data, capsys):
     messages = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]
     other = write_lines(tmp_path / "other.jsonl", [{"messages": messages * 2}])
     again = write_list(tmp_path / "again.json", [make_row(1)])
-    print_format(FileRows([data, other, again], tmp_path / "images"))
+    print_data(FileRows([data, other, again], tmp_path / "images"))
     assert printed(capsys) == [
         f"{data}: a JSON list, read as llava",
         *SHOWN,
         f"{other}: JSONL, read as messages",
-        "row 0 is user: Hi? | assistant: Ho. | 2 more turns | images: none",
+        "row 0 is user: Hi? | assistant: Ho. | 2 more | images: none",
         f"{again}: a JSON list, read as llava",
     ]
 
 
 def test_a_faulty_row_is_passed_over(tmp_path, capsys):
-    print_format(FileRows(write_list(tmp_path / "data.json", [5, make_row(1), make_row(2)])))
+    print_data(FileRows(write_list(tmp_path / "data.json", [5, make_row(1), make_row(2)])))
     assert printed(capsys)[1].startswith("row 1 is user: Which number?")
 
 
 def test_nothing_but_faulty_rows(tmp_path, capsys):
-    print_format(FileRows(write_list(tmp_path / "data.json", [{"conversations": []}])))
+    print_data(FileRows(write_list(tmp_path / "data.json", [{"conversations": []}])))
     assert printed(capsys)[1].startswith("row 0 can't be used: ")
 
 
 def test_what_rows_say_is_printable_and_short(tmp_path, capsys):
     row = make_row(1) | {"conversations": [{"from": "human", "value": "\x1b[31m\n" + "x" * 9000}]}
     row["conversations"].append({"from": "gpt", "value": "Yes."})
-    print_format(FileRows(write_list(tmp_path / "data.json", [row])))
+    print_data(FileRows(write_list(tmp_path / "data.json", [row])))
     (_, line) = printed(capsys)
     assert r"\x1b[31m\n" in line
     assert len(line) < 250
@@ -73,7 +73,7 @@ def test_what_rows_say_is_printable_and_short(tmp_path, capsys):
 def test_many_files(tmp_path, capsys):
     for number in range(23):
         write_list(tmp_path / f"{number:02}.json", [make_row(number)])
-    print_format(FileRows(str(tmp_path / "*.json")))
+    print_data(FileRows(str(tmp_path / "*.json")))
     lines = printed(capsys)
     assert len(lines) == 22
     assert lines[-1] == "and 3 more files, read as llava"

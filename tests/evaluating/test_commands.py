@@ -27,7 +27,7 @@ def test_evaluate_then_compare(embedded: Path, tmp_path: Path, capsys: pytest.Ca
     assert report["pooled"]["swapped"] is None
     assert report["settings"]["turns"] == "all"
     assert run_command("compare", one, two) == 0
-    assert "+0.000 (+0.000 to +0.000)" in capsys.readouterr().out
+    assert "+0.0% (+0.0 to +0.0)" in capsys.readouterr().out
     assert run_command("evaluate", *model, *data, "--out", two) == 2
     assert "settings.image_swap: False there, True now" in capsys.readouterr().err
     assert run_command("compare", one) == 2

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delta_attnmask.reporting.run_report import Request, make_report, write_report
+from delta_attnmask.reporting.page import write_page
+from delta_attnmask.reporting.run_report import Request, make_report
 from delta_attnmask.selecting.run_selection import select_from_run
 from tests.chromium import launched, needs_chromium, watched
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
@@ -22,8 +23,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deltas[7] = None
     run = write_run(folder / "run", write_data(folder / "data", 80), deltas)
     write_calibration(folder / "run")
-    made = make_report(Request(run=run, selection=select_from_run(run, "20%"), n_cards=200))
-    write_report(made, folder / "report.html")
+    request = Request(run=run, selection=select_from_run(run, "20%"), n_cards=200)
+    write_page(folder / "report.html", make_report(request))
     return folder / "report.html"
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from delta_attnmask.auditing.languages import language
 from delta_attnmask.selecting.candidates import Candidates, Positions, to_values
 from delta_attnmask.selecting.quotas import chance_distortion, distortion
-from delta_attnmask.selecting.strata import Strata, encode, strata_of
+from delta_attnmask.selecting.strata import Strata, strata_of
 from delta_attnmask.statistics import Values, rounded, spearman
 
 TRAITS = {
@@ -46,11 +45,8 @@ def describe_sources(candidates: Candidates, sources: Strata) -> list[dict[str, 
 
 
 def mix_changes(table: pa.Table, kept: Positions) -> dict[str, dict[str, Any]]:
-    """How the mix of sources, answer types, questions and languages changes from all rows of the table to the kept."""
-    changes = {" and ".join(columns): _mix_change(table, columns, kept) for columns in MIXES}
-    codes, questions = encode(table, "question")
-    languages = pa.table({"language": pa.array([language(text) for text in questions], pa.string()).take(codes)})
-    return changes | {"language of the question": _mix_change(languages, ["language"], kept)}
+    """How the mix of sources, answer types and questions changes from all rows of the table to the kept."""
+    return {" and ".join(columns): _mix_change(table, columns, kept) for columns in MIXES}
 
 
 def _mix_change(table: pa.Table, columns: Sequence[str], kept: Positions) -> dict[str, Any]:
@@ -59,9 +55,7 @@ def _mix_change(table: pa.Table, columns: Sequence[str], kept: Positions) -> dic
     before = strata.sizes / len(strata.codes)
     after = np.bincount(strata.codes[kept], minlength=strata.n) / len(kept)
     largest = np.argsort(-np.abs(after - before), kind="stable")[:_N_NAMED]
-    rows = (
-        table.select(columns).take(strata.firsts[largest]).to_pylist()
-    )  # a stratum is named by what its first row says
+    rows = table.select(columns).take(strata.firsts[largest]).to_pylist()  # the first row of each names it
     names = [" / ".join(str(row[column]) or "(none)" for column in columns) for row in rows]
     return {
         "n_strata": strata.n,

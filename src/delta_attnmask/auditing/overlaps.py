@@ -1,6 +1,6 @@
 """How much of a selection another score would have kept: rivals, derived columns, other settings, other runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,6 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import (
     Candidates,
-    Indices,
     is_scored,
     rankable_columns,
     ranking_values,
@@ -38,17 +37,22 @@ def overlaps(
     """
     table, column = candidates.table, selection.column
     names = [name for name in rankable_columns(table.schema) if name not in _NO_SCORES | {column}]
-    columns = {name: overlap(candidates, ranking_values(table, name), selection) for name in names}
-    settings: dict[str, Overlap | None] = {}
+    columns = {name: ranking_values(table, name) for name in names}
+    settings: Iterable[tuple[str, Values]] = ()
     if sweep is not None and {"delta", "masked_loss"} & stored_columns(column, table.schema):
-        for name, changed in _with_settings(candidates, sweep):
-            settings[name] = overlap(candidates, ranking_values(changed, column), selection)
-    runs = {name: overlap(candidates, _of_run(candidates, run, column), selection) for name, run in others.items()}
-    return {
-        "random": by_chance(candidates, selection),
-        "columns": {name: one for name, one in columns.items() if one is not None},
-        "settings": {name: one for name, one in settings.items() if one is not None},
-        "runs": runs,
+        settings = ((name, ranking_values(changed, column)) for name, changed in _with_settings(candidates, sweep))
+    runs = ((name, _of_run(candidates, run, column)) for name, run in others.items())
+    groups: dict[str, Iterable[tuple[str, Values]]] = {"columns": columns.items(), "settings": settings, "runs": runs}
+    found = {
+        group: {name: overlap(candidates, values, selection) for name, values in scores}
+        for group, scores in groups.items()
+    }
+    strata = strata_of(candidates.table, selection.quota_by)
+    kept = np.searchsorted(candidates.indices, selection.indices)
+    budgets = np.bincount(strata.codes[kept], minlength=strata.n)
+    by_chance = float((budgets**2 / strata.sizes).sum() / len(selection))  # under the same quotas
+    return {"random": round(by_chance, 4)} | {
+        group: {name: one for name, one in scores.items() if one is not None} for group, scores in found.items()
     }
 
 
@@ -71,14 +75,6 @@ def overlap(candidates: Candidates, values: Values, selection: Selection) -> Ove
     }
 
 
-def by_chance(candidates: Candidates, selection: Selection) -> float:
-    """The overlap to be expected of random rows under the same quotas."""
-    strata = strata_of(candidates.table, selection.quota_by)
-    kept = np.searchsorted(candidates.indices, selection.indices)
-    budgets = np.bincount(strata.codes[kept], minlength=strata.n)
-    return round(float((budgets**2 / strata.sizes).sum() / len(selection)), 4)
-
-
 def _of_run(candidates: Candidates, run: RunFolder, column: str) -> Values:
     """The column of another run at the candidates, NaN where a row failed there."""
     table = run.read_scores(encoded=True)
@@ -92,17 +88,8 @@ def _with_settings(candidates: Candidates, sweep: pa.Table) -> Iterator[tuple[st
     changing = [name for name in fields if pc.count_distinct(sweep[name]).as_py() > 1] or fields
     for code, first in enumerate(strata.firsts.tolist()):
         of_setting = sweep.filter(pa.array(strata.codes == code))
+        positions = pc.index_in(pa.array(candidates.indices), of_setting["row"].combine_chunks())
         table = candidates.table
         for column in ("masked_loss", "delta"):
-            values = _at(candidates.indices, of_setting["row"].to_numpy(), of_setting[column].to_numpy())
-            table = table.set_column(table.column_names.index(column), column, pa.array(values))
+            table = table.set_column(table.column_names.index(column), column, of_setting[column].take(positions))
         yield ", ".join(f"{field} {sweep[field][first].as_py()}" for field in changing), table
-
-
-def _at(indices: Indices, rows: Indices, values: Values) -> Values:
-    """The values of some rows at the candidates' indices, NaN where a candidate has none."""
-    found = np.full(len(indices), np.nan)
-    positions = np.searchsorted(indices, rows).clip(max=len(indices) - 1)
-    is_candidate = indices[positions] == rows
-    found[positions[is_candidate]] = values[is_candidate]
-    return found

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from delta_attnmask.auditing.costs import break_even
 from delta_attnmask.auditing.effects import describe_sources, mix_changes, trait_correlations
 from delta_attnmask.auditing.overlaps import overlaps
 from delta_attnmask.errors import ArtifactError
@@ -18,6 +17,7 @@ from delta_attnmask.selection import Selection
 from delta_attnmask.statistics import rounded, share_between
 
 _POOL_DEFECTS = (0.1, 0.2, 0.4)
+_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)  # of the rows that are kept
 
 
 def audit_run(
@@ -40,6 +40,10 @@ def audit_run(
     candidates = candidates_of(selection, run, scores)
     sources = strata_of(candidates.table, ["source"])
     background = read_background(run)
+    costs = None
+    if run.pace.n_rows and run.pace.seconds:
+        per_row = run.pace.seconds / run.pace.n_rows
+        costs = break_even(run.manifest.n_rows, per_row, background.calibration_s, train_rate, epochs)
     return {
         "column": selection.column,
         "rule": selection.rule,
@@ -53,7 +57,7 @@ def audit_run(
         "mix": mix_changes(candidates.table, np.searchsorted(candidates.indices, selection.indices)),
         "overlap": overlaps(candidates, selection, run.read_side("sweep"), others or {}),
         "defects": expected_defects(background, selection),
-        "costs": _costs(run, background.calibration_s, train_rate, epochs),
+        "costs": costs,
         "warnings": list(background.warnings),
     }
 
@@ -74,16 +78,29 @@ def expected_defects(background: Background, selection: Selection) -> dict[str, 
     }
 
 
-def _costs(run: RunFolder, calibration_s: float, train_rate: float | None, epochs: float) -> dict[str, Any] | None:
-    pace, n_rows = run.pace, run.manifest.n_rows
-    if not pace.n_rows or not pace.seconds:
-        return None
-    per_row = pace.seconds / pace.n_rows
+def break_even(
+    n_rows: int, seconds_per_row: float, calibration_s: float, train_rate: float | None, epochs: float
+) -> dict[str, Any]:
+    """Whether scoring pays, as plain JSON values: the seconds that it takes, and for some shares what they save.
+
+    train_rate: rows that training gets through in a second; without it only `pays_below` is given: scoring pays where
+        training is slower than that many rows a second.
+    """
+    spent_s = calibration_s + n_rows * seconds_per_row
+    budgets = []
+    for share in _SHARES:
+        n_kept = round(share * n_rows)
+        line = {"keep": share, "n_kept": n_kept, "pays_below": round((n_rows - n_kept) * epochs / spent_s, 3)}
+        if train_rate:
+            all_s, kept_s = n_rows * epochs / train_rate, n_kept * epochs / train_rate
+            line |= {"training_all_s": round(all_s, 1), "training_kept_s": round(kept_s, 1)}
+            line["saved_s"] = round(all_s - kept_s - spent_s, 1)
+        budgets.append(line)
     return {
-        "rows_per_s": round(1 / per_row, 2),
-        "scoring_s": round(per_row * n_rows, 1),
-        "calibration_s": calibration_s,
+        "rows_per_s": round(1 / seconds_per_row, 2),
+        "scoring_s": round(seconds_per_row * n_rows, 1),
+        "calibration_s": round(calibration_s, 1),
         "train_rate": train_rate,
         "epochs": epochs,
-        "budgets": break_even(n_rows, per_row, fixed_s=calibration_s, train_rate=train_rate, epochs=epochs),
+        "budgets": budgets,
     }

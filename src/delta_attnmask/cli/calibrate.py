@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.calibration import refuse_another_calibration
 from delta_attnmask.cli.options import ComputeOptions, DataOptions, ModelOptions, split_names
-from delta_attnmask.cli.terminal import print_format
+from delta_attnmask.cli.terminal import print_data
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import require_positive
 
@@ -37,7 +37,7 @@ def calibrate(
     if out.exists() and not out.is_dir():
         raise SettingsError(f"--out {out} is a file; expected a folder, made if missing")
     source = data.open()
-    print_format(source)
+    print_data(source)
     scorer = model.load()
 
     from delta_attnmask.calibrating.preset_choice import made_with

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions, ModelOptions
-from delta_attnmask.cli.terminal import print_faults, print_table, share_with_interval
+from delta_attnmask.cli.terminal import print_faults, print_table, with_interval
 from delta_attnmask.progress import RunBar, print_note, show_progress
 from delta_attnmask.reading.faults import count_faults
 
@@ -70,11 +70,12 @@ def evaluate(
 
 def _print_report(report: dict[str, Any]) -> None:
     lines = [_line(name or "(none)", figures) for name, figures in report["sources"].items()]
-    overall, pooled = report["mean_over_sources"], report["pooled"]
     if lines:
-        shares = [share_with_interval(overall.get(name)) for name in ("exact", "normalised", "exact_gain")]
-        lines.append(["mean over sources", pooled["n_answers"], *shares, *["-"] * 4])
-        lines.append(_line("pooled", pooled))
+        shares = [
+            with_interval(report["mean_over_sources"].get(name)) for name in ("exact", "normalised", "exact_gain")
+        ]
+        lines.append(["mean over sources", report["pooled"]["n_answers"], *shares, *[None] * 4])
+        lines.append(_line("pooled", report["pooled"]))
     columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss", "same form", "ended", "length"]
     print_table(f"{report['n_rows']:,} rows, answered in {report['seconds']:.0f} s", columns, lines)
 
@@ -84,9 +85,9 @@ def _line(name: str, figures: dict[str, Any]) -> list[object]:
     return [
         name,
         figures["n_answers"],
-        share_with_interval(figures["exact"]),
-        share_with_interval(figures["normalised"]),
-        share_with_interval(swapped and swapped["exact_gain"]),
+        with_interval(figures["exact"]),
+        with_interval(figures["normalised"]),
+        with_interval(swapped and swapped["exact_gain"]),
         round(figures["loss"], 3),
         f"{kept['same_form']:.1%}",
         f"{kept['ended']:.1%}",

@@ -1,21 +1,16 @@
 """`delta-attnmask inspect`: where the model looked in single rows, and what the mask did to their answers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DeviceOptions, MaskOptions, RunDataOptions
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
-
-if TYPE_CHECKING:
-    from delta_attnmask.inspecting.inspection import RowInspection
-
-
-_LACKING = "model and data are needed; give --model and --data, or a run's folder: inspect RUN"
 
 
 def inspect(
@@ -38,25 +33,30 @@ def inspect(
     Without RUN, --model and --data are required.
 
     Args:
-        run: Folder that `score` made: its model, data and settings are used unless options name others.
+        run: Folder that `score` made: its data is shown, by its model and settings unless options name others.
         row: Numbers of the rows, from 0, as the scores have them.
         ids: Ids of rows, as the data has them.
         out: HTML file to write; it needs no network.
         model: Folder of a Hugging Face model, or its name on the hub; if not given, the run's own.
         settings: paper, relative, or a folder that `calibrate` made; if not given, those of the run, or else relative.
             Single options change what this gives.
-        format: Name of the data's format (`check --help` lists them); recognised by content if not given.
+        format: Without RUN: name of the data's format (`check --help` lists them); recognised by content if not given.
         revision: Revision of a model on the hub; if not given, the run's own.
     """
     if not row and not ids:
         raise SettingsError("no row is named; name rows with --row 3 17, or with --id and their ids")
     scored = None if run is None else RunFolder.open(run)
-    dataset = _open_data(scored, rows, format)
-    if model is None:
-        if scored is None:
-            raise SettingsError(_LACKING)
-        model, revision = scored.manifest.model, revision or scored.manifest.revision
-    numbers = [*(row or []), *_rows_of(dataset, ids or [])]
+    if scored is not None:
+        dataset = open_scored(scored, rows.place)
+        if model is None:
+            model, revision = scored.manifest.model, revision or scored.manifest.revision
+    elif model is None or rows.data is None:
+        raise SettingsError("model and data are needed; give --model and --data, or a run's folder: inspect RUN")
+    else:
+        dataset = FileRows(rows.data, rows.images, image_limits=rows.place.image_limits, format=format)
+    found = [(record.id, record.row) for record in dataset if record.id in ids] if ids else []
+    if missing := sorted(set(ids or []) - {id_ for id_, _ in found}):
+        raise SettingsError(f"id={missing[0]!r}: no row of {dataset.path} has this id")
     chosen = mask.choose(settings, scored)
 
     from delta_attnmask.inspecting.inspection_page import render_inspections
@@ -64,44 +64,13 @@ def inspect(
     from delta_attnmask.reporting.page import write_page
 
     loaded = loading.load_model(model, revision)
-    inspections = Inspector(loaded, dataset, chosen).inspect_rows(numbers)
+    inspections = Inspector(loaded, dataset, chosen).inspect_rows([*(row or []), *(row for _, row in found)])
     write_page(out, render_inspections(inspections, model=model, data=dataset.location))
-    for inspection in inspections:
-        print(_line(inspection))
+    for one in inspections:
+        if one.reason:
+            print(f"row {one.row}: can't be inspected: {printable(one.reason)}")
+        else:
+            losses = f"loss {one.loss:.3f}, masked {one.masked_loss:.3f}, delta {one.delta:+.3f}"
+            print(f"row {one.row}: {losses}; {one.n_masked} of {one.n_tokens} tokens masked")
     print(f"Wrote {out}")
-    return 2 if all(inspection.reason for inspection in inspections) else 0
-
-
-def _open_data(run: RunFolder | None, rows: RunDataOptions, format: str | None) -> FileRows:
-    """The data that the options name, or else the run's."""
-    if run is None:
-        if rows.data is None:
-            raise SettingsError(_LACKING)
-        return FileRows(rows.data, rows.images, image_limits=rows.limits, format=format)
-    known = run.manifest
-    return FileRows(
-        rows.data or known.require_data(),
-        rows.images or known.images or None,
-        image_limits=rows.limits,
-        format=format or (None if rows.data else known.format),
-    )
-
-
-def _rows_of(dataset: FileRows, ids: list[str]) -> list[int]:
-    """The numbers of the rows that have one of the ids, in the order of the data."""
-    if not ids:
-        return []
-    found = [(record.id, record.row) for record in dataset if record.id in ids]
-    if missing := sorted(set(ids) - {id_ for id_, _ in found}):
-        raise SettingsError(f"id={missing[0]!r}: no row of {dataset.path} has this id")
-    return [row for _, row in found]
-
-
-def _line(inspection: "RowInspection") -> str:
-    """What a row's inspection found, for the terminal."""
-    if inspection.reason:
-        return f"row {inspection.row}: can't be inspected: {printable(inspection.reason)}"
-    return (
-        f"row {inspection.row}: loss {inspection.loss:.3f}, masked {inspection.masked_loss:.3f}, "
-        f"delta {inspection.delta:+.3f}; {inspection.n_masked} of {inspection.n_tokens} tokens masked"
-    )
+    return 2 if all(one.reason for one in inspections) else 0

@@ -1,5 +1,6 @@
 """Options that several commands share, each group a dataclass whose fields are the options."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import AttentionBackend, Dtype, Exclude, MaskSettings, Order, Queries, Replacement, Tokens
+from delta_attnmask.storage import write_text_atomically
 
 if TYPE_CHECKING:
     from delta_attnmask.modeling.load import LoadedModel
@@ -69,12 +71,8 @@ class RunDataOptions:
     allow_outside: bool = False
 
     @property
-    def limits(self) -> ImageLimits:
-        return ImageLimits(allow_outside=self.allow_outside)
-
-    @property
     def place(self) -> Place:
-        return Place(self.data, self.images, self.limits)
+        return Place(self.data, self.images, ImageLimits(allow_outside=self.allow_outside))
 
 
 @Parameter(name="*", group=_MODEL)
@@ -113,8 +111,9 @@ class ModelOptions(DeviceOptions):
         """The model with its processor, ready to score."""
         from delta_attnmask.scorer import DeltaAttnMask
 
-        options: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "revision": self.revision}
-        return DeltaAttnMask.from_pretrained(self.model, compile=compile, **options)
+        return DeltaAttnMask.from_pretrained(
+            self.model, dtype=self.dtype, device=self.device, revision=self.revision, compile=compile
+        )
 
 
 @Parameter(name="*", group=_SPEED)
@@ -171,7 +170,8 @@ class MaskOptions:
     def choose(self, settings: str | None, run: RunFolder | None) -> MaskSettings:
         """The mask of a preset or a calibration, or else of a run, or else of `relative`; with what is given here."""
         if settings is None and run is not None:
-            mask = mask_of(run.manifest.settings)
+            names = {field.name for field in fields(MaskSettings)}
+            mask = MaskSettings(**{name: value for name, value in run.manifest.settings.items() if name in names})
         else:
             mask = read_preset(settings or "relative")[0].mask
         return replace(mask, **self.given)
@@ -229,7 +229,7 @@ def split_names(texts: Sequence[str] | None) -> list[str] | None:
     return None if texts is None else [name for text in texts for name in text.split(",") if name]
 
 
-def mask_of(settings: Mapping[str, Any]) -> MaskSettings:
-    """The mask settings among all that a run's manifest records."""
-    names = {field.name for field in fields(MaskSettings)}
-    return MaskSettings.from_dict({name: value for name, value in settings.items() if name in names})
+def write_json(path: Path | None, report: Mapping[str, Any]) -> None:
+    """Write what --json asks for, if it was given."""
+    if path is not None:
+        write_text_atomically(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")

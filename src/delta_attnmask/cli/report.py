@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import RunDataOptions, SelectionOptions, TrainingCost, mask_of
+from delta_attnmask.cli.options import MaskOptions, RunDataOptions, SelectionOptions, TrainingCost
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def report(
     cost: TrainingCost = TrainingCost(),
     cards: int = 120,
     inspect: int = 0,
-    figures: Path | None = None,
     revision: str | None = None,
 ) -> None:
     """Write one HTML page that says what was scored, what is kept and why, and shows samples.
@@ -45,23 +44,22 @@ def report(
         review: Folder of a review of the run, as `review --out` wrote it.
         cards: Samples in the gallery, at most 500; each of its five groups gets a fifth.
         inspect: Show where the model looked in so many of the samples; this loads the model.
-        figures: Folder for every figure as SVG and PNG, for papers.
         revision: With --inspect, revision of a model on the hub, if it is not the one that was scored with.
     """
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
-    from delta_attnmask.reporting.run_report import Request, make_report, write_report
+    from delta_attnmask.reporting.page import write_page
+    from delta_attnmask.reporting.run_report import Request, make_report
     from delta_attnmask.reviewing.review_results import read_results, review_section
 
     folder = RunFolder.open(run)
+    has_scores = "ok" in folder.read_scores(["status"]).column("status").unique().to_pylist()
     request = Request(
         run=folder,
-        selection=selection.read(folder) if selection.selection is not None or _has_scores(folder) else None,
+        selection=selection.read(folder) if selection.selection is not None or has_scores else None,
         is_written=selection.selection is not None,
         calibration=calibration,
-        data=moved.data,
-        images=moved.images,
-        limits=moved.limits,
+        place=moved.place,
         train_rate=cost.train_rate,
         epochs=cost.epochs,
         sections=() if review is None else (review_section(read_results(review), folder),),
@@ -69,8 +67,8 @@ def report(
     )
     if inspect:
         request = with_inspections(request, inspect, revision)
-    for line in write_report(make_report(request), out, figures):
-        print(line)
+    write_page(out, make_report(request))
+    print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def with_inspections(request: "Request", n_rows: int, revision: str | None = None) -> "Request":
@@ -83,25 +81,17 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
     from delta_attnmask.modeling.load import load_model, model_fingerprint
 
     manifest = request.run.manifest
-    images = request.images or (Path(manifest.images) if manifest.images else None)
-    data = request.data or Path(manifest.require_data())
-    dataset = FileRows(data, images, format=manifest.format, image_limits=request.limits)
-    revision = revision or manifest.revision
-    loaded = load_model(manifest.model, dtype=manifest.settings["dtype"], revision=revision)
+    dataset = open_scored(request.run, request.place)
+    loaded = load_model(manifest.model, dtype=manifest.settings["dtype"], revision=revision or manifest.revision)
     if model_fingerprint(loaded.model) != manifest.model_fingerprint:
         print(
             f"WARNING: {printable(manifest.model)} is not the model that scored: its fingerprint differs. If it has "
             "several revisions, name that one with --revision",
             file=sys.stderr,
         )
-    inspector = Inspector(loaded, dataset, mask_of(manifest.settings))
+    inspector = Inspector(loaded, dataset, MaskOptions().choose(None, request.run))
 
     def inspect(row: int) -> "Markup":
         return render_fragment(inspector.inspect_rows([row])[0])
 
     return replace(request, inspect=inspect, n_inspected=n_rows, styles=(STYLE,))
-
-
-def _has_scores(folder: RunFolder) -> bool:
-    """Whether any row has a score; a run without one is worth a page, too."""
-    return "ok" in folder.read_scores(["status"]).column("status").unique().to_pylist()

@@ -1,22 +1,19 @@
-"""`delta-attnmask score`: every row of a data set scored into a run folder."""
+"""`delta-attnmask score`, every row of a data set scored into a run folder; `merge`, what follows several processes."""
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import ComputeOptions, DataOptions, MaskOptions, ModelOptions, split_names
-from delta_attnmask.cli.terminal import print_format, print_outcome
+from delta_attnmask.cli.terminal import print_data, print_outcome
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.progress import RunBar, print_note, show_progress
-from delta_attnmask.runs import RunFolder
+from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.settings import require_positive
-
-if TYPE_CHECKING:
-    from delta_attnmask.scoring.units import ScoringPlan
 
 
 def score(
@@ -73,7 +70,7 @@ def score(
     if not dry_run:
         RunFolder.refuse_foreign(out)
     source = rows.open()
-    print_format(source)
+    print_data(source)
 
     from delta_attnmask.executing.actors import Cluster
     from delta_attnmask.scorer import ScoringOptions, make_plan
@@ -93,7 +90,9 @@ def score(
     loaded = model.load(compile=compile).loaded if engine == "local" else None
     plan, _ = make_plan(loaded, source, options, None if dry_run else out, may_calibrate=share.is_whole)
     if dry_run and loaded is not None:
-        _print_settings(plan, is_stand_in)
+        instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
+        values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
+        print(f"settings: {instead}{values}, ranked by {plan.form}")
         print(dry_run_line(loaded, source, plan))
         return 0
     how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
@@ -119,11 +118,22 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
         raise SettingsError("--dry-run tries one model in this process; leave out --engine ray")
 
 
-def _print_settings(plan: "ScoringPlan", is_stand_in: bool) -> None:
-    instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
-    values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
-    print(f"settings: {instead}{values}, ranked by {plan.form}")
-
-
 def _print_check(line: str) -> None:
     print_note(f"model: {line}")
+
+
+def merge(run: Path, /) -> None:
+    """Check that every row of a run is there exactly once, mark it complete, and merge its files into few large ones.
+
+    For runs made with --shard, and to make large runs of any kind faster to read. Rerun the same command to resume.
+
+    Args:
+        run: Run folder that `score` wrote.
+    """
+    with show_progress("merging") as advance:
+        done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))
+    n_files = len(done.unit_files())
+    print(
+        f"{done.location}: {done.manifest.n_rows} rows, each once, in {n_files} file{'s' * (n_files != 1)}; "
+        f"next: delta-attnmask select {done.location} --keep 20% --out FILE"
+    )

@@ -14,14 +14,12 @@ from rich.text import Text
 from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
 from delta_attnmask.reading.formats import read_record
 from delta_attnmask.reading.rows import FilePart, FileRows
-from delta_attnmask.records import Record, Turn
+from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
 
-N_FILES = 20  # of a data set that are listed
+_N_FILES = 20  # of a data set that are listed
 _N_FAULTS = 20
 _N_TRIED = 8  # rows of a file, to find one that can be used
-_N_TURNS = 2
-_N_CHARS = 80
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -35,7 +33,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     console.print(Text(printable(title), style="italic"), soft_wrap=True)  # whole, also where it is a long path
     table = Table()
     for idx, column in enumerate(columns):
-        is_numeric = all(isinstance(row[idx], int | float) for row in values)
+        is_numeric = all(isinstance(row[idx], int | float | None) for row in values)
         table.add_column(Text(column), justify="right" if is_numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
@@ -47,39 +45,36 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def shorten(text: str, n_chars: int) -> str:
-    return text if len(text) <= n_chars else f"{text[:n_chars]}…"
-
-
-def show_text(turn: Turn) -> str:
-    """A turn's text with a mark where an image stands."""
-    return "".join("[image]" if part is None else part for part in turn.parts)
-
-
-def share_with_interval(estimate: dict[str, float] | None) -> str:
-    """A share and its interval, in per cent."""
+def with_interval(estimate: dict[str, float] | None, sign: str = "") -> str | None:
+    """A share and its interval, in per cent; sign: "+" also marks what is above 0."""
     if estimate is None:
-        return "-"
-    return f"{estimate['value']:.1%} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+        return None
+    value, low, high = (format(100 * estimate[name], f"{sign}.1f") for name in ("value", "low", "high"))
+    return f"{value}% ({low} to {high})"
 
 
-def print_format(dataset: FileRows) -> None:
-    """Print to stderr how each file is read, with one row of each format, so that a wrong guess is seen at once.
+def print_data(dataset: FileRows, *, in_full: bool = False) -> None:
+    """Print how each file is read, with one row of each format, so that a wrong guess is seen at once.
 
-    Reads a few rows of each file and counts none.
+    in_full: to stdout, with counts, for which all files are read; else in short to stderr, after a few rows of each.
     """
-    shown = set()
-    lines = []
-    for part in dataset.parts[:N_FILES]:
-        lines.append(f"{part.path}: {part.container.kind}, read as {part.format.spec}")
-        if part.format.spec not in shown:
-            shown.add(part.format.spec)
-            lines.append(_describe(_first_record(part)))
-    if more := dataset.parts[N_FILES:]:
-        formats = ", ".join(sorted({part.format.spec for part in more}))
-        lines.append(f"and {len(more):,} more files, read as {formats}")
+    n_rows = dataset.count_rows() if in_full else []
+    lines, shown = list[str](), set[str]()
+    for number, part in enumerate(dataset.parts[:_N_FILES]):
+        line, spec = f"{part.path}: {part.container.kind}, read as {part.format.spec}", part.format.spec
+        if in_full:
+            facts = {"source": part.name, "weight": part.weight if part.weight != 1 else "", "images": part.images_root}
+            line += (
+                "".join(f", {name} {value}" for name, value in facts.items() if value) + f", {n_rows[number]:,} rows"
+            )
+        lines.append(line)
+        if spec not in shown:
+            shown.add(spec)
+            lines += _describe(_first_record(part), in_full)
+    if more := dataset.parts[_N_FILES:]:
+        lines.append(f"and {len(more):,} more files, read as {', '.join(sorted({part.format.spec for part in more}))}")
     for line in lines:
-        print(f"data: {printable(line)}", file=sys.stderr)
+        print(printable(line)) if in_full else print(f"data: {printable(line)}", file=sys.stderr)
 
 
 def print_faults(faults: Faults) -> None:
@@ -131,15 +126,25 @@ def _first_record(part: FilePart) -> Record:
     return next((record for record in records if not record.reason), records[0])
 
 
-def _describe(record: Record) -> str:
+def _describe(record: Record, in_full: bool) -> list[str]:
+    """What a record says, in one line, or in full one for each turn."""
+    n_chars, n_shown = (300, 50) if in_full else (80, 2)
+
+    def shorten(text: str) -> str:
+        return text if len(text) <= n_chars else f"{text[:n_chars]}…"
+
+    def join(texts: list[str]) -> list[str]:
+        n_more = len(texts) - n_shown
+        return [*map(shorten, texts[:n_shown]), *([f"{n_more} more"] if n_more > 0 else [])]
+
     if record.reason:
-        return f"row {record.row} can't be used: {record.reason}"
-    says = [f"{turn.role}: {shorten(show_text(turn), _N_CHARS)}" for turn in record.turns[:_N_TURNS]]
-    if len(record.turns) > _N_TURNS:
-        says.append(f"{len(record.turns) - _N_TURNS} more turns")
-    images = ", ".join(shorten(str(image), _N_CHARS) for image in record.images[:_N_TURNS]) or "none"
-    more = f" and {len(record.images) - _N_TURNS} more" if len(record.images) > _N_TURNS else ""
-    return f"row {record.row} is {' | '.join(says)} | images: {images}{more}"
+        return [f"row {record.row} can't be used: {record.reason}"]
+    turns = ["".join("[image]" if part is None else part for part in turn.parts) for turn in record.turns]
+    says = join([f"{turn.role}: {text}" for turn, text in zip(record.turns, turns, strict=True)])
+    says.append(f"images: {', '.join(join(list(map(str, record.images)))) or 'none'}")
+    if in_full:
+        return [f"row {record.row}", *(f"  {line}" for line in says)]
+    return [f"row {record.row} is {' | '.join(says)}"]
 
 
 def _to_line(columns: Sequence[str], cells: Sequence[str]) -> str:
@@ -150,6 +155,8 @@ def _to_line(columns: Sequence[str], cells: Sequence[str]) -> str:
 
 
 def _to_text(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else printable(str(value))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions, MaskOptions, ModelOptions, require_workers
-from delta_attnmask.cli.terminal import print_format
+from delta_attnmask.cli.terminal import print_data
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import print_note, show_phases
 from delta_attnmask.runs import RunFolder
@@ -66,7 +66,7 @@ def train(
     scored = None if settings is not None or plan.from_scores is None else RunFolder.open(plan.from_scores)
     plan = replace(plan, mask=mask.choose(settings, scored), lora=adapter if lora else None)
     dataset = rows.open()
-    print_format(dataset)
+    print_data(dataset)
 
     from delta_attnmask.modeling.devices import choose_device
     from delta_attnmask.training.finetuning import train_dataset, training_dtype

@@ -28,11 +28,9 @@ from delta_attnmask.storage import write_text_atomically
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from delta_attnmask.reporting.charts import Chart
-
 _BEGINNING = b"<!doctype html>"
 HERE = "delta_attnmask.reporting"
-_QUALITIES = (80, 60, 40)
+_QUALITY = 70
 _MIN_SIDE = 48  # px; below this nothing can be recognised
 _FILTERS = {
     "count_of": words.count,
@@ -50,12 +48,11 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]  # title, columns,
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report. The tables are open where there is no chart."""
+    """A part of the report."""
 
     anchor: str
     title: str
     lead: str
-    charts: Sequence["Chart"] = ()
     tables: Sequence[Table] = ()
 
 
@@ -84,21 +81,14 @@ def render_page(
     """
     css = [read_asset("style.css"), *(read_asset(name, package) for name in styles)]
     js = [read_asset("script.js"), *(read_asset(name, package) for name in scripts)]
-    html = (
-        make_environment(package)
-        .get_template(template)
-        .render(
-            values
-            | {
-                "title": title,
-                "policy": content_policy(css, js),
-                # The project's own files; as markup they stay the bytes that were hashed.
-                "styles": [Markup(text) for text in css],
-                "scripts": [Markup(text) for text in js],
-                "version": version("delta-attnmask"),
-            }
-        )
-    )
+    values |= {
+        "title": title,
+        "policy": content_policy(css, js),
+        "styles": [Markup(text) for text in css],  # the project's own files: they stay the bytes that were hashed
+        "scripts": [Markup(text) for text in js],
+        "version": version("delta-attnmask"),
+    }
+    html = make_environment(package).get_template(template).render(values)
     return html.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON may hold, becomes "?"
 
 
@@ -131,40 +121,26 @@ def read_asset(name: str, package: str = HERE) -> str:
 
 def content_policy(styles: Iterable[str], scripts: Iterable[str]) -> str:
     """The Content-Security-Policy: nothing but these very styles and scripts, and pictures that the page holds."""
-    directives = {
-        "default-src": "'none'",
-        "img-src": "data:",
-        "style-src": " ".join(map(_source, styles)),
-        "script-src": " ".join(map(_source, scripts)),
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
-    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+    def allow(texts: Iterable[str]) -> str:
+        return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {allow(styles)}; script-src {allow(scripts)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def embed_image(image: "Image", *, max_side: int = 256, max_bytes: int = 12_000) -> Thumbnail:
     """A picture of at most `max_bytes` before base64, its longer side at most `max_side` px; never enlarged.
 
-    Quality goes down first, then the size, to no less than 48 px.
+    What takes more bytes is made smaller, to no less than 48 px.
     """
-    side = max_side
     while True:
-        small = image.convert("RGB")
-        small.thumbnail((side, side))
-        for quality in _QUALITIES:
-            data = _to_webp(small, quality)
-            if len(data) <= max_bytes:
-                break
-        if len(data) <= max_bytes or side <= _MIN_SIDE:
-            return Thumbnail(f"data:image/webp;base64,{b64encode(data).decode()}", small.width, small.height)
-        side = max(_MIN_SIDE, side * 3 // 4)
-
-
-def _to_webp(image: "Image", quality: int) -> bytes:
-    file = BytesIO()
-    image.save(file, "webp", quality=quality)
-    return file.getvalue()
-
-
-def _source(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+        small, file = image.convert("RGB"), BytesIO()
+        small.thumbnail((max_side, max_side))
+        small.save(file, "webp", quality=_QUALITY)
+        if file.tell() <= max_bytes or max_side <= _MIN_SIDE:
+            uri = f"data:image/webp;base64,{b64encode(file.getvalue()).decode()}"
+            return Thumbnail(uri, small.width, small.height)
+        max_side = max(_MIN_SIDE, max_side * 3 // 4)

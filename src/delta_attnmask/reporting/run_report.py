@@ -6,13 +6,14 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from delta_attnmask.auditing.run_audit import audit_run
-from delta_attnmask.reading.images import ImageLimits
-from delta_attnmask.reading.rows import FileRows
-from delta_attnmask.reporting.charts import Chart, distribution, kinds_chart
-from delta_attnmask.reporting.gallery import GROUPS, Inspect, Reader, make_cards, open_reader
-from delta_attnmask.reporting.page import Section, render_page, write_page
+from delta_attnmask.errors import ArtifactError, DataError
+from delta_attnmask.exporting.run_export import open_scored
+from delta_attnmask.reading.rows import FileRows, Place
+from delta_attnmask.reporting.charts import distribution, kinds_chart
+from delta_attnmask.reporting.gallery import GROUPS, Inspect, make_cards
+from delta_attnmask.reporting.page import Section, render_page
 from delta_attnmask.reporting.standing import find_standing
-from delta_attnmask.reporting.summary import SETTINGS, count_reasons, find_findings
+from delta_attnmask.reporting.summary import count_reasons, find_findings
 from delta_attnmask.reporting.words import count
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of
@@ -25,8 +26,7 @@ class Request:
 
     selection: None if no row of the run can be kept. is_written: whether it was written to a file, or is only what
         `select` would keep.
-    calibration: a folder or file; None for the run's own. data, images: None for those that were scored.
-    limits: of the images that are shown.
+    calibration: a folder or file; None for the run's own. place: where the data is now.
     sections: further parts, such as what a review found.
     n_cards: samples in the gallery.
     inspect: gives what is shown below a row's card, for `n_inspected` of them; styles: sheets that it needs.
@@ -36,9 +36,7 @@ class Request:
     selection: Selection | None
     is_written: bool = False
     calibration: Path | None = None
-    data: Path | None = None
-    images: Path | None = None
-    limits: ImageLimits = ImageLimits()
+    place: Place = Place()
     train_rate: float | None = None
     epochs: float = 1.0
     sections: tuple[Section, ...] = ()
@@ -48,19 +46,12 @@ class Request:
     styles: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Report:
-    """html: the page. charts: its figures, to be written for papers."""
+def make_report(request: Request) -> str:
+    """Read the run, measure, draw and give the HTML of the page.
 
-    html: str
-    charts: tuple[Chart, ...]
-
-
-def make_report(request: Request) -> Report:
-    """Read the run, measure, draw and write the page.
-
-    Reads of the data only the rows of the gallery, after one pass that finds where they stand. Raises ArtifactError for
-    a run, calibration or selection that can't be read; data that is missing is said in the page.
+    Reads of the data only the rows of the gallery, after the passes that find where they stand and whether they are
+    those that were scored. Raises ArtifactError for a run, calibration or selection that can't be read; data that is
+    missing or changed is said in the page.
     """
     run, selection, standing, audit = request.run, request.selection, None, None
     scores = run.read_scores(encoded=True)
@@ -68,11 +59,9 @@ def make_report(request: Request) -> Report:
         standing = find_standing(selection, candidates_of(selection, run, scores))
         audit = audit_run(run, selection, train_rate=request.train_rate, epochs=request.epochs)
     findings = find_findings(run, selection, request.calibration)
-    cut = None if standing is None else distribution(standing)
-    kinds = None if findings is None else kinds_chart(findings)
-    reader = open_data(request)
-    cards = make_cards(scores, standing, reader, request.n_cards, request.inspect, request.n_inspected)
-    html = render_page(
+    dataset, data_problem = open_data(request)
+    cards = make_cards(scores, standing, dataset, request.n_cards, request.inspect, request.n_inspected)
+    return render_page(
         "report.html",
         title=_ask(run, selection),
         styles=("report.css", *request.styles),
@@ -82,44 +71,27 @@ def make_report(request: Request) -> Report:
         is_written=request.is_written,
         audit=audit,
         findings=findings,
-        setting_names=list(SETTINGS),
-        cut=cut,
-        kinds=kinds,
+        cut=None if standing is None else distribution(standing),
+        kinds=None if findings is None else kinds_chart(findings),
         sections=request.sections,
         reasons=count_reasons(scores),
         n_failed=pc.sum(pc.equal(scores["status"], "failed")).as_py() or 0,
         cards=cards,
         groups=GROUPS,
         sources=sorted({card.source for card in cards}),
-        data_problem=reader.problem,
+        data_problem=data_problem,
     )
-    return Report(html, tuple(chart for chart in (cut, kinds) if chart is not None))
 
 
-def write_report(report: Report, out: Path, figures: Path | None = None) -> list[str]:
-    """Write the page, and the figures into a folder of their own; what was written, in words."""
-    write_page(out, report.html)
-    lines = [f"Wrote {out} ({len(report.html.encode()) / 1e6:.1f} MB)"]
-    if figures is not None:
-        for chart in report.charts:
-            chart.write(figures)
-        lines.append(f"Wrote {len(report.charts)} figures as SVG and PNG into {figures}")
-    return lines
-
-
-def open_data(request: Request) -> Reader:
-    """The input as the gallery reads it; where it or its images are missing, the reader says so."""
-    manifest = request.run.manifest
-    images, problem = request.images or (manifest.images or None), ""
-    if images is not None and not Path(images).is_dir():
-        problem = f"The image folder {images} is missing, so no image is shown; name it with --images."
-        images = None
-
-    def open_rows() -> FileRows:
-        data = request.data or manifest.require_data()
-        return FileRows(data, images, format=manifest.format, image_limits=request.limits)
-
-    return open_reader(open_rows, problem)
+def open_data(request: Request) -> tuple[FileRows | None, str]:
+    """What was scored, without its images or not at all where they are missing; then also what is wrong."""
+    problem = ""
+    for with_images in (True, False):
+        try:
+            return open_scored(request.run, request.place, with_images=with_images), problem
+        except (ArtifactError, DataError) as error:
+            problem = str(error)
+    return None, problem
 
 
 def _ask(run: RunFolder, selection: Selection | None) -> str:

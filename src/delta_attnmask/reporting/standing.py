@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from delta_attnmask.selecting.candidates import Candidates, Positions, to_values
-from delta_attnmask.selecting.strata import Strata, encode, strata_of
+from delta_attnmask.selecting.candidates import Candidates
+from delta_attnmask.selecting.strata import Strata, strata_of
 from delta_attnmask.selection import Selection
 from delta_attnmask.statistics import Values
 
@@ -30,15 +30,6 @@ class Standing:
     def __len__(self) -> int:
         return len(self.values)
 
-    @property
-    def margins(self) -> Values:
-        """How far each value is above the cut of its stratum; NaN where nothing of the stratum is kept."""
-        return self.values - self.cuts[self.strata.codes]
-
-    def column(self, name: str) -> Values:
-        """A stored column as float64, NaN where it is empty."""
-        return to_values(self.table, name)
-
     def rank(self, position: int) -> int:
         """Rank among all candidates, from 1; equals share the best."""
         return int(np.count_nonzero(self.values > self.values[position])) + 1
@@ -57,26 +48,3 @@ def find_standing(selection: Selection, candidates: Candidates) -> Standing:
     np.minimum.at(cuts, strata.codes[is_kept], candidates.values[is_kept])
     cuts[np.isinf(cuts)] = np.nan
     return Standing(selection, candidates.table, candidates.values, is_kept, strata, cuts)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Candidates of one name, such as a source. positions: among the candidates."""
-
-    name: str
-    positions: Positions
-
-
-def group_by(standing: Standing, column: str, n_groups: int) -> list[Group]:
-    """The largest groups by a column, by size; what doesn't fit is joined as "n others", last."""
-    codes, names = encode(standing.table, column)
-    order = np.argsort(codes, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(codes) else []
-    groups = sorted((Group(names[codes[part[0]]], part) for part in parts), key=lambda one: -len(one.positions))
-    if len(groups) <= n_groups:
-        return groups
-    rest = groups[n_groups - 1 :]
-    return [
-        *groups[: n_groups - 1],
-        Group(f"{len(rest)} others", np.sort(np.concatenate([one.positions for one in rest]))),
-    ]

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.calibration import FILE, Calibration
+from delta_attnmask.calibration import FILE, Calibration, Candidate
 from delta_attnmask.reading.faults import generalise
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selection import Selection
+from delta_attnmask.settings import MaskSettings
 
-SETTINGS = ("queries", "tokens", "fraction", "block", "order", "replacement", "exclude")
 _BLIND = 0.6  # AUROC below which the chosen score doesn't see a kind
 _KIN = 0.9  # rank correlation with low loss from which a reader must hear of it
 _MAX_REASONS = 50
@@ -22,41 +22,22 @@ _MAX_REASONS = 50
 
 @dataclass(frozen=True)
 class Findings:
-    """A calibration. is_covered: whether it covers the score that ranks the rows. AUROCs are None where unknown."""
+    """A calibration.
+
+    is_covered: whether it covers the score that ranks the rows. report: what calibration.json holds.
+    kinds: of defects that were planted. aurocs: of the chosen score, by kind, None where unknown; intervals: 95 %.
+    seen: the kinds that the chosen score sees: some score tells them from good rows, and this one does too.
+    extremes: the kinds that the chosen score tells best and worst of those that any score tells; None without any.
+    """
 
     calibration: Calibration
     is_covered: bool
-
-    @property
-    def report(self) -> Mapping[str, Any]:
-        """What calibration.json holds."""
-        return self.calibration.report
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of defects that were planted."""
-        return tuple(self.report["kinds"])
-
-    @property
-    def aurocs(self) -> Mapping[str, float | None]:
-        """Of the chosen score, by kind."""
-        return {kind: self.report["chosen"]["auroc"].get(kind) for kind in self.kinds}
-
-    @property
-    def intervals(self) -> Mapping[str, tuple[float | None, float | None]]:
-        """95 %, of these AUROCs."""
-        return {kind: (one["chosen"]["low"], one["chosen"]["high"]) for kind, one in self.report["kinds"].items()}
-
-    @property
-    def seen(self) -> tuple[str, ...]:
-        """The kinds that the chosen score sees: some score tells them from good rows, and this one does too."""
-        return tuple(kind for kind in self.report["visible_kinds"] if (self.aurocs[kind] or 0.0) >= _BLIND)
-
-    @property
-    def extremes(self) -> tuple[str, str] | None:
-        """The kinds that the chosen score tells best and worst of those that any score tells; None without any."""
-        known = {kind: auroc for kind in self.report["visible_kinds"] if (auroc := self.aurocs[kind]) is not None}
-        return (max(known, key=known.__getitem__), min(known, key=known.__getitem__)) if known else None
+    report: Mapping[str, Any]
+    kinds: tuple[str, ...]
+    aurocs: Mapping[str, float | None]
+    intervals: Mapping[str, tuple[float | None, float | None]]
+    seen: tuple[str, ...]
+    extremes: tuple[str, str] | None
 
     @property
     def is_low_loss(self) -> bool:
@@ -65,16 +46,10 @@ class Findings:
 
     @property
     def tried(self) -> list[list[object]]:
-        """Every score, its settings as `SETTINGS`, its value, and its AUROC by kind; the best first."""
-        ordered = sorted(self.report["candidates"], key=lambda one: -(one["value"] or 0.0))
+        """Every score with its settings, its value, and its AUROC by kind; the best first."""
         return [
-            [
-                one["form"],
-                *((one["settings"] or {}).get(name) for name in SETTINGS),
-                one["value"],
-                *(one["auroc"].get(kind) for kind in self.kinds),
-            ]
-            for one in ordered
+            [_name(one), one["value"], *(one["auroc"].get(kind) for kind in self.kinds)]
+            for one in sorted(self.report["candidates"], key=lambda one: -(one["value"] or 0.0))
         ]
 
 
@@ -86,12 +61,18 @@ def find_findings(run: RunFolder, selection: Selection | None, calibration: Path
     if calibration is None and not (run.path / FILE).exists():
         return None
     found, made_with = Calibration.load(calibration or run.path), run.manifest.settings
+    report = found.report
     is_covered = (
         selection is not None
         and selection.column == found.form
-        and all(made_with.get(name) == value for name, value in found.report["settings"].items())
+        and all(made_with.get(name) == value for name, value in report["settings"].items())
     )
-    return Findings(found, is_covered)
+    aurocs = {kind: report["chosen"]["auroc"].get(kind) for kind in report["kinds"]}
+    intervals = {kind: (one["chosen"]["low"], one["chosen"]["high"]) for kind, one in report["kinds"].items()}
+    known = {kind: aurocs[kind] for kind in report["visible_kinds"] if aurocs[kind] is not None}
+    seen = tuple(kind for kind, auroc in known.items() if auroc >= _BLIND)
+    extremes = (max(known, key=known.__getitem__), min(known, key=known.__getitem__)) if known else None
+    return Findings(found, is_covered, report, tuple(aurocs), aurocs, intervals, seen, extremes)
 
 
 def count_reasons(scores: pa.Table) -> list[tuple[str, int, str]]:
@@ -103,3 +84,8 @@ def count_reasons(scores: pa.Table) -> list[tuple[str, int, str]]:
         n_rows[reason] += one["counts"]
         examples.setdefault(reason, one["values"])
     return [(reason, n, examples[reason][:200]) for reason, n in n_rows.most_common(_MAX_REASONS)]
+
+
+def _name(candidate: Mapping[str, Any]) -> str:
+    settings = candidate["settings"]
+    return str(Candidate(candidate["form"], settings and MaskSettings.from_dict(settings)))
