@@ -30,7 +30,6 @@ KINDS: dict[str, AugmentationSettings | None] = {
     "masked": AugmentationSettings(mask=MaskSettings.paper(), probability=1.0),
     "masked, probability 0.5": AugmentationSettings(mask=MaskSettings.paper(), probability=0.5),
     "random tokens": AugmentationSettings(mask=MaskSettings(queries="all", order="random", block=-2), probability=1.0),
-    "dropout": AugmentationSettings(mask=MaskSettings.paper(), form="dropout", probability=1.0),
 }
 
 

@@ -30,6 +30,10 @@ from benchmarks.suite.cached import (
     plan_batches,
     speed_up,
 )
+from delta_attnmask.batches import TokenRoles
+from delta_attnmask.masking import eligible_tokens
+from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.running import first_states, with_states
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.masked_states import StateMasking, masked_states
 from delta_attnmask.training.plan import AugmentationSettings
@@ -168,13 +172,13 @@ class _Loss:
     ) -> None:
         self._model, self._augmentation = model, augmentation
         self._masking: StateMasking | None = None
-        if augmentation not in ("", "none", "neftune"):
-            settings = AugmentationSettings(
-                mask=_with_order(mask or MaskSettings.paper(), augmentation),
-                probability=1.0 if augmentation.startswith("twice") else recipe.probability,
-                form="dropout" if augmentation.endswith("dropout") else "mask",
-                seed=seed,
-            )
+        self._dropping: _Dropping | None = None
+        probability = 1.0 if augmentation.startswith("twice") else recipe.probability
+        if augmentation.endswith("dropout"):
+            self._dropping = _Dropping(stack, model, mask or MaskSettings.paper(), probability)
+        elif augmentation not in ("", "none", "neftune"):
+            mask = _with_order(mask or MaskSettings.paper(), augmentation)
+            settings = AugmentationSettings(mask=mask, probability=probability, seed=seed)
             self._masking = stack.enter_context(masked_states(model, settings))
 
     def __call__(self, batch: Batch, is_second: NDArray[np.bool_] | None) -> Tensor:
@@ -187,6 +191,8 @@ class _Loss:
             inputs["masking_labels"] = labels
             if is_second is not None:
                 inputs["masking_allowed"] = torch.from_numpy(is_second).to(device)
+        if self._dropping is not None:
+            self._dropping.choose(batch.attention_mask.to(device), labels, is_second)
         with torch.autocast(device.type, torch.bfloat16):
             embedded = embed(self._model, batch)
             if self._augmentation == "neftune":
@@ -194,6 +200,30 @@ class _Loss:
             logits = self._model(inputs_embeds=embedded, **inputs).logits
         is_answer = labels[:, 1:] != -100
         return functional.cross_entropy(logits[:, :-1][is_answer].float(), labels[:, 1:][is_answer])
+
+
+class _Dropping:
+    """A control of the same strength as masking: of the eligible tokens' states at the mask's block single values are
+    dropped, each with the probability `mask.fraction`, and the others scaled up."""
+
+    def __init__(self, stack: ExitStack, model: nn.Module, mask: MaskSettings, probability: float) -> None:
+        anatomy = examine(model)
+        self._mask, self._probability = mask, probability
+        self._places = torch.zeros(0)
+        stack.callback(anatomy.blocks[anatomy.resolve_block(mask.block)].register_forward_hook(self._drop).remove)
+
+    def choose(self, attention_mask: Tensor, labels: Tensor, is_second: NDArray[np.bool_] | None) -> None:
+        """Draw the samples of the next forward; of "twice" only the second copies."""
+        roles = TokenRoles.of({"attention_mask": attention_mask}, labels, None)
+        is_drawn = torch.rand(len(labels), device=labels.device) < self._probability
+        if is_second is not None:
+            is_drawn &= torch.from_numpy(is_second).to(labels.device)
+        self._places = eligible_tokens(roles, self._mask.tokens, self._mask.exclude) & is_drawn[:, None]
+
+    def _drop(self, _module: nn.Module, _args: object, output: object) -> object:
+        states = first_states(output)
+        dropped = functional.dropout(states, self._mask.fraction)
+        return with_states(output, torch.where(self._places[..., None], dropped, states))
 
 
 def _with_order(mask: MaskSettings, augmentation: str) -> MaskSettings:

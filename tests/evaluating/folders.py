@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
+from delta_attnmask.evaluating.predictions import EvaluationFolder, Line
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
 
-SETTINGS = {"turns": "all", "image_swap": False, "max_new_tokens": 9, "seed": 0, "dtype": "float32"}
+SETTINGS = {"image_swap": False, "max_new_tokens": 9, "seed": 0, "dtype": "float32"}
 
 
 def write_evaluation(
@@ -43,30 +43,17 @@ def write_evaluation(
     )
     lines = [line for row, turns in enumerate(right) for line in _lines(row, turns, sources[row])]
     with EvaluationFolder.start(path, manifest) as folder:
-        folder.write_unit(0, lines, 1.5)
+        folder.write_unit(0, lines)
     return path
 
 
-def _lines(row: int, turns: Sequence[bool] | None, source: str) -> list[Prediction]:
+def _lines(row: int, turns: Sequence[bool] | None, source: str) -> list[Line]:
+    about = {"row": row, "id": "", "key": "", "source": source}
     if turns is None:
-        return [Prediction(row=row, id="", key="", source=source, status="failed", reason="bad")]
+        return [about | {"status": "failed", "reason": "bad"}]
+    given = {"question": "?", "reference": "yes", "normalised": True, "same_form": True, "loss": 0.5, "ended": True}
+    given |= {"n_reference_tokens": 2, "n_new_tokens": 2}
     return [
-        Prediction(
-            row=row,
-            id="",
-            key="",
-            source=source,
-            turn=turn,
-            question="?",
-            reference="yes",
-            prediction="yes" if is_right else "no",
-            exact=is_right,
-            normalised=True,
-            same_form=True,
-            loss=0.5,
-            n_reference_tokens=2,
-            n_new_tokens=2,
-            ended=True,
-        )
+        about | given | {"turn": turn, "prediction": "yes" if is_right else "no", "exact": is_right}
         for turn, is_right in enumerate(turns)
     ]

@@ -7,8 +7,7 @@ import pytest
 
 from delta_attnmask import ArtifactError, SettingsError
 from delta_attnmask.cli.compare import compare
-from delta_attnmask.evaluating.comparing import compare_contenders
-from delta_attnmask.evaluating.contenders import gather_contenders
+from delta_attnmask.evaluating.comparing import compare_evaluations
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.records import Fingerprint
 from delta_attnmask.runs import RunFolder
@@ -21,7 +20,7 @@ YES, NO = (True,), (False,)
 def test_accuracies_differences_and_the_sign_test_by_hand(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "one", [YES, YES, NO, NO, YES, NO], "aaaabb")
     two = write_evaluation(tmp_path / "two", [YES, NO, YES, YES, YES, YES], "aaaabb")
-    found = compare_contenders(gather_contenders([("one", one), ("two", two)]))
+    found = compare_evaluations([("one", one), ("two", two)])
     assert found["baseline"] == "one"
     assert (found["n_answers"], found["n_rows"], found["n_left_out"]) == (6, 6, 0)
     figures = found["methods"]["two"]
@@ -41,7 +40,7 @@ def test_pairing_narrows_the_interval_of_the_difference(tmp_path: Path) -> None:
     right = [YES if row % 2 else NO for row in range(40)]
     one = write_evaluation(tmp_path / "one", right, "a" * 40)
     two = write_evaluation(tmp_path / "two", [YES, *right[1:]], "a" * 40)
-    found = compare_contenders(gather_contenders([("one", one), ("two", two)]))["methods"]["two"]
+    found = compare_evaluations([("one", one), ("two", two)])["methods"]["two"]
     difference, accuracy = found["against_baseline"]["pooled"], found["pooled"]
     assert difference["value"] == pytest.approx(1 / 40)
     assert difference["high"] - difference["low"] < 0.5 * (accuracy["high"] - accuracy["low"])
@@ -51,7 +50,7 @@ def test_pairing_narrows_the_interval_of_the_difference(tmp_path: Path) -> None:
 def test_only_answers_that_all_gave_are_compared(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "one", [YES, None, (True, False)], "aaa")
     two = write_evaluation(tmp_path / "two", [NO, YES, (True, True)], "aaa")
-    found = compare_contenders(gather_contenders([("one", one), ("two", two)]))
+    found = compare_evaluations([("one", one), ("two", two)])
     assert (found["n_answers"], found["n_rows"], found["n_left_out"]) == (3, 2, 1)
     assert found["methods"]["one"]["pooled"]["value"] == pytest.approx(2 / 3)
     # Rows are what is paired: the row of two answers is better by one of them.
@@ -70,7 +69,7 @@ def test_seeds_are_paired_by_number_and_their_spread_is_told(tmp_path: Path) -> 
         evaluation("new", [YES, NO, NO, NO], 2),
         evaluation("new", [YES, YES, YES, NO], 1),
     ]
-    found = compare_contenders(gather_contenders(runs))["methods"]
+    found = compare_evaluations(runs)["methods"]
     assert found["base"]["over_seeds"]["values"] == [0.5, 0.0]
     assert found["base"]["over_seeds"]["sd"] == pytest.approx(0.5 / 2**0.5)
     assert found["base"]["pooled"]["value"] == 0.25
@@ -87,8 +86,8 @@ def test_seconds_count_scoring_and_its_calibration(tmp_path: Path) -> None:
     fifth = write_evaluation(tmp_path / "fifth", [YES, NO], "aa", note={"seconds": 20.0, "seed": 0})
     unknown = write_evaluation(tmp_path / "unknown", [YES, NO], "aa")
     run = write_scoring(tmp_path / "run", seconds=3.0, calibration_s=2.0)
-    contenders = gather_contenders([("full", full), ("fifth", fifth), ("unknown", unknown)], {"fifth": run})
-    methods = compare_contenders(contenders)["methods"]
+    runs = [("full", full), ("fifth", fifth), ("unknown", unknown)]
+    methods = compare_evaluations(runs, {"fifth": run})["methods"]
     assert methods["fifth"]["seconds"] == {"training_s": 20.0, "scoring_s": 5.0, "total_s": 25.0, "speedup": 4.0}
     assert methods["full"]["seconds"]["speedup"] == 1.0
     assert methods["unknown"]["seconds"]["total_s"] is None
@@ -121,48 +120,45 @@ def write_scoring(path: Path, seconds: float, calibration_s: float) -> Path:
 def test_other_test_files_and_other_questions_are_refused(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "one", [YES], "a")
     other = write_evaluation(tmp_path / "other", [YES], "a", sha256="b" * 64)
-    last = write_evaluation(tmp_path / "last", [YES], "a", turns="last")
     with pytest.raises(ArtifactError, match=r"test file \(SHA-256\): aaaaaaaaaaaaaaaa and bbbbbbbbbbbbbbbb"):
-        gather_contenders([("one", one), ("other", other)])
+        compare_evaluations([("one", one), ("other", other)])
     cut = write_evaluation(tmp_path / "cut", [YES], "a", max_new_tokens_given=4)
     with pytest.raises(ArtifactError, match="max_new_tokens_given: None and 4"):
-        gather_contenders([("one", one), ("cut", cut)])
-    with pytest.raises(ArtifactError, match="turns: all and last"):
-        gather_contenders([("one", one), ("last", last)])
+        compare_evaluations([("one", one), ("cut", cut)])
     with pytest.raises(SettingsError, match="at least two"):
-        gather_contenders([("one", one)])
+        compare_evaluations([("one", one)])
     with pytest.raises(ArtifactError, match="holds no evaluation"):
-        gather_contenders([("one", one), ("none", tmp_path)])
+        compare_evaluations([("one", one), ("none", tmp_path)])
     with pytest.raises(SettingsError, match="no such name"):
-        gather_contenders([("one", one), ("two", one)], {"three": one})
+        compare_evaluations([("one", one), ("two", one)], {"three": one})
     with pytest.raises(SettingsError, match="baseline='x'"):
-        compare_contenders(gather_contenders([("one", one), ("two", one)]), "x")
+        compare_evaluations([("one", one), ("two", one)], baseline="x")
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "one", [YES, None], "aa")
     two = write_evaluation(tmp_path / "two", [None, YES], "aa")
     with pytest.raises(ArtifactError, match="no answer in common"):
-        compare_contenders(gather_contenders([("one", one), ("two", two)]))
+        compare_evaluations([("one", one), ("two", two)])
 
 
 def test_a_broken_training_note_is_told(tmp_path: Path) -> None:
     one = write_evaluation(tmp_path / "one", [YES], "a")
     (tmp_path / "one-model" / "train.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"train\.json can't be read"):
-        compare_contenders(gather_contenders([("one", one), ("two", one)]))
+        compare_evaluations([("one", one), ("two", one)])
 
 
 def test_the_command_writes_the_same_figures_as_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = write_evaluation(tmp_path / "one", [YES, NO, NO], "aab")
     two = write_evaluation(tmp_path / "two", [YES, YES, NO], "aab")
     written = tmp_path / "out.json"
-    assert compare(one, two, name=[f"old={one}", f"newer={two}"], baseline=str(one), json_file=written) == 0
+    assert compare(f"old={one}", f"newer={two}", str(two), baseline="old", json_file=written) == 0
     found = json.loads(written.read_text())
-    assert list(found["methods"]) == ["old", "newer"]
+    assert list(found["methods"]) == ["old", "newer", str(two)]
     assert found["baseline"] == "old"
     printed = capsys.readouterr().out
     assert "method: newer" in printed
     assert "+25.0% (" in printed  # a rises by a half, b by nothing
     with pytest.raises(SettingsError, match="NAME=FOLDER"):
-        compare(one, two, name=["old"])
+        compare(str(one), "=two")

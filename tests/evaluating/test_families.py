@@ -1,4 +1,4 @@
-"""Models of other families with their real processors: drafts, padding on the left and batches change no answer."""
+"""Models of other families with their real processors: padding on the left and batches change no answer."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delta_attnmask.evaluating.answering import EvaluationPlan
-from delta_attnmask.evaluating.evaluation import evaluate_dataset
+from delta_attnmask.evaluating.evaluation import EvaluationPlan, evaluate_dataset
 from delta_attnmask.reading.rows import FileRows
 from tests.inspecting.models import MODELS
 
@@ -39,10 +38,10 @@ def row(images: list[str], *texts: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", ["Qwen2-VL", "LLaVA-NeXT", "Gemma 3"])
-def test_answers_alone_and_plainly_generated_are_the_same(family: str, dataset: FileRows, tmp_path: Path) -> None:
+def test_answers_alone_and_together_are_the_same(family: str, dataset: FileRows, tmp_path: Path) -> None:
     loaded = MODELS[family]()
     together = EvaluationPlan(max_new_tokens=6, image_swap=False)
-    alone = EvaluationPlan(max_new_tokens=6, image_swap=False, batch_tokens=1, draft=False)
+    alone = EvaluationPlan(max_new_tokens=6, image_swap=False, batch_tokens=1)
     expected, found = (
         evaluate_dataset(loaded, dataset, tmp_path / name, plan).read().to_pylist()
         for name, plan in (("alone", alone), ("together", together))

@@ -15,10 +15,8 @@ from transformers import GenerationConfig
 from delta_attnmask import ArtifactError, SettingsError, UnsupportedModelError
 from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import make_encoder
-from delta_attnmask.evaluating.answering import EvaluationPlan
-from delta_attnmask.evaluating.drafting import encode_answers
-from delta_attnmask.evaluating.evaluation import evaluate_dataset
-from delta_attnmask.evaluating.generating import generating_by
+from delta_attnmask.evaluating.evaluation import EvaluationPlan, evaluate_dataset
+from delta_attnmask.evaluating.generating import encode_answers, generating_by
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
@@ -110,12 +108,10 @@ def by_chat_template(loaded: LoadedModel, dataset: FileRows, row: int, turn: int
     return str(text).strip()
 
 
-def test_drafts_batches_and_units_change_nothing(
-    embedded_model: LoadedModel, dataset: FileRows, tmp_path: Path
+def test_batches_units_and_workers_change_nothing(
+    embedded_model: LoadedModel, dataset: FileRows, whole: EvaluationFolder, tmp_path: Path
 ) -> None:
-    whole = evaluate_dataset(embedded_model, dataset, tmp_path / "whole")
     others = {
-        "plain": (EvaluationPlan(draft=False), 256),
         "single": (EvaluationPlan(batch_tokens=1), 256),
         "units": (EvaluationPlan(), 4),
         "worker processes": (EvaluationPlan(workers=2), 256),
@@ -169,16 +165,6 @@ def test_swapped_images_are_those_of_another_row_of_the_source(
     assert gain["value"] == pytest.approx(sum(own - other for own, other in pairs) / len(pairs))
 
 
-def test_the_last_turn_alone(
-    embedded_model: LoadedModel, dataset: FileRows, rows: list[Line], whole: EvaluationFolder, tmp_path: Path
-) -> None:
-    all_turns = own_answers(whole)
-    last = answers(evaluate_dataset(embedded_model, dataset, tmp_path / "last", replace(OWN, turns="last")))
-    final = [line for line in all_turns if line["turn"] == len(rows[line["row"]]["conversations"]) // 2 - 1]
-    names = ("row", "turn", "prediction")
-    assert [[line[name] for name in names] for line in last] == [[line[name] for name in names] for line in final]
-
-
 def test_images_of_later_turns_are_not_shown_before(
     embedded_model: LoadedModel, dataset: FileRows, rows: list[Line], tmp_path: Path
 ) -> None:
@@ -188,10 +174,11 @@ def test_images_of_later_turns_are_not_shown_before(
     data = dataset_of(tmp_path, Path(str(dataset.images_root)).parent, [row])
     record = next(iter(data.records(0, 1)))
     images = [data.load_image(reference) for reference in record.images]
-    first, second = encode_answers(make_encoder(embedded_model), record, images, "all")
+    first, second = encode_answers(make_encoder(embedded_model), record, images)
     assert len(first.sample.inputs["pixel_values"]) == 1
     assert len(second.sample.inputs["pixel_values"]) == 2
-    assert second.reference_ids == [*make_ids(embedded_model, "y"), make_ids(embedded_model, "<|end|>")[0]]
+    reference = second.sample.labels[0, second.start : second.stop].tolist()
+    assert reference == [*make_ids(embedded_model, "y"), make_ids(embedded_model, "<|end|>")[0]]
     lines = answers(evaluate_dataset(embedded_model, data, tmp_path / "eval", OWN))
     assert [line["prediction"] for line in lines] == [
         by_chat_template_of(embedded_model, data, turn) for turn in (0, 1)
@@ -211,7 +198,7 @@ def by_chat_template_of(loaded: LoadedModel, data: FileRows, turn: int) -> str:
 
 
 def data_with_images(data: FileRows, n_images: int) -> FileRows:
-    """The same conversation, cut behind its turn of that number, with only so many images."""
+    """The same conversation, cut after its turn of that number, with only so many images."""
     row = json.loads(data.path.read_text())[0]
     cut = row | {"image": row["image"][:n_images], "conversations": row["conversations"][: 2 * n_images]}
     path = data.path.with_name(f"cut-{n_images}.json")
@@ -267,8 +254,7 @@ def test_another_evaluation_is_refused_and_what_differs_is_named(
     data = dataset_of(tmp_path, embedded, rows[:2])
     evaluate_dataset(embedded_model, data, tmp_path / "eval", OWN)
     for plan, difference in [
-        (replace(OWN, turns="last"), "settings.turns: 'all' there, 'last' now"),
-        (replace(OWN, image_swap=True), "settings.image_swap"),
+        (replace(OWN, image_swap=True), "settings.image_swap: False there, True now"),
         (replace(OWN, max_new_tokens=7), "settings.max_new_tokens"),
     ]:
         with pytest.raises(ArtifactError, match=difference):
@@ -325,7 +311,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 ) -> None:
     expected = [place for place in texts(whole) if place[2] is None]
     with failing(embedded_model, torch.OutOfMemoryError("no more"), lambda ids: len(ids) > 2) as sizes:
-        folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", replace(OWN, draft=False))
+        folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN)
     assert texts(folder) == expected
     assert max(sizes) > 2 >= min(sizes)
 
@@ -340,31 +326,10 @@ def test_a_row_that_the_model_refuses_takes_no_other_with_it(
         return any("odd?" in text for text in embedded_model.processor.batch_decode(ids))
 
     with failing(embedded_model, RuntimeError("too odd\nmore"), is_odd):
-        folder = evaluate_dataset(embedded_model, data, tmp_path / "eval", replace(OWN, draft=False))
+        folder = evaluate_dataset(embedded_model, data, tmp_path / "eval", OWN)
     failed = [line for line in answers(folder) if line["status"] == "failed"]
     assert {line["row"] for line in failed} == {2}
     assert {line["reason"] for line in failed} == {"the model refuses the row: too odd"}
-
-
-def test_a_model_whose_batches_change_its_losses_runs_row_by_row(
-    embedded_model: LoadedModel, dataset: FileRows, whole: EvaluationFolder, tmp_path: Path
-) -> None:
-    sizes: list[int] = []
-    told: list[str] = []
-
-    def change(module: Any, args: tuple[Tensor], states: Tensor) -> Tensor:
-        sizes.append(len(states))
-        return states * len(states)
-
-    hook = embedded_model.model.get_input_embeddings().register_forward_hook(change)  # type: ignore[operator]
-    try:
-        folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", OWN, on_check=told.append)
-    finally:
-        hook.remove()
-    assert told == ["samples change each other in a batch, so they run one by one"]
-    assert sizes[0] == 2
-    assert set(sizes[1:]) == {1}
-    assert texts(folder) == [place for place in texts(whole) if place[2] is None]
 
 
 def test_a_model_that_refuses_every_row_ends_the_evaluation(

@@ -10,12 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AttentionInterface, Trainer, TrainerCallback, TrainingArguments
 
-from delta_attnmask import MaskedStateAugmentation, MaskSettings, SettingsError
-from delta_attnmask.training.augmentation import with_keys
-from delta_attnmask.training.examples import key_number, top_keys
+from delta_attnmask import MaskedStateAugmentation, MaskSettings
 from tests.families import FAMILIES
 from tests.hooks import hooks_of
-from tests.selecting.tables import make_scores, write_run
 
 MASK = MaskSettings(block=-3)
 
@@ -24,20 +21,20 @@ def build() -> nn.Module:
     return FAMILIES["Llama"].build()
 
 
-def hexadecimal(row: int) -> str:
-    return f"{row + 1:02x}" * 32
-
-
 def rows(n_rows: int = 8) -> list[dict[str, Any]]:
     """Rows of the same length, each with its key."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(16, 128, (n_rows, 12), generator=generator)
-    return [{"input_ids": row.tolist(), "labels": row.tolist(), "key": hexadecimal(n)} for n, row in enumerate(ids)]
+    return [{"input_ids": row.tolist(), "labels": row.tolist(), "masking_keys": n} for n, row in enumerate(ids)]
 
 
 def stack(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    columns = ("input_ids", "labels")
-    return {name: torch.tensor([example[name] for example in examples]) for name in columns}
+    return {name: torch.tensor([example[name] for example in examples]) for name in examples[0]}
+
+
+def stack_plain(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Only what a model takes."""
+    return {name: values for name, values in stack(examples).items() if not name.startswith("masking")}
 
 
 class Losses(TrainerCallback):
@@ -66,7 +63,7 @@ def make_trainer(tmp_path: Path, model: nn.Module, callbacks: list[TrainerCallba
         **options,
     )
     data: Any = rows()
-    return Trainer(model, arguments, with_keys(stack), data, eval_dataset=data, callbacks=callbacks)
+    return Trainer(model, arguments, stack, data, eval_dataset=data, callbacks=callbacks)
 
 
 def train(tmp_path: Path, augmentation: MaskedStateAugmentation | None, model: nn.Module, **options: Any) -> Losses:
@@ -74,7 +71,7 @@ def train(tmp_path: Path, augmentation: MaskedStateAugmentation | None, model: n
     callbacks: list[TrainerCallback] = [*([augmentation] if augmentation else []), losses]
     trainer = make_trainer(tmp_path, model, callbacks, **options)
     if augmentation is None:
-        trainer.data_collator = stack
+        trainer.data_collator = stack_plain
     trainer.train()
     return losses
 
@@ -105,7 +102,7 @@ def test_evaluation_within_a_training_is_untouched(tmp_path: Path) -> None:
                 found = self.trainer.evaluate()["eval_loss"]
                 model = kwargs["model"].eval()
                 with torch.no_grad():
-                    losses = [float(model(**stack([row])).loss) for row in rows()]
+                    losses = [float(model(**stack_plain([row])).loss) for row in rows()]
                 self.seen = found, sum(losses) / len(losses)
 
     evaluating = Evaluating()
@@ -165,25 +162,9 @@ def test_adapters_checkpointing_and_accumulation(is_lora: bool, tmp_path: Path) 
     assert losses[2] == pytest.approx(losses[0], rel=1e-5)
 
 
-def test_only_the_top_rows_of_a_run_are_masked(tmp_path: Path) -> None:
-    deltas = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
-    write_run(tmp_path / "run", make_scores(deltas, keys=[hexadecimal(n) for n in range(8)]))
-    assert sorted(top_keys(tmp_path / "run", 0.25, "delta").tolist()) == sorted(
-        key_number(hexadecimal(n)) for n in (1, 3)
-    )
-    augmentation = MaskedStateAugmentation(
-        MASK, probability=1.0, from_scores=tmp_path / "run", top_share=0.25, by="delta"
-    )
-    losses = train(tmp_path, augmentation, build())
+def test_only_the_rows_that_a_batch_allows_are_masked(tmp_path: Path) -> None:
+    losses = Losses()
+    trainer = make_trainer(tmp_path, build(), [MaskedStateAugmentation(MASK, probability=1.0), losses])
+    trainer.train_dataset = [row | {"masking_allowed": n < 2} for n, row in enumerate(rows())]  # type: ignore[assignment]
+    trainer.train()
     assert sum(losses.shares) * 2 == 2
-
-
-def test_rows_without_keys_are_refused(tmp_path: Path) -> None:
-    write_run(tmp_path / "run", make_scores([1.0], keys=["a" * 64]))
-    augmentation = MaskedStateAugmentation(MASK, from_scores=tmp_path / "run", top_share=1.0, by="delta")
-    trainer = make_trainer(tmp_path, build(), [augmentation])
-    trainer.data_collator = stack
-    with pytest.raises(SettingsError, match="with_keys"), augmentation:
-        trainer.train()
-    with pytest.raises(SettingsError, match="have no 'key'"):
-        with_keys(stack)([{"input_ids": [1], "labels": [1]}])

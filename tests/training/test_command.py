@@ -30,7 +30,7 @@ def test_it_trains_and_says_so(embedded: Path, tmp_path: Path, capsys: pytest.Ca
     assert call("train", *options) == 0
     assert "already trained" in capsys.readouterr().out
     assert call("train", *options, "--seed", 1) == 2
-    assert "plan.seed: 0 there, 1 now" in capsys.readouterr().err
+    assert "settings.seed: 0 there, 1 now" in capsys.readouterr().err
 
 
 def test_without_the_images_nothing_is_trained_until_it_is_asked_for(
@@ -49,7 +49,7 @@ def test_without_the_images_nothing_is_trained_until_it_is_asked_for(
     assert call("train", *options, "--max-failed", "60") == 2
     assert "expected a share" in capsys.readouterr().err
     assert call("train", *options, "--max-failed", "60%") == 0
-    assert "3 rows were skipped" in capsys.readouterr().err
+    assert "3 rows were skipped" in capsys.readouterr().out
 
 
 def test_faults_are_reported_before_anything_large_is_imported(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
-"""Batches of an epoch, folders and metrics, plans: what needs no model."""
+"""Batches of an epoch, folders, plans: what needs no model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from delta_attnmask import ArtifactError, MaskSettings, SettingsError
+from delta_attnmask import ArtifactError, AugmentationSettings, MaskSettings, SettingsError
+from delta_attnmask.manifest import Manifest
+from delta_attnmask.records import Fingerprint
 from delta_attnmask.training.examples import key_number, top_positions
-from delta_attnmask.training.folder import MetricsFile, TrainingFolder, TrainingNote
+from delta_attnmask.training.folder import TrainingFolder
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.trainer import GroupedBatches
 
@@ -40,66 +43,46 @@ def test_the_top_share_of_those_that_have_a_value() -> None:
     assert key_number("f" * 64) == 2**60 - 1
 
 
-def test_metrics_resume_after_the_step_and_know_their_seconds(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    file = MetricsFile(path, 0)
-    for step in range(1, 5):
-        file.add({"step": step, "seconds": 10.0 * step})
-    with path.open("a") as torn:
-        torn.write('{"step": 5, "sec')
-    again = MetricsFile(path, 2)
-    assert again.seconds == 20.0
-    assert path.read_text().splitlines() == ['{"step": 1, "seconds": 10.0}', '{"step": 2, "seconds": 20.0}']
-
-
 def test_checkpoints_that_are_not_whole_are_passed_over(tmp_path: Path) -> None:
-    with TrainingFolder.start(tmp_path / "out", TrainingNote({"identity": {"seed": 0}})) as folder:
+    manifest = make_manifest(learning_rate=1e-3)
+    with TrainingFolder.start(tmp_path / "out", manifest) as folder:
         assert folder.last_checkpoint() is None
         for step in (2, 10, 9):
             (folder.checkpoints / f"checkpoint-{step}").mkdir(parents=True)
         (folder.checkpoints / "checkpoint-9/trainer_state.json").write_text("{}")
         assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-9"
         assert not (folder.checkpoints / "checkpoint-10").exists()
-        with (
-            pytest.raises(ArtifactError, match="in use"),
-            TrainingFolder.start(tmp_path / "out", TrainingNote({"identity": {"seed": 0}})),
-        ):
+        with pytest.raises(ArtifactError, match="in use"), TrainingFolder.start(tmp_path / "out", manifest):
             pass
-    (tmp_path / "out/train.json").write_text("[]")
-    with pytest.raises(ArtifactError, match="expected an object"):
-        TrainingFolder.open(tmp_path / "out")
+    with pytest.raises(ArtifactError, match="of a run"), TrainingFolder.start(tmp_path / "run", make_manifest()):
+        pass
     with (
         pytest.raises(ArtifactError, match="needs a folder on this machine"),
-        TrainingFolder.start("memory://out", TrainingNote({})),
+        TrainingFolder.start("memory://out", manifest),
     ):
         pass
 
 
-@pytest.mark.parametrize(
-    ("augment", "form", "order", "probability"),
-    [
-        ("masked", "mask", "most", 0.3),
-        ("random", "mask", "random", 0.3),
-        ("dropout", "dropout", "most", 0.3),
-        ("twice", "mask", "most", 1.0),
-        ("twice-random", "mask", "random", 1.0),
-        ("twice-dropout", "dropout", "most", 1.0),
-    ],
-)
-def test_what_each_augmentation_does(augment: Any, form: str, order: str, probability: float) -> None:
-    plan = TrainingPlan(
-        augment=augment, mask=MaskSettings(queries="all", fraction=0.3, block=-2), probability=0.3, seed=5
+def make_manifest(**settings: Any) -> Manifest:
+    return Manifest(
+        model="m",
+        model_fingerprint="f",
+        settings=settings,
+        data="d",
+        images="",
+        input=Fingerprint("b" * 64, 1),
+        format="llava",
+        n_rows=1,
+        unit_rows=1,
     )
-    settings = plan.augmentation
-    assert settings is not None
-    assert (settings.form, settings.mask.order, settings.probability) == (form, order, probability)
-    assert (settings.mask.fraction, settings.seed) == (0.3, 5)
-    assert plan.is_twice == augment.startswith("twice")
 
 
-@pytest.mark.parametrize("augment", ["none", "neftune", "twice-plain"])
-def test_augmentations_that_change_no_states(augment: Any) -> None:
-    assert TrainingPlan(augment=augment).augmentation is None
+def test_what_each_augmentation_does() -> None:
+    plan = TrainingPlan(augment="masked", mask=MaskSettings(order="random", fraction=0.3), probability=0.3, seed=5)
+    assert plan.augmentation == AugmentationSettings(mask=plan.mask, probability=0.3, seed=5)
+    twice = replace(plan, augment="twice").augmentation
+    assert twice == AugmentationSettings(mask=plan.mask, probability=1.0, seed=5)  # its copies are always masked
+    assert replace(plan, augment="none").augmentation is None
 
 
 @pytest.mark.parametrize(

@@ -115,15 +115,12 @@ def checkpointing_around_hooks(model: nn.Module, *, reentrant: bool) -> Iterator
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["saved", "reentrant"])
 @pytest.mark.parametrize("way", [checkpointing, checkpointing_around_hooks])
-@pytest.mark.parametrize("form", ["mask", "dropout"])
-def test_checkpointing_changes_nothing(
-    way: Callable[..., AbstractContextManager[None]], reentrant: bool, form: Any
-) -> None:
+def test_checkpointing_changes_nothing(way: Callable[..., AbstractContextManager[None]], reentrant: bool) -> None:
     model = build("LLaVA")
     model.enable_input_require_grads()  # reentrant checkpoints need it
     batch = FAMILIES["LLaVA"].inputs()
     keys = torch.tensor([1, 2])
-    with masked_states(model, always(ANSWER, form=form)):
+    with masked_states(model, always(ANSWER)):
         expected = step(model, *batch, masking_keys=keys)
         with way(model, reentrant=reentrant):
             found = step(model, *batch, masking_keys=keys)
@@ -221,9 +218,8 @@ def rows_masked(model: nn.Module, keys: list[int], settings: AugmentationSetting
     [
         AugmentationSettings(probability=0.5),
         always(MaskSettings(queries="all", order="random", fraction=0.5, block=-2)),
-        always(form="dropout"),
     ],
-    ids=["drawn", "random tokens", "dropout"],
+    ids=["drawn", "random tokens"],
 )
 def test_what_happens_to_a_sample_depends_on_seed_key_and_epoch_alone(settings: AugmentationSettings) -> None:
     model = build("Llama")
@@ -238,18 +234,15 @@ def test_what_happens_to_a_sample_depends_on_seed_key_and_epoch_alone(settings: 
     assert rows_masked(model, keys, other) != together
 
 
-def test_as_many_are_drawn_as_the_probability_and_the_schedule_say() -> None:
+def test_as_many_are_drawn_as_the_probability_says() -> None:
     model = build("Llama")
     inputs, _ = FAMILIES["Llama"].inputs(samples=(0,))
     many = {name: values[:, :4].expand(256, -1) for name, values in inputs.items()}
-    for schedule, expected in (("constant", (0.4, 0.4)), ("rising", (0.0, 0.4)), ("falling", (0.4, 0.0))):
-        settings = AugmentationSettings(mask=ALL, probability=0.4, schedule=schedule)  # type: ignore[arg-type]
-        for progress, share in zip((0.0, 1.0), expected, strict=True):
-            with masked_states(model, settings) as masking:
-                masking.progress = progress
-                for _ in range(4):
-                    model(**many)
-            assert masking.n_masked / masking.n_samples == pytest.approx(share, abs=0.05)
+    for probability in (0.0, 0.4):
+        with masked_states(model, AugmentationSettings(mask=ALL, probability=probability)) as masking:
+            for _ in range(4):
+                model(**many)
+        assert masking.n_masked / masking.n_samples == pytest.approx(probability, abs=0.05)
 
 
 def test_samples_that_may_not_be_masked_are_not() -> None:
@@ -260,32 +253,6 @@ def test_samples_that_may_not_be_masked_are_not() -> None:
         logits = model(**inputs, masking_allowed=torch.tensor([False, True])).logits
     assert torch.equal(logits[0], plain[0])
     assert not torch.equal(logits[1], plain[1])
-    with masked_states(model, always(), only=torch.tensor([7])) as masking:
-        logits = model(**inputs, masking_keys=torch.tensor([7, 8])).logits
-        with pytest.raises(SettingsError, match="masking_keys"):
-            model(**inputs)
-    assert masking.n_masked == 1
-    assert torch.equal(logits[1], plain[1])
-    assert not torch.equal(logits[0], plain[0])
-
-
-def test_dropout_keeps_the_mean_and_spares_what_may_not_be_masked() -> None:
-    model = build("Llama")
-    inputs, labels = FAMILIES["Llama"].inputs(samples=(0,))
-    seen: list[Tensor] = []
-    block = examine(model).blocks[1]
-    before = block.register_forward_hook(lambda _m, _a, output: seen.append(output.detach()))
-    with masked_states(model, always(MaskSettings(block=1, tokens="prompt", fraction=0.25), form="dropout")):
-        after = block.register_forward_hook(lambda _m, _a, output: seen.append(output.detach()))
-        model(**inputs, masking_labels=labels)
-    for handle in (before, after):
-        handle.remove()
-    states, dropped = seen
-    is_prompt = labels[0] == -100
-    ratio = (dropped / states)[0, is_prompt]
-    assert set(ratio.mul(3).round().unique().tolist()) == {0, 4}  # 0 or 1 / (1 - 0.25)
-    assert (ratio == 0).float().mean().item() == pytest.approx(0.25, abs=0.06)
-    assert torch.equal(dropped[0, ~is_prompt], states[0, ~is_prompt])
 
 
 def test_what_cannot_be_done_is_said() -> None:
@@ -311,7 +278,7 @@ def test_a_block_whose_mask_would_be_undone_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"probability": 1.5}, {"schedule": "up"}, {"form": "noise"}, {"seed": -1}, {"probability": True}],
+    [{"probability": 1.5}, {"seed": -1}, {"probability": True}],
     ids=str,
 )
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
@@ -22,8 +23,9 @@ from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import loss_batch
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
-from delta_attnmask.training.examples import ROWS_SCHEMA, choose_examples, read_rows
-from delta_attnmask.training.finetuning import Listeners, Outcome, freeze_all_but_language, train_dataset
+from delta_attnmask.training.examples import choose_examples
+from delta_attnmask.training.finetuning import Outcome, freeze_all_but_language, train_dataset
+from delta_attnmask.training.folder import ROWS_SCHEMA, TrainingFolder
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.trainer import ExampleCollator, GroupedBatches, training_arguments
 from tests.hooks import hooks_of
@@ -75,6 +77,12 @@ def metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+def rows_of(path: Path) -> pa.Table:
+    table = TrainingFolder.open(path).read_rows()
+    assert table is not None
+    return table
+
+
 def losses(path: Path) -> list[float]:
     return [line["loss"] for line in metrics(path) if "loss" in line]
 
@@ -95,14 +103,13 @@ def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
     assert about["augment"] == "none"
     assert about["seconds"] > 0
     assert about["versions"]["trl"]
+    assert about["loss"] == losses(plain.path)[-1]
     assert sum(about["skipped"].values()) == 2
-    skipped = [json.loads(line) for line in (plain.path / "skipped.jsonl").read_text().splitlines()]
-    assert [line["id"] for line in skipped] == ["lost", "empty"]
-    assert "no/such.png" in skipped[0]["reason"]
-    table = read_rows(plain.path)
-    assert table is not None
+    table = rows_of(plain.path)
     assert table.schema == ROWS_SCHEMA
     assert table["status"].to_pylist() == ["ok"] * 9 + ["skipped"] * 2
+    assert table["id"].to_pylist()[9:] == ["lost", "empty"]
+    assert "no/such.png" in table["reason"][9].as_py()
     assert [line["step"] for line in metrics(plain.path) if "loss" in line] == [1, 2]
     assert not (plain.path / "checkpoints").exists()
     assert not same(weights(plain.path), weights(model_folder))
@@ -117,7 +124,7 @@ def test_the_same_call_has_nothing_to_do(plain: Outcome, dataset: FileRows, load
 def test_a_folder_of_another_training_is_refused(
     plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    with pytest.raises(ArtifactError, match=r"plan\.seed: 0 there, 1 now"):
+    with pytest.raises(ArtifactError, match=r"settings\.seed: 0 there, 1 now"):
         train(load(), dataset, plain.path, replace(PLAN, seed=1))
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ArtifactError, match=r"thesis\.txt"):
@@ -129,12 +136,10 @@ def test_the_loss_is_that_of_the_tokens_that_scoring_counts(
 ) -> None:
     """The first step's loss is that of the untrained model: scoring's losses, weighted by their answer tokens."""
     loaded = load()
-    table = read_rows(plain.path)
-    assert table is not None
-    examples = choose_examples(table, PLAN)
-    first = next(iter(GroupedBatches(examples.kinds, PLAN.batch_size, PLAN.seed)))
+    examples = choose_examples(rows_of(plain.path), PLAN)
+    first = next(iter(GroupedBatches(examples["kind"].to_numpy(), PLAN.batch_size, PLAN.seed)))
     collator = ExampleCollator(dataset, make_encoder(loaded), torch.float32, marks=False)
-    batch = collator([{"row": int(examples.rows[index])} for index in first])
+    batch = collator(examples.take(first).to_pylist())
     labels = batch.pop("labels")
     n_tokens = (labels[:, 1:] != -100).sum(-1)
     expected = (loss_batch(loaded.model, batch, labels) * n_tokens).sum() / n_tokens.sum()
@@ -174,39 +179,42 @@ class Killed(BaseException):
 def test_a_killed_training_goes_on_as_if_nothing_had_been(
     dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    plan = replace(PLAN, augment="random", max_steps=4, save_steps=2)
+    plan = replace(PLAN, augment="masked", mask=replace(MASK, order="random"), max_steps=4, save_steps=2)
     whole = train(load(), dataset, tmp_path / "whole", plan)
 
-    def kill(n_done: int, n_rows: int) -> None:
-        if n_done >= n_rows * 3 // 4:
+    def kill(what: str, n_done: int, n_rows: int, n_skipped: int) -> None:
+        if what == "training" and n_done >= n_rows * 3 // 4:
             raise Killed
 
     with pytest.raises(Killed):
-        train(load(), dataset, tmp_path / "cut", plan, listeners=Listeners(on_step=kill))
+        train(load(), dataset, tmp_path / "cut", plan, on_progress=kill)
     assert not (tmp_path / "cut/model.safetensors").exists()
     half_written = tmp_path / "cut/checkpoints/checkpoint-3"
     half_written.mkdir()
     (half_written / "model.safetensors").write_bytes(b"half")
-    read: list[int] = []
+    done: set[str] = set()
     oftener = replace(plan, save_steps=1)  # as one wants it after a kill
-    reading = Listeners(on_row=lambda n_done, *_: read.append(n_done))
-    rest = train(load(), dataset, tmp_path / "cut", oftener, listeners=reading)
-    assert read == []  # rows aren't read twice to see whether they can be used
+    rest = train(load(), dataset, tmp_path / "cut", oftener, on_progress=lambda what, *_: done.add(what))
+    assert done == {"training"}  # rows aren't read twice to see whether they can be used
     assert same(weights(whole.path), weights(rest.path))
     assert losses(rest.path) == pytest.approx(losses(whole.path))
     assert rest.about["n_steps"] == 4
     steps = [line["step"] for line in metrics(rest.path)]
-    assert steps == sorted(steps)
+    assert steps == [1, 2, 3, 4, 4]  # the last line is the training's own
+    seconds = [line["seconds"] for line in metrics(rest.path)]
+    assert seconds == sorted(seconds)
+    assert rest.about["seconds"] == seconds[-1]
 
 
 def test_a_training_killed_before_its_model_was_saved_makes_no_step_more(
     plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    def kill(n_done: int, n_rows: int) -> None:
-        raise Killed
+    def kill(what: str, *_: int) -> None:
+        if what == "training":
+            raise Killed
 
     with pytest.raises(Killed):
-        train(load(), dataset, tmp_path / "cut", PLAN, listeners=Listeners(on_step=kill))
+        train(load(), dataset, tmp_path / "cut", PLAN, on_progress=kill)
     in_the_way = tmp_path / "cut/model.safetensors"
     in_the_way.mkdir()
     with pytest.raises(Exception, match="Is a directory"):
@@ -227,7 +235,7 @@ def test_adapters_alone_and_merged(dataset: FileRows, load: Callable[[], LoadedM
     adapter = json.loads((alone.path / "adapter_config.json").read_text())
     assert Path(adapter["base_model_name_or_path"]).is_absolute()
     assert adapter["revision"] == "v1"
-    assert alone.about["n_changed"] == 8
+    assert alone.about["n_masked"] == 8
 
     encoder = make_encoder(load())
     batch = ExampleCollator(dataset, encoder, torch.float32, marks=False)([{"row": 0}, {"row": 1}])
@@ -249,7 +257,7 @@ def test_checkpointing_and_accumulation_give_the_same_losses(
     loaded = load()
     found = train(loaded, dataset, tmp_path / "saved", replace(plan, gradient_checkpointing=True))
     assert losses(found.path) == pytest.approx(losses(expected.path), rel=1e-4)
-    assert found.about["n_changed"] == expected.about["n_changed"] > 0
+    assert found.about["n_masked"] == expected.about["n_masked"] > 0
     assert load_model(str(found.path), device="cpu").model.config.get_text_config().use_cache
 
 
@@ -263,18 +271,16 @@ def test_only_the_language_model_is_trained(load: Callable[[], LoadedModel]) -> 
     assert 0 < len(trained) < len(list(anatomy.model.parameters()))
 
 
-@pytest.mark.parametrize("augment", ["random", "dropout", "neftune"])
-def test_each_augmentation_changes_the_training(
-    augment: Any, plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
+def test_masking_changes_the_training(
+    plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel], tmp_path: Path
 ) -> None:
-    plan = replace(PLAN, augment=augment, probability=1.0, mask=MASK)
+    plan = replace(PLAN, augment="masked", probability=1.0, mask=MASK)
     loaded = load()
     done = train(loaded, dataset, tmp_path / "out", plan)
     assert losses(done.path)[0] != pytest.approx(losses(plain.path)[0], abs=1e-5)
-    assert done.about["augment"] == augment
-    if augment != "neftune":
-        shares = [line["masked_share"] for line in metrics(done.path) if "loss" in line]
-        assert shares == [1.0, 1.0]
+    assert done.about["augment"] == "masked"
+    shares = [line["masked_share"] for line in metrics(done.path) if "loss" in line]
+    assert shares == [1.0, 1.0]
     assert all("vision_tower" in name for name in hooks_of(loaded.model))  # there transformers has some of its own
 
 
@@ -284,18 +290,15 @@ def test_top_rows_come_twice_plain_and_masked(
     scored = score_dataset(load(), dataset, tmp_path / "run", ScoringPlan(MASK, form="low_loss"))
     plan = replace(PLAN, augment="twice", mask=MASK, from_scores=scored.path, top_share=0.5, max_steps=None)
     done = train(load(), dataset, tmp_path / "twice", plan)
-    assert (done.about["n_rows"], done.about["n_examples"], done.about["n_changed"]) == (9, 13, 4)
-    table = read_rows(done.path)
-    assert table is not None
+    assert (done.about["n_rows"], done.about["n_examples"], done.about["n_masked"]) == (9, 13, 4)
+    table = rows_of(done.path)
     examples = choose_examples(table, plan)
     losses_of = scored.read_scores(["loss"])["loss"].to_pylist()
     lowest = sorted(range(9), key=lambda row: losses_of[row])[:4]
-    assert examples.rows.tolist() == [*range(9), *sorted(lowest)]
-    assert examples.is_allowed.tolist() == [False] * 9 + [True] * 4
+    assert examples["row"].to_pylist() == [*range(9), *sorted(lowest)]
+    assert examples["is_allowed"].to_pylist() == [False] * 9 + [True] * 4
     once = choose_examples(table, replace(plan, augment="masked"))
-    assert once.is_allowed.tolist() == [row in lowest for row in range(9)]
-    assert replace(plan, augment="twice-plain").augmentation is None
-    assert len(choose_examples(table, replace(plan, augment="twice-plain"))) == 13
+    assert once["is_allowed"].to_pylist() == [row in lowest for row in range(9)]
 
 
 def test_what_cannot_be_trained_on(load: Callable[[], LoadedModel], dataset: FileRows, tmp_path: Path) -> None:
@@ -320,12 +323,6 @@ def test_what_does_not_fit_is_told_before_anything_is_read(
     with pytest.raises(SettingsError, match=reason):
         train(load(), dataset, tmp_path / "out", replace(plan, **changes))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_copy_of_twice_is_always_masked() -> None:
-    settings = replace(PLAN, augment="twice", schedule="rising", probability=0.1).augmentation
-    assert settings is not None
-    assert settings.probability_at(0.0) == 1.0
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_without_a_model(

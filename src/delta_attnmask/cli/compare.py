@@ -11,8 +11,7 @@ from delta_attnmask.errors import SettingsError
 
 
 def compare(
-    *evaluations: Path,
-    name: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    *evaluations: str,
     baseline: str | None = None,
     scoring: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     measure: Literal["exact", "normalised"] = "exact",
@@ -22,23 +21,17 @@ def compare(
     """Put evaluations of one test set side by side: accuracy, paired differences, and the time that each took.
 
     Args:
-        evaluations: Folders that `evaluate` made; each has its own path as its name unless --name gives another.
-        name: NAME=FOLDER, also for a folder that isn't listed. Folders of one name are seeds of one method.
-        baseline: Name or folder that the others are compared with; the first if not given.
+        evaluations: Folders that `evaluate` made, as FOLDER or NAME=FOLDER; the name of a bare folder is its path.
+            Folders of one name are seeds of one method.
+        baseline: Name that the others are compared with; the first if not given.
         scoring: NAME=RUN: the scoring run that chose this method's data; its seconds count.
         measure: What counts as right: the exact text, or the normalised one.
         seed: Of the intervals.
     """
-    from delta_attnmask.evaluating.comparing import compare_contenders
-    from delta_attnmask.evaluating.contenders import gather_contenders
+    from delta_attnmask.evaluating.comparing import compare_evaluations
 
-    names = {str(folder): label for label, folder in map(_parse_pair, name or [])}
-    unlisted = [folder for folder in names if Path(folder) not in evaluations]
-    contenders = gather_contenders(
-        [(names.get(folder, folder), Path(folder)) for folder in [*map(str, evaluations), *unlisted]],
-        dict(map(_parse_pair, scoring or [])),
-    )
-    found = compare_contenders(contenders, names.get(str(baseline), baseline), measure, seed)
+    runs = [(text, Path(text)) if Path(text).is_dir() or "=" not in text else _parse_pair(text) for text in evaluations]
+    found = compare_evaluations(runs, dict(map(_parse_pair, scoring or [])), baseline, measure, seed)
     _print_report(found)
     write_json(json_file, found)
     return 0

@@ -3,13 +3,13 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions, ModelOptions
 from delta_attnmask.cli.terminal import print_faults, print_table, with_interval
-from delta_attnmask.progress import RunBar, print_note, show_progress
+from delta_attnmask.progress import RunBar, show_progress
 from delta_attnmask.reading.faults import count_faults
 
 
@@ -18,7 +18,6 @@ def evaluate(
     model: ModelOptions,
     rows: DataOptions,
     out: Path,
-    turns: Literal["all", "last"] = "all",
     image_swap: Annotated[bool, Parameter(negative="--no-image-swap")] = True,
     max_new_tokens: int | None = None,
     seed: int = 0,
@@ -27,9 +26,10 @@ def evaluate(
 ) -> int:
     """Answer every row of a test set, and measure the answers. Rerun the same command to resume.
 
+    Every answer of a conversation is asked for, after the data's own earlier ones.
+
     Args:
         out: Folder for the results, made if missing: predictions-*.parquet and evaluation.json.
-        turns: all: every answer of a conversation, after the data's own earlier answers; last: the last one alone.
         image_swap: Ask everything again with the images of another row of the same source: what is right then doesn't
             come from looking.
         max_new_tokens: Longest answer; if not given, the data's longest and 16 tokens more, 512 at most.
@@ -39,11 +39,10 @@ def evaluate(
     """
     dataset = rows.open()
 
-    from delta_attnmask.evaluating.answering import EvaluationPlan
-    from delta_attnmask.evaluating.evaluation import evaluate_dataset
+    from delta_attnmask.evaluating.evaluation import EvaluationPlan, evaluate_dataset
     from delta_attnmask.evaluating.summarising import failed_rows
 
-    plan = EvaluationPlan(turns, image_swap, max_new_tokens, seed, batch_tokens)
+    plan = EvaluationPlan(image_swap, max_new_tokens, seed, batch_tokens)
     loaded = model.load_model(model.model, model.revision)
     with show_progress("answering", dataset.n_rows) as advance:
         folder = evaluate_dataset(
@@ -53,7 +52,6 @@ def evaluate(
             plan,
             unit_rows=unit_rows,
             command=tuple(sys.argv),
-            on_check=lambda line: print_note(f"model: {line}"),
             on_progress=RunBar(advance).show,
         )
     report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
@@ -77,7 +75,7 @@ def _print_report(report: dict[str, Any]) -> None:
         lines.append(["mean over sources", report["pooled"]["n_answers"], *shares, *[None] * 4])
         lines.append(_line("pooled", report["pooled"]))
     columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss", "same form", "ended", "length"]
-    print_table(f"{report['n_rows']:,} rows, answered in {report['seconds']:.0f} s", columns, lines)
+    print_table(f"{report['n_rows']:,} rows", columns, lines)
 
 
 def _line(name: str, figures: dict[str, Any]) -> list[object]:

@@ -1,11 +1,11 @@
 """`delta-attnmask export-eval`: a test set for other evaluation harnesses."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from delta_attnmask.cli.options import DataOptions
-from delta_attnmask.cli.terminal import print_table
+from delta_attnmask.cli.terminal import print_faults
+from delta_attnmask.reading.faults import count_faults
 
 
 def export_eval(
@@ -14,7 +14,6 @@ def export_eval(
     rows: DataOptions,
     out: Path,
     name: str = "delta_attnmask_test",
-    turns: Literal["all", "last"] = "all",
     max_new_tokens: int = 512,
     with_images_only: bool = False,
 ) -> int:
@@ -25,7 +24,6 @@ def export_eval(
             first question of each row that has an image.
         out: Folder to write into.
         name: Of the task: letters, digits and underscores.
-        turns: For lmms-eval: every answer of a conversation, or the last one alone.
         max_new_tokens: For lmms-eval: longest answer.
         with_images_only: For lmms-eval: leave out rows without an image, on which some of its models fail.
     """
@@ -33,13 +31,13 @@ def export_eval(
 
     dataset = rows.open()
     if to == "lmms-eval":
-        found = export_lmms_eval(dataset, out, name, turns, max_new_tokens, with_images_only=with_images_only)
+        found = export_lmms_eval(dataset, out, name, max_new_tokens, with_images_only=with_images_only)
         command = f"lmms-eval --include_path {out} --tasks {name} --model ..."
     else:
         found = export_vlmevalkit(dataset, out, name)
         command = f"LMUData={out} python run.py --data {name} --mode infer ..."
     print(f"Wrote {found.n_items:,} questions; next: {command}")
     if found.left_out:
-        counts = Counter(found.left_out.values())
-        print_table(f"{len(found.left_out):,} rows left out", ["reason", "rows"], counts.items())
+        print(f"{len(found.left_out):,} rows are left out")
+        print_faults(count_faults(found.left_out))
     return 0

@@ -1,24 +1,21 @@
 """`delta-attnmask train`: finetune a model on a selected part, with masked states as augmentation if wanted."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions, MaskOptions, ModelOptions, require_workers
-from delta_attnmask.cli.terminal import print_data
+from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.progress import print_note, show_phases
+from delta_attnmask.progress import show_phases
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
 
 if TYPE_CHECKING:
-    from delta_attnmask.training.finetuning import Listeners, Outcome
+    from delta_attnmask.training.finetuning import Outcome
 
 _DEVICES = ("auto", "cpu", "cuda")
 
@@ -40,7 +37,7 @@ def train(
     """Finetune a model on the answers of a data set. Rerun the same command to resume.
 
     At the end, OUT holds the model and its processor, train.json (what was trained on what, and how long it took),
-    metrics.jsonl, rows.parquet and skipped.jsonl (rows that can't be used, with reasons).
+    metrics.jsonl and rows.parquet (every row, and why it couldn't be used).
 
     With --dtype auto, weights are float32 and computed in bfloat16 on GPUs that can; with --lora, on such GPUs, they
     are bfloat16. --device is auto, cpu or cuda.
@@ -75,7 +72,7 @@ def train(
         precision: Any = str(training_dtype(plan, choose_device(model.device))).removeprefix("torch.")
         model = replace(model, dtype=precision)
     loaded = model.load_model(model.model, model.revision)
-    with _listening() as listeners:
+    with show_phases() as advance:
         outcome = train_dataset(
             loaded,
             dataset,
@@ -85,34 +82,25 @@ def train(
             max_failed=max_failed,
             n_workers=workers,
             command=tuple(sys.argv),
-            listeners=listeners,
+            on_progress=advance,
+            on_loss=_print_loss,
         )
     _print_outcome(outcome)
     return 0
 
 
-@contextmanager
-def _listening() -> Iterator["Listeners"]:
-    """Show the progress of reading and then of training, and the loss as it goes."""
-    from delta_attnmask.training.finetuning import Listeners
-
-    def print_loss(step: int, n_steps: int, loss: float) -> None:
-        print(f"step {step:,} of {n_steps:,}: loss {loss:.4g}", file=sys.stderr, flush=True)
-
-    with show_phases() as advance:
-        yield Listeners(
-            on_row=partial(advance, "reading"),
-            on_step=lambda n_done, n_rows: advance("training", n_done, n_rows, 0),
-            on_loss=print_loss,
-        )
+def _print_loss(step: int, n_steps: int, loss: float) -> None:
+    print(f"step {step:,} of {n_steps:,}: loss {loss:.4g}", file=sys.stderr, flush=True)
 
 
 def _print_outcome(outcome: "Outcome") -> None:
     about, out = outcome.about, outcome.path
     if about["n_skipped"]:
-        print_note(f"{about['n_skipped']} rows were skipped (see skipped.jsonl) and aren't tried again in {out}")
+        print_table("Skipped rows, by kind", ["reason", "rows"], about["skipped"].items())
+        print(f"{about['n_skipped']} rows were skipped (see rows.parquet) and aren't tried again in {out}")
     if not outcome.is_new:
         print(f"{out} is already trained ({about['n_steps']} steps); choose another folder to train again")
         return
-    loss = "" if about["loss"] is None else f", loss {about['loss']}"  # none is logged in fewer steps than --log-steps
-    print(f"{out}: {about['n_rows']} rows, {about['n_steps']} steps, {about['seconds']:.0f} s{loss}")
+    print(
+        f"{out}: {about['n_rows']} rows, {about['n_steps']} steps, {about['seconds']:.0f} s, loss {about['loss']:.4g}"
+    )

@@ -3,13 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from delta_attnmask.records import ImageRef, Record
-
-Turns = Literal["all", "last"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class AskedTurn:
     reference: str
 
 
-def asked_turns(record: Record, turns: Turns) -> list[AskedTurn]:
-    """The assistant turns of a good record that are asked for."""
+def asked_turns(record: Record) -> list[AskedTurn]:
+    """The assistant turns of a good record."""
     found: list[AskedTurn] = []
     n_images, question = 0, ""
     for index, turn in enumerate(record.turns):
@@ -37,7 +34,7 @@ def asked_turns(record: Record, turns: Turns) -> list[AskedTurn]:
         elif turn.role == "user":
             n_images += turn.parts.count(None)
             question = turn.text.strip()
-    return found if turns == "all" else found[-1:]
+    return found
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ class Lender:
 def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:
     """For each row with images, another row of its source with as many images, but other ones.
 
-    The rows of a source stand in a circle, in random order, and each takes the next whose images differ; a row that
-    has no such other (alone in its source, or all show the same) is left out.
+    The different images of a source stand in a circle, in random order, and each row takes the next ones; rows of a
+    source that shows only one are left out.
     """
     groups: dict[tuple[str, int], list[Lender]] = defaultdict(list)
     for record in records:
@@ -61,19 +58,10 @@ def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:
     rng = np.random.default_rng(seed)
     lenders: dict[int, Lender] = {}
     for _, members in sorted(groups.items()):
-        lenders |= _next_with_other_images([members[index] for index in rng.permutation(len(members))])
-    return lenders
-
-
-def _next_with_other_images(circle: list[Lender]) -> dict[int, Lender]:
-    """Backwards over two rounds: what follows is the nearest, and after it the first that differs from it."""
-    lenders: dict[int, Lender] = {}
-    nearest: Lender | None = None
-    differing: Lender | None = None  # the nearest one whose images differ from those of `nearest`
-    for member in reversed(circle + circle):
-        if nearest is not None and nearest.images != member.images:
-            differing = nearest
-        nearest = member
-        if differing is not None:
-            lenders[member.row] = differing
+        first = {member.images: member for member in reversed(members)}
+        different = list(first)
+        circle = [different[index] for index in rng.permutation(len(different))]
+        following = dict(zip(circle, [*circle[1:], circle[0]], strict=True))
+        if len(circle) > 1:
+            lenders |= {member.row: first[following[member.images]] for member in members}
     return lenders

@@ -1,22 +1,33 @@
 """Evaluate a model on a data set into a folder, unit by unit; what is finished is never done again."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from delta_attnmask.encoding.encoder import Encoder, make_encoder
-from delta_attnmask.errors import DeviceError, ReasonCode, UnsupportedModelError
-from delta_attnmask.evaluating.answering import EvaluationPlan, UnitAnswerer
-from delta_attnmask.evaluating.asking import choose_lenders
-from delta_attnmask.evaluating.predictions import EvaluationFolder, Prediction
+from delta_attnmask.encoding.encoder import EncodedSample, Encoder, make_encoder
+from delta_attnmask.errors import DeviceError, ReasonCode, RowError, SettingsError, UnsupportedModelError
+from delta_attnmask.evaluating.asking import Lender, choose_lenders
+from delta_attnmask.evaluating.generating import (
+    Answer,
+    encode_answers,
+    generate_answers,
+    plan_generation,
+    stop_tokens,
+    token_losses,
+)
+from delta_attnmask.evaluating.measures import normalise
+from delta_attnmask.evaluating.predictions import EvaluationFolder, Line
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
+from delta_attnmask.records import Record, form_of
 from delta_attnmask.scoring.jobs import Progress
-from delta_attnmask.scoring.pipeline import Unit
+from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Unit, Window, run_halving
 from delta_attnmask.scoring.worker import make_manifest
 from delta_attnmask.settings import require_positive
 
@@ -24,6 +35,29 @@ UNIT_ROWS = 256
 MOST_NEW_TOKENS = 512  # unless the caller asks for more
 SPARE_TOKENS = 16  # above the longest reference, so that answers that run on are seen to do so
 _TEXTS_AT_ONCE = 1024
+
+AskedRow = dict[int | None, list[Answer] | RowError]  # by the row whose images are shown instead of its own
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What is asked, and how it is answered.
+
+    image_swap: ask everything again with the images of another row of the source.
+    max_new_tokens: of an answer; None takes it from the data's longest.
+    workers: processes that encode; None chooses by the device.
+    """
+
+    image_swap: bool = True
+    max_new_tokens: int | None = None
+    seed: int = 0
+    batch_tokens: int = 8192
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(batch_tokens=self.batch_tokens, max_new_tokens=self.max_new_tokens)
+        if self.seed < 0:
+            raise SettingsError(f"seed={self.seed}: expected at least 0")
 
 
 def evaluate_dataset(
@@ -34,13 +68,11 @@ def evaluate_dataset(
     *,
     unit_rows: int = UNIT_ROWS,
     command: tuple[str, ...] = (),
-    on_check: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> EvaluationFolder:
     """Answer every row of `dataset` into the folder `out`, or finish what an earlier call began there.
 
-    on_check is given a line where the model can't run in batches; on_progress is called after each unit.
-    Returns the complete evaluation; its figures are in OUT/evaluation.json.
+    on_progress is called after each unit. Returns the complete evaluation; its figures are in OUT/evaluation.json.
     Raises UnsupportedModelError where the model can't answer, ArtifactError where `out` belongs to another evaluation
     or is in use, DataError where the file is broken, SettingsError for numbers out of range.
     """
@@ -48,9 +80,7 @@ def evaluate_dataset(
     require_positive(unit_rows=unit_rows)
     encoder = make_encoder(loaded)
     limit = plan.max_new_tokens or min(MOST_NEW_TOKENS, _longest_answer(dataset, encoder) + SPARE_TOKENS)
-    lenders = choose_lenders(dataset, plan.seed) if plan.image_swap else {}
     settings = {
-        "turns": plan.turns,
         "image_swap": plan.image_swap,
         "max_new_tokens": limit,
         "max_new_tokens_given": plan.max_new_tokens,
@@ -60,24 +90,23 @@ def evaluate_dataset(
     if Path(loaded.name).is_dir():
         manifest = replace(manifest, model=str(Path(loaded.name).absolute()))  # where `compare` finds `train.json`
     with EvaluationFolder.start(out, manifest) as folder:
-        answerer = UnitAnswerer(loaded, encoder, dataset, plan, limit, lenders, on_check)
+        answerer = _Answerer(loaded, encoder, dataset, plan, limit)
         to_do = folder.units_to_do()
         n_before = manifest.n_rows - sum(len(manifest.rows_of(unit)) for unit in to_do)
         n_here = n_failed = 0
         try:
-            for answered in answerer.answer(_unit(dataset, unit, manifest.rows_of(unit)) for unit in to_do):
+            for unit, lines in answerer.answer(_unit(dataset, unit, manifest.rows_of(unit)) for unit in to_do):
                 if n_before + n_here == 0:  # not where a resumed evaluation happens to begin at bad rows
-                    _require_some_success(answered.lines)
-                folder.write_unit(answered.index, answered.lines, answered.seconds)
-                n_here += len(manifest.rows_of(answered.index))
-                failed = (line for line in answered.lines if line.status == "failed" and line.swapped_row is None)
-                n_failed += len({line.row for line in failed})
+                    _require_some_success(lines)
+                folder.write_unit(unit, lines)
+                n_here += len(manifest.rows_of(unit))
+                n_failed += len({line["row"] for line in lines if _has_failed(line) and line["swapped_row"] is None})
                 on_progress(Progress(n_before + n_here, manifest.n_rows, n_here, n_failed))
         except torch.AcceleratorError as error:
             raise DeviceError(f"the device failed: {error}; rerun the same command to resume") from error
         finally:
             answerer.encoded.close()
-        folder.write_report(make_report(folder))
+        folder.write_json("evaluation.json", make_report(folder), indent=2)
         return folder
 
 
@@ -92,10 +121,150 @@ def _unit(dataset: Rows, index: int, rows: range) -> Unit:
     return Unit(index, len(rows), dataset.records(rows.start, rows.stop))
 
 
-def _require_some_success(lines: list[Prediction]) -> None:
+def _require_some_success(lines: Sequence[Line]) -> None:
     """If the model refuses every row of the first unit, the fault is the model's, and the evaluation ends."""
-    refused = [line.reason for line in lines if line.reason_code == ReasonCode.MODEL_REFUSED]
-    if refused and not any(line.status == "ok" for line in lines):
+    refused = [line["reason"] for line in lines if line.get("reason_code") == ReasonCode.MODEL_REFUSED]
+    if refused and all(map(_has_failed, lines)):
         raise UnsupportedModelError(
             f"no row of the first unit could be answered; {len(refused)} like this: {refused[0]}"
         )
+
+
+class _Answerer:
+    """Answers units of records with one model, each with its own images and with those of another row."""
+
+    def __init__(self, loaded: LoadedModel, encoder: Encoder, dataset: Rows, plan: EvaluationPlan, limit: int) -> None:
+        self._loaded, self._encoder, self._limit = loaded, encoder, limit
+        self._batches = Batches(loaded, encoder.pad_token_id, plan.batch_tokens)
+        lenders = choose_lenders(dataset, plan.seed) if plan.image_swap else {}
+        encode = partial(_ask_rows, encoder, dataset, lenders)
+        self.encoded: EncodedRows[AskedRow] = EncodedRows(encode, _n_bytes, loaded.device, plan.workers, chunk=1)
+
+    def answer(self, units: Iterable[Unit]) -> Iterator[tuple[int, list[Line]]]:
+        """The number of each unit, in order, with its lines; no row is lost."""
+        lines: list[Line] = []
+        for window in self.encoded.windows(units):
+            lines += self._answer(window)
+            if window.is_last:
+                yield window.unit, lines
+                lines = []
+
+    def _answer(self, window: Window[AskedRow]) -> list[Line]:
+        """The lines of the rows of a window."""
+        answers = [answer for _, asked in window.rows for answer in _answers_of(asked)]
+        self._find_losses(answers)
+        stops = stop_tokens(self._loaded, self._encoder.special_ids, answers)
+        self._generate([answer for answer in answers if answer.error is None], stops)
+        lines: list[Line] = []
+        for record, asked in window.rows:
+            about = {name: getattr(record, name) for name in ("row", "id", "key", "source")}
+            for swapped_row, found in asked.items():
+                about["swapped_row"] = swapped_row
+                if isinstance(found, RowError):
+                    lines.append(about | _failure(found))
+                else:
+                    lines += [about | self._describe(answer, stops) for answer in found]
+        return lines
+
+    def _find_losses(self, answers: Sequence[Answer]) -> None:
+        """Find the loss of each reference; those of one conversation in one forward."""
+        answers_in: dict[int, list[Answer]] = {}
+        for answer in answers:
+            answers_in.setdefault(id(answer.sample), []).append(answer)
+
+        def run(samples: list[EncodedSample]) -> None:
+            losses = token_losses(self._loaded.model, self._batches.collate(samples))
+            for sample, own in zip(samples, losses, strict=True):
+                for answer in answers_in[id(sample)]:
+                    answer.read_loss(own)
+
+        def on_failure(sample: EncodedSample, error: RowError) -> None:
+            for answer in answers_in[id(sample)]:
+                answer.error = error
+
+        for batch in self._batches.plan(_samples(answers)):
+            longest = max(sample.n_tokens for sample in batch)
+            run_halving(batch, run, on_failure, partial(self._shrink, longest))
+
+    def _generate(self, answers: Sequence[Answer], stops: frozenset[int]) -> None:
+        def run(batch: list[Answer]) -> None:
+            generate_answers(self._loaded, self._encoder.pad_token_id, batch, stops, self._limit)
+
+        def on_failure(answer: Answer, error: RowError) -> None:
+            answer.error = error
+
+        for batch in plan_generation(answers, self._batches.batch_tokens, self._limit):
+            longest = max(answer.start for answer in batch) + self._limit
+            run_halving(batch, run, on_failure, partial(self._shrink, longest))
+
+    def _shrink(self, longest: int, batch: Sequence[object]) -> None:
+        self._batches.shrink(len(batch), longest)
+
+    def _describe(self, answer: Answer, stops: frozenset[int]) -> Line:
+        """The columns of a line that are about one answer."""
+        reference = answer.asked.reference
+        line = {
+            "turn": answer.asked.turn,
+            "question": answer.asked.question,
+            "reference": reference,
+            "n_reference_tokens": answer.n_reference_tokens,
+        }
+        if answer.error is not None:
+            return line | _failure(answer.error)
+        if not math.isfinite(answer.loss):
+            error = RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({answer.loss})")
+            return line | _failure(error)
+        text = self._encoder.decode(answer.tokens).strip()
+        return line | {
+            "prediction": text,
+            "exact": text == reference,
+            "normalised": normalise(text) == normalise(reference),
+            "same_form": form_of(text) == form_of(reference),
+            "loss": answer.loss,
+            "n_new_tokens": len(answer.tokens),
+            "ended": answer.tokens[-1] in stops,
+        }
+
+
+def _ask_rows(
+    encoder: Encoder, dataset: Rows, lenders: Mapping[int, Lender], records: Sequence[Record]
+) -> list[AskedRow]:
+    """Encode what is asked of each row, with its own images and with those that another lends it."""
+
+    def encode(record: Record) -> list[Answer] | RowError:
+        if record.error is not None:
+            return record.error
+        try:
+            return encode_answers(encoder, record, dataset.load_images(record.images))
+        except RowError as error:
+            return error
+
+    asked: list[AskedRow] = []
+    for record in records:
+        asked.append({None: encode(record)})
+        if (lender := lenders.get(record.row)) is not None:
+            asked[-1][lender.row] = encode(replace(record, images=lender.images))
+    return asked
+
+
+def _answers_of(asked: AskedRow) -> Iterator[Answer]:
+    for answers in asked.values():
+        if not isinstance(answers, RowError):
+            yield from answers
+
+
+def _samples(answers: Iterable[Answer]) -> list[EncodedSample]:
+    """The encoded conversations of the answers, each once."""
+    return list({id(answer.sample): answer.sample for answer in answers}.values())
+
+
+def _n_bytes(asked: AskedRow) -> int:
+    return sum(sample.n_bytes for sample in _samples(_answers_of(asked)))
+
+
+def _has_failed(line: Line) -> bool:
+    return line.get("status") == "failed"
+
+
+def _failure(error: RowError) -> Line:
+    return {"status": "failed", "reason": error.detail, "reason_code": error.code}

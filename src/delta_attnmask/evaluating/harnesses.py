@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from PIL.Image import Image
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
-from delta_attnmask.evaluating.asking import AskedTurn, Turns, asked_turns
+from delta_attnmask.evaluating.asking import AskedTurn, asked_turns
+from delta_attnmask.reading.faults import Reason
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.storage import write_atomically, write_text_atomically
@@ -40,7 +41,6 @@ _SCHEMA = pa.schema(
     ]
 )
 _LINES_PER_GROUP = 256
-_COLUMNS = ("index", "image", "question", "answer", "category")
 # `!function` is a tag of lmms-eval's own loader. JSON strings are YAML strings.
 _TASK = """\
 task: {name}
@@ -60,21 +60,22 @@ generation_kwargs:
   temperature: 0
   do_sample: false
 metric_list:
-  - metric: exact
-    aggregation: !function utils.pooled
-    higher_is_better: true
-  - metric: normalised
-    aggregation: !function utils.pooled
-    higher_is_better: true
-  - metric: exact_by_source
-    aggregation: !function utils.mean_over_sources
-    higher_is_better: true
-  - metric: normalised_by_source
-    aggregation: !function utils.mean_over_sources
-    higher_is_better: true
-metadata:
+{metrics}metadata:
   version: 1.0
 """
+_METRIC = """\
+  - metric: {}
+    aggregation: !function utils.{}
+    higher_is_better: true
+"""
+_AGGREGATIONS = {
+    "exact": "pooled",
+    "normalised": "pooled",
+    "exact_by_source": "mean_over_sources",
+    "normalised_by_source": "mean_over_sources",
+}
+
+Question = tuple[Record, AskedTurn, list[bytes]]  # with the images that stand before the answer, as PNG
 
 
 @dataclass
@@ -82,69 +83,51 @@ class Export:
     """What came of an export. left_out: rows that aren't in it, with the reason."""
 
     n_items: int = 0
-    left_out: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One question. images: as PNG, those that stand before the answer, in order."""
-
-    record: Record
-    asked: AskedTurn
-    images: tuple[bytes, ...]
-
-    def to_line(self) -> dict[str, Any]:
-        """For lmms-eval: with the conversation before the answer."""
-        messages = [
-            {
-                "role": turn.role,
-                "content": [
-                    {"type": "image"} if part is None else {"type": "text", "text": part} for part in turn.parts
-                ],
-            }
-            for turn in self.record.turns[: self.asked.stop - 1]
-        ]
-        return {
-            "row": self.record.row,
-            "turn": self.asked.turn,
-            "source": self.record.source,
-            "messages": json.dumps(messages, ensure_ascii=False),
-            "images": list(self.images),
-            "answer": self.asked.reference,
-        }
-
-    def to_cells(self) -> list[str]:
-        """For VLMEvalKit: several images are written as a list, one as its base64 alone."""
-        encoded = [base64.b64encode(image).decode("ascii") for image in self.images]
-        image = encoded[0] if len(encoded) == 1 else json.dumps(encoded)
-        return [str(self.record.row), image, self.asked.question, self.asked.reference, self.record.source]
+    left_out: list[Reason] = field(default_factory=list)
 
 
 def export_lmms_eval(
-    dataset: Rows,
-    out: Path,
-    name: str,
-    turns: Turns = "all",
-    max_new_tokens: int = 512,
-    *,
-    with_images_only: bool = False,
+    dataset: Rows, out: Path, name: str, max_new_tokens: int = 512, *, with_images_only: bool = False
 ) -> Export:
     """Write the three files. Raises SettingsError for a name that is no word, DataError where no row can be used."""
     _check_name(name)
     export = Export()
-    items = _items(dataset, turns, export, with_images_only=with_images_only)
+    lines = (_to_line(*asked) for asked in _questions(dataset, export, with_images_only=with_images_only))
     parquet = out / f"{name}.parquet"
     with (
         write_atomically(parquet) as file,
         pq.ParquetWriter(file, _SCHEMA, compression="none") as writer,  # PNG is compressed already
     ):
-        while lines := [item.to_line() for item in islice(items, _LINES_PER_GROUP)]:
-            writer.write_table(pa.Table.from_pylist(lines, schema=_SCHEMA))
+        while some := list(islice(lines, _LINES_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(some, schema=_SCHEMA))
     write_text_atomically(out / "utils.py", files(__package__).joinpath("measures.py").read_text(encoding="utf-8"))
-    location = json.dumps(str(parquet.absolute()), ensure_ascii=False)
-    task = _TASK.format(name=json.dumps(name), parquet=location, max_new_tokens=max_new_tokens)
+    task = _TASK.format(
+        name=json.dumps(name),
+        parquet=json.dumps(str(parquet.absolute()), ensure_ascii=False),
+        max_new_tokens=max_new_tokens,
+        metrics="".join(_METRIC.format(*pair) for pair in _AGGREGATIONS.items()),
+    )
     write_text_atomically(out / f"{name}.yaml", task)
     return export
+
+
+def _to_line(record: Record, asked: AskedTurn, images: list[bytes]) -> dict[str, Any]:
+    """A question for lmms-eval, with the conversation before the answer."""
+    messages = [
+        {
+            "role": turn.role,
+            "content": [{"type": "image"} if part is None else {"type": "text", "text": part} for part in turn.parts],
+        }
+        for turn in record.turns[: asked.stop - 1]
+    ]
+    return {
+        "row": record.row,
+        "turn": asked.turn,
+        "source": record.source,
+        "messages": json.dumps(messages, ensure_ascii=False),
+        "images": images,
+        "answer": asked.reference,
+    }
 
 
 def export_vlmevalkit(dataset: Rows, out: Path, name: str) -> Export:
@@ -154,9 +137,11 @@ def export_vlmevalkit(dataset: Rows, out: Path, name: str) -> Export:
     with write_atomically(out / f"{name}.tsv") as file:
         text = TextIOWrapper(file, encoding="utf-8", newline="")
         writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        items = _items(dataset, "all", export, with_images_only=True, first_only=True)
-        writer.writerows(item.to_cells() for item in items)
+        writer.writerow(("index", "image", "question", "answer", "category"))
+        for record, asked, images in _questions(dataset, export, with_images_only=True, first_only=True):
+            encoded = [base64.b64encode(image).decode("ascii") for image in images]
+            image = encoded[0] if len(encoded) == 1 else json.dumps(encoded)
+            writer.writerow((record.row, image, asked.question, asked.reference, record.source))
         text.flush()
         text.detach()
     return export
@@ -167,9 +152,9 @@ def _check_name(name: str) -> None:
         raise SettingsError(f"name={name!r}: expected letters, digits and underscores")
 
 
-def _items(
-    dataset: Rows, turns: Turns, export: Export, *, with_images_only: bool, first_only: bool = False
-) -> Iterator[_Item]:
+def _questions(
+    dataset: Rows, export: Export, *, with_images_only: bool, first_only: bool = False
+) -> Iterator[Question]:
     """Every question of the data, counted in `export`; rows that can't be used are put there with the reason.
 
     first_only: of each row the first question alone, if an image stands before its answer. Raises DataError in the end
@@ -177,32 +162,26 @@ def _items(
     """
     for record in dataset:
         try:
-            items = _items_of(dataset, record, turns, with_images_only=with_images_only, first_only=first_only)
+            if record.error is not None:
+                raise record.error
+            if with_images_only and not record.images:
+                raise RowError(ReasonCode.NOT_EXPRESSIBLE, "the row has no image")
+            asked_for = asked_turns(record)[: 1 if first_only else None]
+            if first_only and not asked_for[0].n_images:
+                raise RowError(ReasonCode.NOT_EXPRESSIBLE, "no image stands before the row's first answer")
+            images = [_to_png(dataset.load_image(reference)) for reference in record.images]
         except RowError as error:
-            export.left_out[record.row] = str(error)
+            export.left_out.append((record.row, error.code, error.detail))
             continue
-        export.n_items += len(items)
-        yield from items
+        export.n_items += len(asked_for)
+        yield from ((record, asked, images[: asked.n_images]) for asked in asked_for)
     if not export.n_items:
-        reason = next(iter(export.left_out.values()), "there are none")
+        reason = export.left_out[0][2] if export.left_out else "there are none"
         raise DataError(f"no row can be exported; the first reason is: {reason}")
 
 
-def _items_of(dataset: Rows, record: Record, turns: Turns, *, with_images_only: bool, first_only: bool) -> list[_Item]:
-    """The questions of a row; RowError with the reason where there is none."""
-    if record.error is not None:
-        raise record.error
-    if with_images_only and not record.images:
-        raise RowError(ReasonCode.NOT_EXPRESSIBLE, "the row has no image")
-    asked_for = asked_turns(record, turns)[: 1 if first_only else None]
-    if first_only and not asked_for[0].n_images:
-        raise RowError(ReasonCode.NOT_EXPRESSIBLE, "no image stands before the row's first answer")
-    images = tuple(_to_png(dataset.load_image(reference)) for reference in record.images)
-    return [_Item(record, asked, images[: asked.n_images]) for asked in asked_for]
-
-
 def _to_png(image: Image) -> bytes:
-    """The very pixels that `evaluate` shows: upright, RGB."""
+    """The same pixels that `evaluate` shows: upright, RGB."""
     file = BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

@@ -1,21 +1,18 @@
 """What a model answered, one line for each answer, and the folder that holds it. No torch here.
 
 EVAL/manifest.json              which model answered which data, and how: a second start must agree with it
-EVAL/predictions-00000.parquet  the answers to a unit of rows, with the seconds they took in the file's metadata
+EVAL/predictions-00000.parquet  the answers to a unit of rows
 EVAL/evaluation.json            the figures; written when no unit is missing
 EVAL/lock                       held by the process that writes
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.scores import Status
 from delta_attnmask.unit_folders import UnitFolder
 
 PREDICTION_SCHEMA = pa.schema(
@@ -41,32 +38,9 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("ended", pa.bool_()),  # the model ended its turn before the limit
     ]
 )
-_SECONDS = b"seconds"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """One line of the predictions: the fields of PREDICTION_SCHEMA, None where there is no answer."""
-
-    row: int
-    id: str
-    key: str
-    source: str
-    turn: int = -1
-    swapped_row: int | None = None
-    status: Status = "ok"
-    reason: str = ""
-    reason_code: str = ""
-    question: str = ""
-    reference: str = ""
-    prediction: str | None = None
-    exact: bool | None = None
-    normalised: bool | None = None
-    same_form: bool | None = None
-    loss: float | None = None
-    n_reference_tokens: int | None = None
-    n_new_tokens: int | None = None
-    ended: bool | None = None
+Line = dict[str, Any]  # by the names of the schema; those that are missing are as below, or null
+_DEFAULTS: Line = {"turn": -1, "status": "ok", "reason": "", "reason_code": "", "question": "", "reference": ""}
 
 
 class EvaluationFolder(UnitFolder):
@@ -85,25 +59,15 @@ class EvaluationFolder(UnitFolder):
             raise ValueError("it is of a run, not of an evaluation")
         return manifest
 
-    def write_unit(self, unit: int, predictions: Sequence[Prediction], seconds: float) -> None:
+    def write_unit(self, unit: int, lines: Sequence[Line]) -> None:
         """Put a unit's answers in place, whole or not at all; every row of the unit must have a line."""
-        if {line.row for line in predictions} != set(self.unit_rows(unit)):
+        if {line["row"] for line in lines} != set(self.unit_rows(unit)):
             raise ArtifactError(f"unit {unit} needs lines for exactly the rows {self.unit_rows(unit)}")
-        ordered = sorted(predictions, key=lambda line: (line.row, line.swapped_row is not None, line.turn))
-        table = pa.Table.from_pylist([asdict(line) for line in ordered], schema=PREDICTION_SCHEMA)
-        stamped = table.replace_schema_metadata({_SECONDS: f"{seconds:.3f}".encode()})
-        self.write_table(stamped, unit)
+        whole = [_DEFAULTS | line for line in lines]
+        whole.sort(key=lambda line: (line["row"], line.get("swapped_row") is not None, line["turn"]))
+        self.write_table(pa.Table.from_pylist(whole, schema=PREDICTION_SCHEMA), unit)
 
     def read(self) -> pa.Table:
         """All answers in the order of the rows; ArtifactError if a unit is missing or broken."""
         self.require_all()
         return self.read_files(self.unit_files(), schema=self.schema)
-
-    def seconds(self) -> float:
-        """Wall-clock seconds that the units took, over all starts; without loading the model."""
-        places = [self.files.place(file.name) for file in self.unit_files()]
-        metadata = [pq.read_schema(place, filesystem=self.files.filesystem).metadata or {} for place in places]
-        return round(sum(float(one.get(_SECONDS, 0)) for one in metadata), 3)
-
-    def write_report(self, report: dict[str, Any]) -> None:
-        self.write_json("evaluation.json", report, indent=2)

@@ -30,7 +30,6 @@ def make_report(folder: EvaluationFolder) -> dict[str, Any]:
     return {
         "schema": 1,
         **{name: manifest[name] for name in _ORIGIN},
-        "seconds": folder.seconds(),
         "n_rows": folder.manifest.n_rows,
         "n_failed_rows": len(failed),
         "reasons": dict(Counter(generalise(reason) for _, _, reason in failed).most_common(20)),
@@ -93,7 +92,7 @@ def _share(groups: Sequence[pa.Table], column: str, seed: int) -> dict[str, floa
 
 
 def _mean(lines: pa.Table, column: str) -> float:
-    return float(to_numbers(lines, column).mean())
+    return float(pc.mean(pc.cast(lines[column], pa.float64())).as_py())
 
 
 def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:

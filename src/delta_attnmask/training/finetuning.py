@@ -2,9 +2,9 @@
 
 import os
 import re
-import time
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,42 +16,32 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from delta_attnmask.encoding.encoder import make_encoder
-from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
-from delta_attnmask.errors import RowError, SettingsError
+from delta_attnmask.encoding.row_encoder import RowEncoder, n_bytes
+from delta_attnmask.errors import SettingsError
 from delta_attnmask.executing.workers import Workers
-from delta_attnmask.manifest import collect_versions
+from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
 from delta_attnmask.modeling.kernels import is_recent_gpu
-from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, model_fingerprint, quiet_peft
+from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, quiet_peft
 from delta_attnmask.reading.faults import commonest, generalise
 from delta_attnmask.reading.rows import Rows
-from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.pipeline import default_workers
+from delta_attnmask.scoring.worker import make_manifest
 from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import (
-    Examples,
-    OnRow,
+    OnProgress,
     choose_examples,
     find_usable_rows,
-    read_rows,
     require_usable,
     scored_rows,
     skipped_faults,
-    write_rows,
 )
-from delta_attnmask.training.folder import MetricsFile, TrainingFolder, TrainingNote
+from delta_attnmask.training.folder import TrainingFolder
 from delta_attnmask.training.masked_states import masked_states
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
-from delta_attnmask.training.trainer import (
-    ExampleCollator,
-    ExampleTrainer,
-    Journal,
-    OnLoss,
-    OnStep,
-    training_arguments,
-)
+from delta_attnmask.training.trainer import ExampleCollator, ExampleTrainer, Journal, OnLoss, training_arguments
 
 MAX_FAILED = 0.05  # share of the rows
 _VERSIONED = ("trl", "peft", "accelerate", "datasets")
@@ -66,15 +56,6 @@ class Outcome:
     is_new: bool
 
 
-@dataclass(frozen=True)
-class Listeners:
-    """Receives the progress of a training while it runs."""
-
-    on_row: OnRow = lambda n_done, n_rows, n_skipped: None
-    on_step: OnStep = lambda n_done, n_rows: None
-    on_loss: OnLoss = lambda step, n_steps, loss: None
-
-
 def train_dataset(
     loaded: LoadedModel,
     dataset: Rows,
@@ -85,7 +66,8 @@ def train_dataset(
     max_failed: float = MAX_FAILED,
     n_workers: int | None = None,
     command: tuple[str, ...] = (),
-    listeners: Listeners | None = None,
+    on_progress: OnProgress = lambda what, n_done, n_rows, n_skipped: None,
+    on_loss: OnLoss = lambda step, n_steps, loss: None,
 ) -> Outcome:
     """Finetune `loaded.model` in place on the answers of `dataset`, and save it with its processor in `out`.
 
@@ -96,26 +78,24 @@ def train_dataset(
     """
     _require_one_process()
     _require_fit(loaded, plan)
-    listeners = listeners or Listeners()
     encoder = make_encoder(loaded, plan.max_tokens)
-    note = {
-        "model": loaded.name,
-        "data": dataset.location,
-        "command": list(command),
-        "versions": collect_versions() | {name: version(name) for name in _VERSIONED},
-        "identity": _identity(loaded, dataset, plan, merge),
-    }
-    with TrainingFolder.start(out, TrainingNote(note)) as folder:
-        if folder.is_complete:
-            return Outcome(folder.path, folder.about, is_new=False)
-        began = time.monotonic()
-        n_workers = default_workers(loaded.device) if n_workers is None else n_workers
-        encode = Workers(RowEncoder(encoder, dataset.load_image), n_workers, n_bytes=n_bytes)
-        table = _usable_rows(folder, dataset, encode, plan, max_failed, listeners.on_row)
-        prepare_seconds = time.monotonic() - began
+    n_workers = default_workers(loaded.device) if n_workers is None else n_workers
+    with TrainingFolder.start(out, _manifest(loaded, dataset, plan, merge, command)) as folder:
+        if (about := folder.results) is not None:
+            return Outcome(folder.path, about, is_new=False)
+        table = folder.read_rows()
+        if table is None:
+            with closing(Workers(RowEncoder(encoder, dataset.load_image), n_workers, n_bytes=n_bytes)) as encode:
+                table = find_usable_rows(encode.map(dataset), dataset.n_rows, on_progress)
+            require_usable(table, plan, max_failed)
+            folder.write_rows(table)
         examples = choose_examples(table, plan)
+        n_rows = round(len(examples) * plan.epochs)
+        if plan.max_steps is not None:
+            n_rows = plan.max_steps * plan.batch_size * plan.accumulate
+        journal = Journal(folder.path / "metrics.jsonl", n_rows, partial(on_progress, "training"), on_loss)
         collator = ExampleCollator(dataset, encoder, loaded.dtype, marks=plan.augmentation is not None)
-        results = _train(loaded, folder, plan, examples, collator, merge, n_workers, listeners)
+        results = _train(loaded, folder, plan, examples, collator, journal, merge, n_workers)
         faults = skipped_faults(table)
         n_skipped = sum(fault.n_rows for fault in faults.values())
         folder.complete(
@@ -125,10 +105,9 @@ def train_dataset(
             n_examples=len(examples),
             n_skipped=n_skipped,
             skipped={generalise(fault.example): fault.n_rows for fault in commonest(faults)},
-            prepare_seconds=round(prepare_seconds, 3),
             **results,
         )
-        return Outcome(folder.path, folder.about, is_new=True)
+        return Outcome(folder.path, folder.results or {}, is_new=True)
 
 
 def training_dtype(plan: TrainingPlan, device: torch.device) -> torch.dtype:
@@ -141,26 +120,19 @@ def _train(
     loaded: LoadedModel,
     folder: TrainingFolder,
     plan: TrainingPlan,
-    examples: Examples,
+    examples: pa.Table,
     collator: ExampleCollator,
+    journal: Journal,
     merge: bool,
     n_workers: int,
-    listeners: Listeners,
 ) -> dict[str, Any]:
     """Train, save, and say in numbers how that went."""
     anatomy = examine(loaded.model)
     if plan.only_language:
         freeze_all_but_language(anatomy)
-    checkpoint = folder.last_checkpoint()
-    step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     settings = plan.augmentation
     augmentation = None if settings is None else MaskedStateAugmentation(**vars(settings))
     use_cache = text_config(loaded.model).use_cache
-    n_rows = round(len(examples) * plan.epochs)
-    if plan.max_steps is not None:
-        n_rows = plan.max_steps * plan.batch_size * plan.accumulate
-    metrics = MetricsFile(folder.path / "metrics.jsonl", step)
-    journal = Journal(metrics, n_rows, listeners.on_step, listeners.on_loss)
     with augmentation or nullcontext(), bars_on_terminals_only(), quiet_peft():
         trainer = ExampleTrainer(
             model=loaded.model,
@@ -171,13 +143,13 @@ def _train(
             peft_config=None if plan.lora is None else _lora_config(anatomy, plan.lora),
             callbacks=[*([augmentation] if augmentation else []), journal],
         )
-        trainer.train_from(checkpoint)
+        trainer.train_from(folder.last_checkpoint())
         text_config(loaded.model).use_cache = use_cache  # the Trainer switches it off for gradient checkpointing
         _save(trainer, loaded, folder.path, merge)
-    masking = augmentation.masking if augmentation else None
-    counts = {"n_changed": masking.n_masked} if masking else {}
-    loss = next((line["loss"] for line in reversed(trainer.state.log_history) if "loss" in line), None)
-    return {"seconds": round(journal.seconds, 3), "n_steps": trainer.state.global_step, "loss": loss, **counts}
+    logs = trainer.state.log_history
+    loss = next(line["loss"] for line in reversed(logs) if "loss" in line)
+    counts = {"n_masked": augmentation.masking.n_masked} if augmentation and augmentation.masking else {}
+    return {"seconds": logs[-1]["seconds"], "n_steps": trainer.state.global_step, "loss": loss, **counts}
 
 
 def _save(trainer: ExampleTrainer, loaded: LoadedModel, out: Path, merge: bool) -> None:
@@ -238,33 +210,11 @@ def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
         scored_rows(plan.from_scores, plan.by)
 
 
-def _usable_rows(
-    folder: TrainingFolder,
-    dataset: Rows,
-    encode: Workers[Record, EncodedRow | RowError],
-    plan: TrainingPlan,
-    max_failed: float,
-    on_row: OnRow,
-) -> pa.Table:
-    """Which rows can be used: as an earlier start found it, or found now and kept if enough of them can."""
-    table = read_rows(folder.path)
-    if table is None:
-        with closing(encode):
-            table = find_usable_rows(encode.map(dataset), dataset.n_rows, on_row)
-        require_usable(table, plan, max_failed)
-        write_rows(table, folder.path)
-    return table
-
-
-def _identity(loaded: LoadedModel, dataset: Rows, plan: TrainingPlan, merge: bool) -> dict[str, Any]:
+def _manifest(
+    loaded: LoadedModel, dataset: Rows, plan: TrainingPlan, merge: bool, command: tuple[str, ...]
+) -> Manifest:
     """What decides the outcome; must not change between starts."""
     scores = None if plan.from_scores is None else RunFolder.open(plan.from_scores).manifest_sha256
-    return {
-        "model": model_fingerprint(loaded.model),
-        "merge": merge,
-        "data_sha256": dataset.fingerprint.sha256,
-        "n_input_rows": dataset.n_rows,
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "scores_manifest_sha256": scores,
-        **{f"plan.{name}": value for name, value in plan.to_dict().items() if name != "from_scores"},
-    }
+    settings = {**plan.to_dict(), "merge": merge, "scores_manifest_sha256": scores}
+    manifest = make_manifest(loaded, dataset, settings, dataset.n_rows, command)
+    return replace(manifest, versions={**manifest.versions, **{name: version(name) for name in _VERSIONED}})

@@ -1,64 +1,66 @@
 """The folder of one training. No torch here.
 
-OUT/train.json       what is trained on what; when it is over also seconds and steps: a second start must agree with it
-OUT/rows.parquet     every input row, and whether it is trained on; OUT/skipped.jsonl: those that aren't, with reasons
+OUT/manifest.json    what is trained on what, and how: a second start must agree with it
+OUT/rows.parquet     every input row, and whether it is trained on
 OUT/metrics.jsonl    loss, learning rate and the like, one JSON object a line
 OUT/checkpoints/     the last two
 OUT/lock             held by the process that trains
+OUT/train.json       written when it is over: the manifest, and what came of the training
 OUT/…                in the end the model and its processor, or the adapter
 """
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from delta_attnmask.errors import ArtifactError
 from delta_attnmask.folders import Folder
-from delta_attnmask.manifest import name_differences
-from delta_attnmask.storage import write_text_atomically
+from delta_attnmask.manifest import Manifest
 
-_MARKER = "trainer_state.json"  # what the Trainer writes into a checkpoint last
-
-
-@dataclass(frozen=True)
-class TrainingNote:
-    """The content of `train.json`; what it has under `identity` must not change between starts."""
-
-    content: Mapping[str, Any]
-
-    def to_json(self) -> str:
-        return json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
-
-    def differences(self, other: Self) -> list[str]:
-        """What keeps `other` from resuming this training, name by name."""
-        return name_differences(self.content.get("identity", {}), json.loads(other.to_json())["identity"])
+ROWS_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the input, from 0
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),  # SHA-256 of the row's own bytes
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # "ok" or "skipped"
+        pa.field("reason_code", pa.string(), nullable=False),  # the kind of the reason (`ReasonCode`); empty if ok
+        pa.field("reason", pa.string(), nullable=False),  # empty if ok
+        pa.field("inputs", pa.string(), nullable=False),  # names of what the model is given; a batch needs the same
+    ]
+)
+_LAST_FILE = "trainer_state.json"  # what the Trainer writes into a checkpoint last
 
 
-class TrainingFolder(Folder[TrainingNote]):
+class TrainingFolder(Folder[Manifest]):
     """The folder of one training, on this machine: checkpoints are written in place."""
 
     kind = "training"
     command = "train"
-    identity_file = "train.json"
     takes_urls = False
 
     @classmethod
-    def parse(cls, text: str) -> TrainingNote:
-        found = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError(f"expected an object, got {type(found).__name__}")
-        return TrainingNote(found)
+    def parse(cls, text: str) -> Manifest:
+        manifest = Manifest.from_json(text)
+        if "learning_rate" not in manifest.settings:
+            raise ValueError("it is of a run, not of a training")
+        return manifest
 
     @property
-    def about(self) -> dict[str, Any]:
-        """The content of `train.json`."""
-        return dict(self.manifest.content)
-
-    @property
-    def is_complete(self) -> bool:
-        return "seconds" in self.manifest.content
+    def results(self) -> dict[str, Any] | None:
+        """The content of `train.json`; None before the training is over."""
+        path = self.path / "train.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{path} can't be read: {error}") from error
 
     @property
     def checkpoints(self) -> Path:
@@ -68,44 +70,24 @@ class TrainingFolder(Folder[TrainingNote]):
         """The newest whole checkpoint; what a killed process left half-written is removed."""
         found = {int(folder.name.rpartition("-")[2]): folder for folder in self.checkpoints.glob("checkpoint-*")}
         for step in sorted(found, reverse=True):
-            if (found[step] / _MARKER).exists():
+            if (found[step] / _LAST_FILE).exists():
                 return found[step]
             shutil.rmtree(found[step])
         return None
 
+    def read_rows(self) -> pa.Table | None:
+        """What an earlier start found of the rows, in `ROWS_SCHEMA`; None if it didn't get that far."""
+        path = self.path / "rows.parquet"
+        try:
+            return pq.read_table(path, schema=ROWS_SCHEMA) if path.exists() else None
+        except (OSError, pa.ArrowException) as error:
+            raise ArtifactError(f"{path} can't be read: {error}; remove it, and it is made anew") from error
+
+    def write_rows(self, table: pa.Table) -> None:
+        with self.files.write("rows.parquet") as file:
+            pq.write_table(table, file, compression="zstd")
+
     def complete(self, **results: Any) -> None:
         """Record that the training is over and what came of it; the checkpoints are needed no more."""
-        self.manifest = TrainingNote({**self.manifest.content, **results})
-        self.write_json(self.identity_file, self.manifest.content, indent=2)
+        self.write_json("train.json", asdict(self.manifest) | results, indent=2)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-class MetricsFile:
-    """OUT/metrics.jsonl: one JSON object a line, each step at most once, also after an interruption.
-
-    seconds: of training up to the last line, over all starts that led there.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        """Resume at `step`; lines of later steps, which are trained anew, are dropped."""
-        self._path = path
-        kept = [line for line in _read_lines(path) if line["step"] <= step]
-        self.seconds = float(kept[-1]["seconds"]) if kept else 0.0
-        write_text_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines; a process that was killed may have left a part of one."""
-    if not path.exists():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines

@@ -31,6 +31,7 @@ from delta_attnmask.masking import (
 )
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.changing import StateChange, changing_block
+from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.plan import AugmentationSettings
 
 LABELS, KEYS, ALLOWED = "masking_labels", "masking_keys", "masking_allowed"
@@ -38,38 +39,34 @@ _BELOW = 1 << 31  # random numbers lie below it
 
 
 class StateMasking:
-    """Decides for each training forward which samples are changed, and how; what `masked_states` gives.
+    """Decides for each training forward which samples are masked; what `masked_states` gives.
 
-    epoch, progress: where the training is; the loop sets them. They decide the draw of the samples and the schedule.
-    n_samples, n_masked: samples of training forwards so far, and how many of them were changed.
+    epoch: of the training; the loop sets it. It decides the draw of the samples.
+    n_samples, n_masked: samples of training forwards so far, and how many of them were masked.
     n_forwards: training forwards so far; for samples without a key it decides the draw.
     """
 
-    def __init__(self, settings: AugmentationSettings, special_ids: Iterable[int] = (), only: Tensor | None = None):
+    def __init__(self, settings: AugmentationSettings, special_ids: Iterable[int] = ()):
         self.settings = settings
         self.epoch = 0
-        self.progress = 0.0
         self.n_samples = self.n_masked = self.n_forwards = 0
         self._special_ids = tuple(special_ids)
-        self._only = only
 
     def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> StateChange | None:
-        """What one forward changes; None if none of its samples is drawn."""
+        """What one forward masks; None if none of its samples is drawn."""
         if self.settings.mask.tokens == "image" and inputs.get("input_ids") is None:
             raise SettingsError("tokens='image': the forward is given embeddings, which don't show where images are")
         labels = self._labels(inputs, columns)
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
         seeds = self._seeds(inputs, roles, columns.get(KEYS))
-        is_drawn = self._draw(seeds, columns.get(KEYS), columns.get(ALLOWED))
+        is_drawn = self._draw(seeds, columns.get(ALLOWED))
         n_drawn = int(is_drawn.sum())
         self.n_forwards += 1
         self.n_samples += len(is_drawn)
         self.n_masked += n_drawn
         if n_drawn == 0 or self.settings.mask.fraction == 0:
             return None
-        if self.settings.form == "dropout":
-            return _DroppedValues(self.settings, roles, seeds, is_drawn)
-        return _MaskedTokens(self.settings, roles, seeds, is_drawn)
+        return _MaskedTokens(self.settings.mask, roles, seeds, is_drawn)
 
     def _labels(self, inputs: dict[str, Any], columns: dict[str, Any]) -> Tensor:
         """The forward's labels; where the settings don't ask for any, none are needed."""
@@ -97,31 +94,21 @@ class StateMasking:
         turn = self.settings.seed * 15_485_863 + self.epoch * 32_452_843
         return random_numbers((own + turn) & (_BELOW - 1), torch.zeros_like(own)[:, None])[:, 0]
 
-    def _draw(self, seeds: Tensor, keys: Tensor | None, allowed: Tensor | None) -> Tensor:
-        """True for the samples that are changed; `[batch]`."""
+    def _draw(self, seeds: Tensor, allowed: Tensor | None) -> Tensor:
+        """True for the samples that are masked; `[batch]`."""
         drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0]
-        is_drawn = drawn < math.ceil(self.settings.probability_at(self.progress) * _BELOW)
-        if allowed is not None:
-            is_drawn &= allowed.to(is_drawn.device, torch.bool)
-        if self._only is not None:
-            if keys is None:
-                raise SettingsError(
-                    f"only some rows may be changed, but the forward was given no {KEYS}; wrap the collator in "
-                    "`with_keys` and set remove_unused_columns=False"
-                )
-            is_drawn &= torch.isin(keys.to(is_drawn.device), self._only.to(is_drawn.device))
-        return is_drawn
+        is_drawn = drawn < math.ceil(self.settings.probability * _BELOW)
+        return is_drawn if allowed is None else is_drawn & allowed.to(is_drawn.device, torch.bool)
 
 
 @contextmanager
 def masked_states(
-    model: nn.Module, settings: AugmentationSettings, *, special_ids: Iterable[int] = (), only: Tensor | None = None
+    model: nn.Module, settings: AugmentationSettings, *, special_ids: Iterable[int] = ()
 ) -> Iterator[StateMasking]:
-    """Change hidden states in the training forwards of `model` until the context is left.
+    """Mask hidden states in the training forwards of `model` until the context is left.
 
     model: the module that is called: a Hugging Face model, or what PEFT or DDP wrapped around one.
     special_ids: token ids that `exclude="special"` keeps from being masked.
-    only: the keys of the samples that may be changed, int64; all of them if not given.
 
     Forwards in evaluation mode or without gradients are untouched. Besides what the model takes, it can be called with
     masking_labels: `[batch, seq]`, where `labels` aren't passed and the settings need to know the answers;
@@ -130,7 +117,7 @@ def masked_states(
     masking_allowed: `[batch]`, boolean: False for samples that must stay as they are.
     Raises UnsupportedModelError or SettingsError where the model or its attention can't be read.
     """
-    masking = StateMasking(settings, special_ids, only)
+    masking = StateMasking(settings, special_ids)
     with changing_block(model, settings.mask.block, masking.plan, (LABELS, KEYS, ALLOWED)):
         yield masking
 
@@ -138,13 +125,13 @@ def masked_states(
 class _MaskedTokens:
     """The states of whole tokens are replaced, the most attended ones first."""
 
-    def __init__(self, settings: AugmentationSettings, roles: TokenRoles, seeds: Tensor, is_drawn: Tensor):
+    def __init__(self, mask: MaskSettings, roles: TokenRoles, seeds: Tensor, is_drawn: Tensor):
         self.roles = roles
-        self._mask, self._seeds = settings.mask, seeds
-        self._eligible = eligible_tokens(roles, self._mask.tokens, self._mask.exclude) & is_drawn[:, None]
+        self._mask, self._seeds = mask, seeds
+        self._eligible = eligible_tokens(roles, mask.tokens, mask.exclude) & is_drawn[:, None]
         self._is_masked = torch.zeros_like(self._eligible)
-        counted = counted_queries(roles, self._mask.queries)[:, None].float()
-        self.query_weights = None if self._mask.order == "random" else counted
+        counted = counted_queries(roles, mask.queries)[:, None].float()
+        self.query_weights = None if mask.order == "random" else counted
 
     def decide(self, saliency: Tensor | None) -> None:
         is_token = self.roles.is_token
@@ -154,31 +141,3 @@ class _MaskedTokens:
 
     def apply(self, states: Tensor) -> Tensor:
         return replace_states(states, self._is_masked, self.roles.is_token, self._mask.replacement)
-
-
-class _DroppedValues:
-    """Single values of the eligible tokens' states are set to 0, the others scaled up."""
-
-    query_weights = None
-
-    def __init__(self, settings: AugmentationSettings, roles: TokenRoles, seeds: Tensor, is_drawn: Tensor):
-        self.roles = roles
-        self._rate, self._seeds = settings.mask.fraction, seeds
-        self._eligible = eligible_tokens(roles, settings.mask.tokens, settings.mask.exclude) & is_drawn[:, None]
-
-    def decide(self, saliency: Tensor | None) -> None:
-        """Nothing depends on the attention."""
-
-    def apply(self, states: Tensor) -> Tensor:
-        factors = torch.ones(states.shape[-3:], dtype=states.dtype, device=states.device)
-        for sample, seed in enumerate(self._seeds.tolist()):
-            places = self._eligible[sample].to(states.device)
-            kept = _kept_values(int(places.sum()), states.shape[-1], self._rate, seed).to(states.device)
-            factors[sample, places] = kept.to(states.dtype) / (1 - self._rate)
-        return states * factors
-
-
-def _kept_values(n_tokens: int, hidden: int, rate: float, seed: int) -> Tensor:
-    """True for values that stay, `[token, hidden]`; on the CPU, so that every device drops the same ones."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(n_tokens, hidden, generator=generator) >= rate

@@ -1,9 +1,9 @@
-"""What a training is asked to do: the change of hidden states, adapters, and the plan with everything else. No torch.
+"""What a training is asked to do: masked hidden states, adapters, and the plan with everything else. No torch here.
 
 `TrainingPlan` is also the options of `train`: its fields' descriptions are the command's help.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,55 +12,33 @@ from cyclopts import Parameter, Token
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import MaskSettings, read_share
 
-Schedule = Literal["constant", "rising", "falling"]
-Form = Literal["mask", "dropout"]
-Augment = Literal[
-    "none", "masked", "random", "dropout", "neftune", "twice", "twice-random", "twice-dropout", "twice-plain"
-]
-_TWICE = "twice"
+Augment = Literal["none", "masked", "twice"]
 _LEARNING_RATE, _LORA_LEARNING_RATE = 2e-5, 2e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings:
-    """How hidden states are changed in training forwards.
+    """How hidden states are masked in training forwards.
 
     mask: which tokens, at which block, and what replaces them, as for scoring.
-    probability: how likely a sample is changed in a forward.
-    schedule: whether that probability is constant, rises linearly from 0 to it, or falls linearly from it to 0.
-    form: "mask" replaces the states of whole tokens. "dropout" is a control of the same strength: of all eligible
-        tokens' states single values are set to 0, each with the probability `mask.fraction`, and the others are scaled
-        up by 1 / (1 - fraction).
-    seed: decides which samples are changed, and what is random in the change.
+    probability: how likely a sample is masked in a forward.
+    seed: decides which samples are masked, and what is random in that.
 
     Raises SettingsError with all faults listed together.
     """
 
     mask: MaskSettings = field(default_factory=MaskSettings)
     probability: float = 0.5
-    schedule: Schedule = "constant"
-    form: Form = "mask"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(allowed)))}"
-            for name, value, allowed in (("schedule", self.schedule, Schedule), ("form", self.form, Form))
-            if value not in get_args(allowed)
-        ]
+        faults = []
         if isinstance(self.probability, bool) or not 0 <= self.probability <= 1:
             faults.append(f"probability={self.probability!r}: expected a number from 0 to 1")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             faults.append(f"seed={self.seed!r}: expected a whole number from 0")
-        if self.form == "dropout" and self.mask.fraction >= 1:
-            faults.append(f"fraction={self.mask.fraction!r}: dropout needs one below 1")
         if faults:
             raise SettingsError("; ".join(faults))
-
-    def probability_at(self, progress: float) -> float:
-        """The probability when the share `progress` of the training is over."""
-        share = {"constant": 1.0, "rising": progress, "falling": 1 - progress}[self.schedule]
-        return self.probability * min(1.0, max(0.0, share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +76,10 @@ class TrainingPlan:
     """How a model is trained on a data set. Raises SettingsError with all faults listed together.
 
     Args:
-        augment: none: plain training. masked: mask a sample's most attended states in a forward. random, dropout:
-            controls that mask random tokens or drop single values of states. neftune: noise on the embeddings
-            (arXiv:2310.05914). twice: the top rows also come masked, as in the paper; twice-random, twice-dropout,
-            twice-plain: its controls.
+        augment: none: plain training. masked: mask a sample's most attended states in a forward. twice: the top rows
+            also come masked, as in the paper.
         mask: Which states are masked.
         probability: How likely a sample is masked in a forward; with twice the copies always are.
-        schedule: Whether that probability stays constant, rises from 0 or falls to 0 over the training.
         from_scores: Run folder of `score`: only the top rows by its scores are masked or come twice.
         top_share: That share of the training rows, such as 50%.
         by: Column to rank by, as for `select`.
@@ -127,7 +102,6 @@ class TrainingPlan:
     augment: Augment = "none"
     mask: Annotated[MaskSettings, Parameter(parse=False)] = field(default_factory=MaskSettings)
     probability: float = 0.5
-    schedule: Schedule = "constant"
     from_scores: Path | None = None
     top_share: Share = 1.0
     by: str | None = None
@@ -147,14 +121,14 @@ class TrainingPlan:
     log_steps: int = 10
 
     def __post_init__(self) -> None:
-        numbers = asdict(self) | {"learning_rate": self.highest_learning_rate}
+        values = asdict(self) | {"learning_rate": self.highest_learning_rate}
         whole = ("batch_size", "accumulate", "save_steps", "log_steps", "max_steps", "max_tokens")
-        given = [name for name in whole if numbers[name] is not None]
-        faults = [f"{name}={numbers[name]}: expected at least 1" for name in given if numbers[name] < 1]
+        given = {name: values[name] for name in whole if values[name] is not None}
+        faults = [f"{name}={value}: expected at least 1" for name, value in given.items() if value < 1]
         faults += [
-            f"{name}={numbers[name]}: expected a number above 0"
+            f"{name}={values[name]}: expected a number above 0"
             for name in ("epochs", "learning_rate")
-            if not numbers[name] > 0
+            if not values[name] > 0
         ]
         if self.augment not in get_args(Augment):
             faults.append(f"augment={self.augment!r}: expected one of {', '.join(get_args(Augment))}")
@@ -167,15 +141,11 @@ class TrainingPlan:
         if self.top_share < 1 and self.from_scores is None:
             faults.append(f"top_share={self.top_share!r}: needs the run that scored the rows (from_scores)")
         try:
-            self._changed_states()
+            AugmentationSettings(probability=self.probability, seed=self.seed)
         except SettingsError as error:
             faults.append(str(error))
         if faults:
             raise SettingsError("; ".join(faults))
-
-    @property
-    def is_twice(self) -> bool:
-        return self.augment.startswith(_TWICE)
 
     @property
     def highest_learning_rate(self) -> float:
@@ -185,26 +155,13 @@ class TrainingPlan:
 
     @property
     def augmentation(self) -> AugmentationSettings | None:
-        """How states are changed; None where none are."""
-        return self._changed_states() if self._kind in ("masked", "random", "dropout") else None
-
-    @property
-    def _kind(self) -> str:
-        return self.augment.removeprefix(_TWICE).removeprefix("-") or "masked"
-
-    def _changed_states(self) -> AugmentationSettings:
-        return AugmentationSettings(
-            mask=replace(self.mask, order="random") if self._kind == "random" else self.mask,
-            probability=1.0 if self.is_twice else self.probability,
-            schedule="constant" if self.is_twice else self.schedule,
-            form="dropout" if self._kind == "dropout" else "mask",
-            seed=self.seed,
-        )
+        """How states are masked; None where none are. The copies of twice always are."""
+        if self.augment == "none":
+            return None
+        probability = 1.0 if self.augment == "twice" else self.probability
+        return AugmentationSettings(mask=self.mask, probability=probability, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all that decides the result: not how often it is saved and reported."""
+        """Plain JSON values of all that decides the result: not where the scores lie, nor how often it is saved."""
         values = asdict(self) | {"learning_rate": self.highest_learning_rate}
-        scores = None if self.from_scores is None else str(self.from_scores)
-        return {name: value for name, value in values.items() if name not in ("save_steps", "log_steps")} | {
-            "from_scores": scores
-        }
+        return {name: value for name, value in values.items() if name not in ("from_scores", "save_steps", "log_steps")}

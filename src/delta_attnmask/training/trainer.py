@@ -1,18 +1,20 @@
 """TRL's `SFTTrainer` on our own batches, and the callback that writes metrics and reports progress."""
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import datasets  # type: ignore[import-untyped]
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Sampler
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -23,13 +25,12 @@ from delta_attnmask.encoding.row_encoder import RowEncoder
 from delta_attnmask.errors import DataError, DeltaAttnMaskError, RowError
 from delta_attnmask.modeling.kernels import is_recent_gpu
 from delta_attnmask.reading.rows import Rows
-from delta_attnmask.training.examples import Examples, Numbers
-from delta_attnmask.training.folder import MetricsFile
+from delta_attnmask.storage import write_text_atomically
+from delta_attnmask.training.examples import Numbers
 from delta_attnmask.training.masked_states import ALLOWED, KEYS
 from delta_attnmask.training.plan import TrainingPlan
 
-_NEFTUNE_ALPHA = 5.0  # arXiv:2310.05914
-OnStep = Callable[[int, int], None]  # rows done, rows in all; a row counts as often as it comes
+OnStep = Callable[[int, int, int], None]  # rows done, rows in all, each as often as it comes; rows that failed
 OnLoss = Callable[[int, int, float], None]  # step, steps in all, loss since the line before
 
 
@@ -87,6 +88,9 @@ class ExampleCollator:
 def training_arguments(plan: TrainingPlan, checkpoints: Path, device: torch.device, n_workers: int = 0) -> SFTConfig:
     """The plan in the Trainer's own words; it runs on one device, whatever else is visible."""
     is_gpu = device.type == "cuda"
+    names = {field.name for field in fields(SFTConfig)}  # by version
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    activations: dict[str, Any] = {name: plan.gradient_checkpointing, f"{name}_kwargs": {"use_reentrant": False}}
     config = SFTConfig(
         output_dir=str(checkpoints),
         num_train_epochs=plan.epochs,
@@ -97,8 +101,7 @@ def training_arguments(plan: TrainingPlan, checkpoints: Path, device: torch.devi
         weight_decay=plan.weight_decay,
         per_device_train_batch_size=plan.batch_size,
         gradient_accumulation_steps=plan.accumulate,
-        **_checkpointing(plan.gradient_checkpointing),
-        neftune_noise_alpha=_NEFTUNE_ALPHA if plan.augment == "neftune" else None,
+        **activations,
         seed=plan.seed,
         data_seed=plan.seed,
         bf16=is_gpu and is_recent_gpu(device),
@@ -119,22 +122,13 @@ def training_arguments(plan: TrainingPlan, checkpoints: Path, device: torch.devi
     return config
 
 
-def _checkpointing(is_wanted: bool) -> dict[str, Any]:
-    """Of activations, under the name that this version of transformers has for it."""
-    names = {field.name for field in fields(SFTConfig)}
-    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {name: is_wanted, f"{name}_kwargs": {"use_reentrant": False}}
-
-
 class ExampleTrainer(SFTTrainer):
     """Trains on batches that an `ExampleCollator` makes of `GroupedBatches`."""
 
-    def __init__(self, *, examples: Examples, collator: ExampleCollator, args: SFTConfig, **kwargs: Any) -> None:
-        columns = {"row": examples.rows, "key": examples.keys, "is_allowed": examples.is_allowed}
-        data = datasets.Dataset.from_dict(columns)
-        super().__init__(args=args, train_dataset=data, data_collator=collator, **kwargs)
+    def __init__(self, *, examples: pa.Table, collator: ExampleCollator, args: SFTConfig, **kwargs: Any) -> None:
+        super().__init__(args=args, train_dataset=datasets.Dataset(examples), data_collator=collator, **kwargs)
         self.remove_callback(PrinterCallback)
-        self._batches = GroupedBatches(examples.kinds, args.per_device_train_batch_size, args.seed)
+        self._batches = GroupedBatches(examples["kind"].to_numpy(), args.per_device_train_batch_size, args.seed)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = DataLoader(
@@ -179,37 +173,39 @@ class ExampleTrainer(SFTTrainer):
 class Journal(TrainerCallback):
     """Writes what the Trainer logs as lines of JSON, with the seconds of training so far, and reports progress.
 
-    n_rows: rows in all, each as often as it comes.
+    path: written anew from the checkpoint's log when a training resumes. n_rows: in all, each as often as it comes.
     """
 
-    def __init__(self, file: MetricsFile, n_rows: int, on_step: OnStep, on_loss: OnLoss) -> None:
-        self._file, self._began = file, time.monotonic()
-        self._n_rows, self._on_step, self._on_loss = n_rows, on_step, on_loss
-
-    @property
-    def seconds(self) -> float:
-        return self._file.seconds + time.monotonic() - self._began
+    def __init__(self, path: Path, n_rows: int, on_step: OnStep, on_loss: OnLoss) -> None:
+        self._path, self._n_rows, self._on_step, self._on_loss = path, n_rows, on_step, on_loss
+        self._began = 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self.on_step_end(args, state, control)
+        self._began = time.monotonic() - (state.log_history[-1]["seconds"] if state.log_history else 0.0)
+        write_text_atomically(self._path, "".join(map(_to_json, state.log_history)))
+        self._report(state)
 
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._on_step(self._n_rows * state.global_step // max(1, state.max_steps), self._n_rows)
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_log |= control.should_save  # a checkpoint's log says how long it took to get there
+        self._report(state)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        numbers = {name: value for name, value in kwargs.get("logs", {}).items() if isinstance(value, int | float)}
-        self._add(state, {name: value for name, value in numbers.items() if math.isfinite(value)})
-        # "train_loss", the mean over all steps, comes once at the end: the last steps may have no line of their own.
-        if not all(math.isfinite(numbers.get(name, 0.0)) for name in ("loss", "train_loss")):
+        line = state.log_history[-1]
+        line["seconds"] = round(time.monotonic() - self._began, 3)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_to_json(line))
+        # "train_loss", the mean over all steps, comes once at the end.
+        if not all(math.isfinite(line.get(name, 0.0)) for name in ("loss", "train_loss")):
             raise DeltaAttnMaskError(
                 f"the loss is not finite at step {state.global_step}; a lower learning rate or another precision "
                 "may help"
             )
-        if "loss" in numbers:
-            self._on_loss(state.global_step, state.max_steps, numbers["loss"])
+        if "loss" in line:
+            self._on_loss(state.global_step, state.max_steps, line["loss"])
 
-    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        self._add(state, {"event": "checkpoint"})
+    def _report(self, state: TrainerState) -> None:
+        self._on_step(self._n_rows * state.global_step // max(1, state.max_steps), self._n_rows, 0)
 
-    def _add(self, state: TrainerState, values: dict[str, Any]) -> None:
-        self._file.add({"step": state.global_step, "seconds": round(self.seconds, 3), **values})
+
+def _to_json(line: Mapping[str, float]) -> str:
+    return json.dumps({name: value for name, value in line.items() if math.isfinite(value)}) + "\n"
