@@ -42,7 +42,7 @@ def test_faults_in_one_line():
     faults = count_faults([lost, *((row, ReasonCode.WRONG_TYPE, "abcd"[row - 1]) for row in (1, 2, 3))])
     said = describe_faults(faults)
     assert said.startswith("1 like this: image 'a.png': no image folder was given; 1 like this: a; ")
-    assert said.endswith("and 1 more kind; give the folder of the images with --images")
+    assert said.endswith("and 1 more; give the folder of the images with --images")
     assert describe_faults({}) == ""
 
 

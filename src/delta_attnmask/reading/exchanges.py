@@ -52,9 +52,9 @@ class Exchanges:
         require(fields, self.prompt, self.response)
         images = find_images(fields)
         turns = read_pairs(fields.get(self.history) or [], self.history)
-        asked = "\n".join(text for name in (self.prompt, self.query) if (text := _text(fields, name)))
-        turns += [_turn("user", asked), _turn("assistant", _text(fields, self.response))]
-        if system := _text(fields, self.system):
+        asked = "\n".join(text for name in (self.prompt, self.query) if (text := read_optional(fields, name)))
+        turns += [_turn("user", asked), _turn("assistant", read_optional(fields, self.response))]
+        if system := read_optional(fields, self.system):
             turns.insert(0, _turn("system", system))
         return Conversation(tuple(turns) if self.must_place else put_in_front(tuple(turns), len(images)), images)
 
@@ -74,7 +74,7 @@ class Cauldron:
         for n, pair in enumerate(check_messages(fields.get("texts"), "texts"), start=1):
             if not isinstance(pair, dict):
                 raise RowError(ReasonCode.WRONG_TYPE, f"`texts` {n} must be an object, got {kind(pair)}")
-            turns += [_turn("user", _text(pair, "user")), _turn("assistant", _text(pair, "assistant"))]
+            turns += [_turn("user", read_optional(pair, "user")), _turn("assistant", read_optional(pair, "assistant"))]
         return Conversation(put_in_front(tuple(turns), len(images)), images)
 
 
@@ -113,7 +113,7 @@ def read_pairs(pairs: object, name: str) -> list[Turn]:
     return turns
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def read_optional(fields: Mapping[str, Any], name: str) -> str:
     """A text that may be missing or null."""
     value = fields.get(name) if name else None
     return "" if value is None else check_text(value, f"`{name}`", f"`{name}`")

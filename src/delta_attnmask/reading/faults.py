@@ -53,8 +53,8 @@ def count_fault(faults: Faults, row: int, code: str, reason: str) -> None:
 def count_faults(reasons: Iterable[Reason]) -> Faults:
     """The faults of rows, given with their reasons."""
     faults: Faults = {}
-    for row, code, reason in reasons:
-        count_fault(faults, row, code, reason)
+    for reason in reasons:
+        count_fault(faults, *reason)
     return faults
 
 
@@ -65,12 +65,10 @@ def commonest(faults: Faults) -> list[Fault]:
 
 def describe_faults(faults: Faults) -> str:
     """The commonest kinds with their numbers of rows and the first fix that is known, in one line."""
-    ordered = commonest(faults)
-    n_more = len(ordered) - _N_SHOWN
-    said = [f"{fault.n_rows} like this: {fault.example}" for fault in ordered[:_N_SHOWN]]
-    said += [f"and {n_more} more kind{'s' * (n_more > 1)}"] if n_more > 0 else []
-    said += [fix for fault in ordered[:_N_SHOWN] if (fix := find_fix(fault.code))][:1]
-    return "; ".join(said)
+    shown = commonest(faults)[:_N_SHOWN]
+    said = [f"{fault.n_rows} like this: {fault.example}" for fault in shown]
+    said += [f"and {len(faults) - _N_SHOWN} more"] if len(faults) > _N_SHOWN else []
+    return "; ".join(said + [fix for fault in shown if (fix := find_fix(fault.code))][:1])
 
 
 def find_fix(code: str) -> str:

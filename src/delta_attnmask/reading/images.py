@@ -1,7 +1,6 @@
 """Images from files that nobody has vetted: contained, capped, decoded as a whole. No torch here."""
 
 import base64
-import errno
 import os
 import posixpath
 import stat
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.locations import RemoteFolder
@@ -55,7 +53,7 @@ def read_image_file(path: str, root: Path | RemoteFolder | None, limits: ImageLi
     if isinstance(root, RemoteFolder):
         return _read_remote(path, root, limits)
     try:
-        return _read_below(path, root or Path("/"), limits)
+        return _read_file(path, root or Path("/"), limits)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: links in a loop
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
@@ -96,12 +94,14 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits()) -> "Image":
 
 def prepare_image(image: "Image", limits: ImageLimits = ImageLimits()) -> "Image":
     """What `decode_image` makes of an image, of one that is open already; that one isn't changed."""
+    from PIL import ImageOps
+
     with _decoding():
         if image.width * image.height > limits.max_pixels:
             detail = f"image of {image.width}x{image.height}: more than {limits.max_pixels} pixels"
             raise RowError(ReasonCode.IMAGE_TOO_LARGE, detail)
         image.load()
-        return _to_rgb(_turn_upright(image))
+        return _to_rgb(ImageOps.exif_transpose(image))
 
 
 @contextmanager
@@ -135,56 +135,27 @@ def _read_remote(reference: str, root: RemoteFolder, limits: ImageLimits) -> byt
     return data
 
 
-def _read_below(reference: str, root: Path, limits: ImageLimits) -> bytes:
-    """The file's bytes. Of a path's folders the links are followed once for all their files; each asks the disk."""
-    folder, name = os.path.split(reference)
-    folder, name = (reference, "") if name == ".." else (folder, name)
-    path = _resolve(root / folder) / name
-    _refuse_outside(path, reference, root, limits)
-    try:
-        return _read_file(path, reference, limits)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-    path = path.resolve()  # it is a link itself
-    _refuse_outside(path, reference, root, limits)
-    return _read_file(path, reference, limits)
-
-
-@lru_cache(maxsize=4096)
-def _resolve(folder: Path) -> Path:
-    return folder.resolve()
-
-
-def _refuse_outside(path: Path, reference: str, root: Path, limits: ImageLimits) -> None:
-    if not limits.allow_outside and (Path(reference).is_absolute() or not path.is_relative_to(_resolve(root))):
+def _read_file(reference: str, root: Path, limits: ImageLimits) -> bytes:
+    real = (root / reference).resolve()
+    if not limits.allow_outside and (Path(reference).is_absolute() or not real.is_relative_to(_resolve(root))):
         raise RowError(ReasonCode.IMAGE_OUTSIDE, f"image {_short(reference)}: outside the image folder")
-
-
-def _read_file(path: Path, reference: str, limits: ImageLimits) -> bytes:
-    # without O_NONBLOCK a FIFO would wait for a writer; with O_NOFOLLOW a link put in place since can't lead elsewhere
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(handle)
+    with open(real, "rb", opener=_open_at_once) as file:  # Path.open takes no opener
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            is_folder = stat.S_ISDIR(status.st_mode)
-            raise RowError(
-                ReasonCode.IMAGE_UNREADABLE,
-                f"image {_short(reference)}: {'Is a directory' if is_folder else 'not a regular file'}",
-            )
+            raise RowError(ReasonCode.IMAGE_UNREADABLE, f"image {_short(reference)}: not a regular file")
         if status.st_size > limits.max_bytes:
             raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image {_short(reference)}: more than {limits.max_bytes} bytes")
-        return _read_all(handle, status.st_size)
-    finally:
-        os.close(handle)
+        return file.read(status.st_size)
 
 
-def _read_all(handle: int, n_bytes: int) -> bytes:
-    """So many bytes, or fewer where the file ends before."""
-    data = os.read(handle, n_bytes)
-    while len(data) < n_bytes and (more := os.read(handle, n_bytes - len(data))):
-        data += more
-    return data
+@lru_cache
+def _resolve(root: Path) -> Path:
+    return root.resolve()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Without O_NONBLOCK a FIFO would wait for a writer; O_NOFOLLOW: a link put in place since can't lead elsewhere."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _open_decoder(data: bytes) -> "ImageFile":
@@ -194,55 +165,38 @@ def _open_decoder(data: bytes) -> "ImageFile":
     """
     from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-    file = BytesIO(data)
-    if data.startswith(b"\xff\xd8\xff"):
-        if (n_scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-            raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image of {n_scans} scans: more than {_MAX_SCANS}")
-        return JpegImagePlugin.JpegImageFile(file)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(file)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile(file)
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return GifImagePlugin.GifImageFile(file)
-    if data.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile(file)
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImagePlugin.TiffImageFile(file)
+    if (n_scans := data.count(b"\xff\xda")) > _MAX_SCANS and data.startswith(b"\xff\xd8\xff"):
+        raise RowError(ReasonCode.IMAGE_TOO_LARGE, f"image of {n_scans} scans: more than {_MAX_SCANS}")
+    decoders: dict[tuple[bytes, ...], Callable[[BytesIO], ImageFile]] = {
+        (b"\xff\xd8\xff",): JpegImagePlugin.JpegImageFile,
+        (b"\x89PNG\r\n\x1a\n",): PngImagePlugin.PngImageFile,
+        (b"RIFF",): WebPImagePlugin.WebPImageFile,
+        (b"GIF87a", b"GIF89a"): GifImagePlugin.GifImageFile,
+        (b"BM",): BmpImagePlugin.BmpImageFile,
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): TiffImagePlugin.TiffImageFile,
+    }
+    for starts, decoder in decoders.items():
+        if data.startswith(starts):
+            return decoder(BytesIO(data))
     got = f"starts with {show_bytes(data[:8])}" if data else "is empty"
     raise RowError(ReasonCode.IMAGE_UNREADABLE, f"image {got}: expected JPEG, PNG, WEBP, GIF, BMP or TIFF")
-
-
-def _turn_upright(image: "Image") -> "Image":
-    from PIL import ImageOps
-
-    return ImageOps.exif_transpose(image)
 
 
 def _to_rgb(image: "Image") -> "Image":
     from PIL import Image
 
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bits(image)).convert("RGB")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.rint(np.arange(65536) / 257).astype(np.uint8)[np.asarray(image)]).convert("RGB")
+    if image.mode in {"I", "F"}:
+        raise RowError(
+            ReasonCode.IMAGE_UNREADABLE, "image of 32 bits a pixel, which have no agreed white: save it in 8"
+        )
     if image.has_transparency_data:
         over = Image.new("RGB", image.size, "white")
         colours = image.convert("RGBA")
         over.paste(colours, mask=colours)
         return over
     return image.convert("RGB")
-
-
-def _to_8_bits(image: "Image") -> NDArray[np.uint8]:
-    """Scale grey levels of 16 bits; those of 32, which have no agreed white, are stretched over their range."""
-    if image.mode.startswith("I;16"):
-        sixteen_bits: NDArray[np.uint16] = np.asarray(image)
-        return np.rint(np.arange(65536) / 257).astype(np.uint8).take(sixteen_bits)
-    levels: NDArray[np.float32] = np.array(image, dtype=np.float32)
-    np.nan_to_num(levels, copy=False, posinf=0.0, neginf=0.0)
-    levels -= levels.min()
-    levels *= 255 / (float(levels.max()) or 1.0)
-    np.rint(levels, out=levels)
-    return levels.astype(np.uint8)
 
 
 def _short(text: str) -> str:

@@ -6,52 +6,36 @@ r"""LLaMA-Factory's files as its `dataset_info.json` describes them: columns, an
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.reading.conversation import (
     Conversation,
     MessageKeys,
     check_messages,
-    check_text,
     find_images,
     require,
     split_at_tags,
 )
-from delta_attnmask.reading.exchanges import Exchanges
-from delta_attnmask.reading.messages import read_typed
+from delta_attnmask.reading.exchanges import Exchanges, read_optional
+from delta_attnmask.reading.messages import LLAVA_NAMES, read_typed
 from delta_attnmask.records import Role, Turn
 from delta_attnmask.storage import write_text_atomically
 
 INFO_FILE = "dataset_info.json"
 _MAX_INFO_BYTES = 16 << 20
-_MEDIA = ("images", "videos", "audios")
 # What holds where an entry says nothing. Like LLaMA-Factory, an entry that gives `columns` or `tags` gives all of them.
 _COLUMNS = {"messages": "conversations", "prompt": "instruction", "query": "input", "response": "output"}
-_TAGS = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "system_tag": "system",
-}
+_TAGS = {"role_tag": "from", "content_tag": "value"} | {f"{role}_tag": name for role, name in LLAVA_NAMES.items()}
 OPENAI_ENTRY: Mapping[str, Any] = {
     "formatting": "sharegpt",
     "columns": {"messages": "messages", "images": "images"},
-    "tags": {
-        "role_tag": "role",
-        "content_tag": "content",
-        "user_tag": "user",
-        "assistant_tag": "assistant",
-        "system_tag": "system",
-    },
+    "tags": {"role_tag": "role", "content_tag": "content"} | {f"{role}_tag": role for role in get_args(Role)},
 }
-_ROLES: dict[str, Role] = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
 
 
 @dataclass(frozen=True)
@@ -80,42 +64,26 @@ class LlamaFactory:
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = json.loads(self.entry)
-        return info
-
-    @cached_property
-    def _columns(self) -> dict[str, str]:
-        given: dict[str, str] = self._info.get("columns") or _COLUMNS
-        return defaultdict(str, given)
-
-    @cached_property
-    def _keys(self) -> MessageKeys:
-        tags: dict[str, str] = self._info.get("tags") or _TAGS
-        roles = {tags[tag]: role for tag, role in _ROLES.items() if tag in tags}
-        return MessageKeys(tags.get("role_tag", ""), tags.get("content_tag", ""), roles)
+        return {"formatting": "alpaca", "columns": _COLUMNS, "tags": _TAGS} | json.loads(self.entry)
 
     def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return self._columns["prompt" if self._is_alpaca else "messages"] in fields
-
-    @property
-    def _is_alpaca(self) -> bool:
-        return bool(self._info.get("formatting", "alpaca") == "alpaca")
+        return True  # the entry names the file
 
     def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        columns = self._columns
-        media = {name: fields.get(columns[name]) for name in _MEDIA if columns[name]}
-        if self._is_alpaca:
-            names = {name: columns[name] for name in ("prompt", "query", "response", "history", "system")}
+        columns, tags = self._info["columns"], self._info["tags"]
+        media = {name: fields.get(columns[name]) for name in ("images", "videos", "audios") if name in columns}
+        if self._info["formatting"] == "alpaca":
+            names = {name: columns.get(name, "") for name in ("prompt", "query", "response", "history", "system")}
             rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}
             return Exchanges(self.spec, must_place=True, **names).parse(rest | media)
-        name = columns["messages"]
+        name = columns.get("messages", "")
         require(fields, name)
-        found = read_typed(check_messages(fields[name], name), (), self._keys)
-        system = fields.get(columns["system"]) if columns["system"] else None
-        if system and found.turns[0].role != "system":
-            text = check_text(system, f"`{columns['system']}`", f"`{columns['system']}`")
-            found = found._replace(turns=(Turn("system", split_at_tags(text)), *found.turns))
-        return Conversation(found.turns, find_images(media))
+        roles = {tags[f"{role}_tag"]: role for role in get_args(Role) if f"{role}_tag" in tags}
+        keys = MessageKeys(tags.get("role_tag", ""), tags.get("content_tag", ""), roles)
+        turns = read_typed(check_messages(fields[name], name), (), keys).turns
+        if turns[0].role != "system" and (system := read_optional(fields, columns.get("system", ""))):
+            turns = (Turn("system", split_at_tags(system)), *turns)
+        return Conversation(turns, find_images(media))
 
 
 def find_entries(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -45,7 +45,7 @@ from delta_attnmask.reading.conversation import (
 from delta_attnmask.records import ImageRef, Record, Turn
 
 _LLAVA_KEYS = MessageKeys("from", "value")
-_LLAVA_NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
+LLAVA_NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 MESSAGE_KEYS = MessageKeys("role", "content")
 _PAYLOADS = ("image", "image_url", "path", "url")
 
@@ -154,7 +154,7 @@ def write_typed(turn: Turn) -> dict[str, Any]:
 
 def write_llava(record: Record, images: Written) -> dict[str, Any]:
     image = {"image": images[0] if len(images) == 1 else list(images)} if images else {}
-    turns = [{"from": _LLAVA_NAMES[turn.role], "value": write_text(turn, "\n")} for turn in record.turns]
+    turns = [{"from": LLAVA_NAMES[turn.role], "value": write_text(turn, "\n")} for turn in record.turns]
     return _label(record) | image | {"conversations": turns}
 
 

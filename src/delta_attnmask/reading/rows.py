@@ -73,21 +73,18 @@ class Rows(ABC):
     location: where the data can be opened again, see `find_sources`; empty for rows in memory. name: for people.
     images_root: the folder below which image paths are looked up; None if no image will be loaded, or the data holds
         them, or a mixture names a folder for each source.
-    limit: read only that many rows from the start.
+    limit: read only that many rows from the start. parts: what the rows come from, in order.
     """
 
     location: str
     name: str
+    parts: Sequence[RowsPart]
 
-    def __init__(self, images_root: ImagesRoot, limit: int | None, image_limits: ImageLimits) -> None:
+    def __init__(self, images_root: str | Path | None, limit: int | None, image_limits: ImageLimits) -> None:
         if limit is not None and limit < 1:
             raise SettingsError(f"limit={limit}: expected at least 1")
-        self.images_root, self.limit, self.image_limits = images_root, limit, image_limits
-
-    @property
-    @abstractmethod
-    def parts(self) -> Sequence[RowsPart]:
-        """What the rows come from, in order."""
+        self.images_root = None if images_root is None else find_folder(images_root)
+        self.limit, self.image_limits = limit, image_limits
 
     @property
     @abstractmethod
@@ -122,12 +119,11 @@ class Rows(ABC):
         return islice(self._iter_all(), self.limit)
 
     def _iter_all(self) -> Iterator[Record]:
-        n_before = 0
+        n_rows = 0
         for number in range(len(self.parts)):
-            record = None
-            for record in self._read_part(number, n_before):
+            for record in self._read_part(number, n_rows):
                 yield record
-            n_before = n_before if record is None else record.row + 1
+            n_rows = record.row + 1  # no part is without rows
 
     def records(self, start: int, stop: int) -> Iterator[Record]:
         """The records of rows `start` to `stop`, found without reading what is before them."""
@@ -194,7 +190,7 @@ class FileRows(Rows):
     Raises DataError or SettingsError at once for a file, a folder or a format that can't be used.
     """
 
-    parts: Sequence[FilePart] = ()
+    parts: Sequence[FilePart]
 
     def __init__(
         self,
@@ -205,7 +201,7 @@ class FileRows(Rows):
         limit: int | None = None,
         image_limits: ImageLimits = ImageLimits(),
     ) -> None:
-        super().__init__(None if images_root is None else find_folder(images_root), limit, image_limits)
+        super().__init__(images_root, limit, image_limits)
         self.location, sources = find_sources(location)
         self.name = self.location
         formats = _split_formats(format, len(sources))
@@ -213,10 +209,7 @@ class FileRows(Rows):
 
     def _open(self, source: Source, format: str | None) -> FilePart:
         container = open_container(source.path)
-        first = list(islice(container.rows(), container.n_to_detect))
-        if not first:
-            raise DataError(f"{source.path} has no rows")
-        chosen = choose_format(source.format or format, first, source.path)
+        chosen = _find_format(container, source.format or format, source.path, str(source.path))
         images = self.images_root if source.images is None else find_folder(source.images)
         return FilePart(container, chosen, images, source.name, source.weight)
 
@@ -241,7 +234,6 @@ class FileRows(Rows):
 class MemoryRows(Rows):
     """Rows that somebody holds in memory: a `datasets.Dataset` or a list of dicts. Nothing of it is changed."""
 
-    parts: Sequence[RowsPart] = ()
     location = ""
 
     def __init__(
@@ -255,13 +247,11 @@ class MemoryRows(Rows):
     ) -> None:
         from delta_attnmask.reading.memory import ArrowRows, ListRows
 
-        super().__init__(None if images_root is None else find_folder(images_root), limit, image_limits)
+        super().__init__(images_root, limit, image_limits)
         self._container = ArrowRows(rows) if _is_dataset(rows) else ListRows(rows)
         self.name = self._container.kind
-        first = list(islice(self._container.rows(), self._container.n_to_detect))
-        if not first:
-            raise DataError(f"{self.name} has no rows")
-        self.parts = [RowsPart(self._container, choose_format(format, first, None), self.images_root)]
+        found = _find_format(self._container, format, None, self.name)
+        self.parts = [RowsPart(self._container, found, self.images_root)]
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -299,6 +289,13 @@ def load_rows(
     )
 
 
+def _find_format(container: Container, wanted: str | None, path: Path | None, name: str) -> Format:
+    first = list(islice(container.rows(), container.n_to_detect))
+    if not first:
+        raise DataError(f"{name} has no rows")
+    return choose_format(wanted, first, path)
+
+
 def _are_paths(rows: Any) -> bool:
     return isinstance(rows, list | tuple) and bool(rows) and all(isinstance(row, str | Path) for row in rows)
 
@@ -332,8 +329,8 @@ def _split_formats(format: str | None, n_parts: int) -> list[str | None]:
         return [format] * n_parts
     try:
         specs = json.loads(format)
-    except ValueError as error:
-        raise SettingsError(f"format={format!r:.80}: expected a name, or a JSON list of names") from error
+    except ValueError:
+        specs = []
     if len(specs) != n_parts or not all(isinstance(spec, str) for spec in specs):
-        raise SettingsError(f"format={format!r:.80}: expected {n_parts} names, one for each file")
+        raise SettingsError(f"format={format!r:.80}: expected a name, or a JSON list of {n_parts}, one for each file")
     return list(specs)
