@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.conversation import split_at_tags
-from delta_attnmask.reading.formats import read_record
-from delta_attnmask.reading.messages import Llava
+from delta_attnmask.reading.formats import FORMATS, read_record
 from delta_attnmask.records import ImageRef, Record, Turn
 
 
 def read(value: Any) -> Record:
-    return read_record(Llava(), RawRow(3, 0, json.dumps(value).encode(), value))
+    return read_record(FORMATS["llava"], RawRow(3, 0, json.dumps(value).encode(), value))
 
 
 def human(text: Any) -> dict[str, Any]:
@@ -168,7 +167,8 @@ def test_a_failed_row_keeps_its_label_and_source():
 
 def test_a_row_that_could_not_be_parsed_keeps_its_reason():
     assert (
-        read_record(Llava(), RawRow(0, 0, b"{", None, RowError(ReasonCode.NOT_JSON, "not JSON"))).reason == "not JSON"
+        read_record(FORMATS["llava"], RawRow(0, 0, b"{", None, RowError(ReasonCode.NOT_JSON, "not JSON"))).reason
+        == "not JSON"
     )
 
 
@@ -196,5 +196,5 @@ def test_nothing_raises(value):
 
 
 def test_recognition():
-    assert Llava().recognises({"conversations": 5})
-    assert not Llava().recognises({"messages": []})
+    assert FORMATS["llava"].recognises({"conversations": 5})
+    assert not FORMATS["llava"].recognises({"messages": []})

@@ -6,7 +6,7 @@ import pytest
 
 from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.formats import FORMATS, read_record
-from delta_attnmask.reading.llama_factory import LlamaFactory
+from delta_attnmask.reading.llama_factory import llama_factory_format
 from delta_attnmask.records import Record, Turn
 
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
@@ -131,7 +131,7 @@ ENTRY = {"formatting": "sharegpt", "columns": {"messages": "m", "images": "i", "
 
 
 def read_entry(entry: dict[str, Any], **fields: Any) -> Record:
-    return read_record(LlamaFactory.from_entry(entry), RawRow(0, 0, b"", fields))
+    return read_record(llama_factory_format(entry), RawRow(0, 0, b"", fields))
 
 
 def test_columns_of_an_entry():

@@ -17,7 +17,7 @@ from delta_attnmask.exporting.conversion import Converted, convert_rows
 from delta_attnmask.exporting.files import copy_rows
 from delta_attnmask.reading.formats import TargetName, choose_target
 from delta_attnmask.reading.jsonfile import JsonFile
-from delta_attnmask.reading.llama_factory import LlamaFactory, add_entry
+from delta_attnmask.reading.llama_factory import add_entry
 from delta_attnmask.reading.rows import FilePart, FileRows, Place
 from delta_attnmask.reading.tars import TarFile
 from delta_attnmask.runs import RunFolder
@@ -162,8 +162,9 @@ def export_native(dataset: FileRows, rows: NDArray[np.int64], out: Path) -> None
 
 def _copy_part(part: FilePart, rows: NDArray[np.int64], out: Path) -> None:
     copy_rows(part.container, rows, out)
-    if isinstance(part.format, LlamaFactory):
-        add_entry(out, json.loads(part.format.entry))
+    name, _, entry = part.format.spec.partition(":")
+    if name == "llama-factory":
+        add_entry(out, json.loads(entry))
 
 
 def _describe_part(part: FilePart, path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Rows of every format may also carry an id, a source, and images beside their tur
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from delta_attnmask.errors import ReasonCode, RowError
@@ -36,17 +37,29 @@ class Conversation(NamedTuple):
     images: tuple[ImageRef, ...]
 
 
+@dataclass(frozen=True)
+class Format:
+    """How a row says its conversation.
+
+    spec: the name, with the option after a colon if there is one; what a run's manifest keeps.
+    parse: the row's turns and images; RowError with the reason if it is faulty.
+    keys: what a row has that looks like it, whatever its faults; of several in one string, any.
+    """
+
+    spec: str
+    parse: Callable[[Mapping[str, Any]], Conversation] = field(compare=False)
+    keys: tuple[str, ...] = ()
+
+    def recognises(self, fields: Mapping[str, Any]) -> bool:
+        return all(fields.keys() & set(names.split()) for names in self.keys)
+
+
 class MessageKeys(NamedTuple):
     """How one message is written: under which key its speaker stands, under which its text, and who is who."""
 
     role: str
     content: str
     roles: Mapping[str, Role] = ROLES
-
-
-def read_turns(messages: object, name: str, keys: MessageKeys) -> tuple[Turn, ...]:
-    """Turns of messages whose text is a string with tags; RowError names the first that is something else."""
-    return tuple(read_turn(message, n, keys) for n, message in enumerate(check_messages(messages, name), start=1))
 
 
 def check_messages(messages: object, name: str) -> list[object]:
@@ -56,12 +69,6 @@ def check_messages(messages: object, name: str) -> list[object]:
     if not messages:
         raise RowError(ReasonCode.NO_TURNS, "empty conversation")
     return messages
-
-
-def read_turn(message: object, n: int, keys: MessageKeys) -> Turn:
-    """The n-th turn, of a message whose text is a string."""
-    role, text = read_message(message, n, keys)
-    return Turn(role, split_at_tags(check_text(text, f"turn {n}: `{keys.content}`", f"turn {n}")))
 
 
 def read_message(message: object, n: int, keys: MessageKeys) -> tuple[Role, object]:
@@ -105,16 +112,17 @@ def split_at_tags(text: str) -> tuple[str | None, ...]:
 
 def set_apart(parts: Sequence[str | None]) -> tuple[str | None, ...]:
     """Parts without empty texts, and without the white space between images at either end and the text."""
-    filled = [idx for idx, part in enumerate(parts) if part is not None and part.strip()]
-    if None not in parts or not filled:
-        return tuple(part for part in parts if part is None or (part and None not in parts))
+    if None not in parts:
+        return tuple(part for part in parts if part)
+    filled = [idx for idx, part in enumerate(parts) if part and part.strip()]
     settled: list[str | None] = []
     for idx, part in enumerate(parts):
-        if part is not None:
-            part = "" if not filled[0] <= idx <= filled[-1] else part
-            part = part.lstrip() if idx == filled[0] and None in parts[:idx] else part
-            part = part.rstrip() if idx == filled[-1] and None in parts[idx:] else part
-        settled += [part] if part is None or part else []
+        if part is None:
+            settled.append(part)
+        elif filled and filled[0] <= idx <= filled[-1]:
+            text = part.lstrip() if idx == filled[0] and None in parts[:idx] else part
+            text = text.rstrip() if idx == filled[-1] and None in parts[idx:] else text
+            settled += [text] if text else []
     return tuple(settled)
 
 

@@ -10,12 +10,13 @@ beside each image: `{"images": […], "caption": "A bear."}`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from delta_attnmask.errors import ReasonCode, RowError
 from delta_attnmask.reading.conversation import (
     Conversation,
+    Format,
     check_messages,
     check_text,
     find_images,
@@ -25,92 +26,65 @@ from delta_attnmask.reading.conversation import (
     require,
     split_at_tags,
 )
-from delta_attnmask.records import ImageRef, Turn
+from delta_attnmask.records import ImageRef, Role, Turn
 
 INSTRUCTION = "Describe this image in detail."
 
 
-@dataclass(frozen=True)
-class Exchanges:
-    """The columns' names. `query` is a second part of the question, after a line break.
+def parse_exchange(
+    fields: Mapping[str, Any],
+    prompt: str,
+    response: str,
+    query: str = "",
+    history: str = "history",
+    system: str = "system",
+    *,
+    must_place: bool = False,
+) -> Conversation:
+    """A row whose columns have these names. query: a second part of the question, after a line break.
 
     must_place: refuse a row with images whose texts have no `<image>`, instead of putting them in front.
     """
-
-    spec: str
-    prompt: str
-    response: str
-    query: str = ""
-    history: str = "history"
-    system: str = "system"
-    must_place: bool = False
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return self.prompt in fields and self.response in fields
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        require(fields, self.prompt, self.response)
-        images = find_images(fields)
-        turns = read_pairs(fields.get(self.history) or [], self.history)
-        asked = "\n".join(text for name in (self.prompt, self.query) if (text := read_optional(fields, name)))
-        turns += [_turn("user", asked), _turn("assistant", read_optional(fields, self.response))]
-        if system := read_optional(fields, self.system):
-            turns.insert(0, _turn("system", system))
-        return Conversation(tuple(turns) if self.must_place else put_in_front(tuple(turns), len(images)), images)
-
-
-@dataclass(frozen=True)
-class Cauldron:
-    """The Cauldron's and FineVision's `texts`, each with a user's and an assistant's text; images come first."""
-
-    spec: str = "cauldron"
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return "texts" in fields and bool({"image", "images"} & fields.keys())
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        images = find_images(fields)
-        turns = []
-        for n, pair in enumerate(check_messages(fields.get("texts"), "texts"), start=1):
-            if not isinstance(pair, dict):
-                raise RowError(ReasonCode.WRONG_TYPE, f"`texts` {n} must be an object, got {kind(pair)}")
-            turns += [_turn("user", read_optional(pair, "user")), _turn("assistant", read_optional(pair, "assistant"))]
-        return Conversation(put_in_front(tuple(turns), len(images)), images)
-
-
-@dataclass(frozen=True)
-class Captions:
-    """instruction: what the user asks in every row; part of the `spec`, as it changes every score."""
-
-    instruction: str = INSTRUCTION
-
-    @property
-    def spec(self) -> str:
-        return f"minigpt4:{self.instruction}"
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return "caption" in fields and bool({"image_id", "image", "images"} & fields.keys())
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        require(fields, "caption")
-        refuse_video(fields)
-        images = _find_image(fields["image_id"]) if "image_id" in fields else find_images(fields)
-        caption = check_text(fields["caption"], "`caption`", "`caption`")
-        question = Turn("user", (*(None,) * len(images), self.instruction))
-        return Conversation((question, Turn("assistant", (caption,) if caption else ())), images)
-
-
-def read_pairs(pairs: object, name: str) -> list[Turn]:
-    """The turns of earlier exchanges, each a list of a question and an answer."""
-    turns: list[Turn] = []
+    require(fields, prompt, response)
+    images = find_images(fields)
+    turns = [_turn("system", text)] if (text := read_optional(fields, system)) else []
+    pairs = fields.get(history) or []
     for n, pair in enumerate(pairs if isinstance(pairs, list) else [None], start=1):
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError(
-                ReasonCode.WRONG_TYPE, f"`{name}` {n} must be a list of a question and an answer, got {kind(pair)}"
+                ReasonCode.WRONG_TYPE, f"`{history}` {n} must be a list of a question and an answer, got {kind(pair)}"
             )
-        texts = [check_text(text, f"`{name}` {n}", f"`{name}` {n}") for text in pair]
+        texts = [check_text(text, f"`{history}` {n}", f"`{history}` {n}") for text in pair]
         turns += [_turn("user", texts[0]), _turn("assistant", texts[1])]
-    return turns
+    asked = "\n".join(text for name in (prompt, query) if (text := read_optional(fields, name)))
+    turns += [_turn("user", asked), _turn("assistant", read_optional(fields, response))]
+    return Conversation(tuple(turns) if must_place else put_in_front(tuple(turns), len(images)), images)
+
+
+def parse_cauldron(fields: Mapping[str, Any]) -> Conversation:
+    """The Cauldron's and FineVision's `texts`, each with a user's and an assistant's text; images come first."""
+    images = find_images(fields)
+    turns = []
+    for n, pair in enumerate(check_messages(fields.get("texts"), "texts"), start=1):
+        if not isinstance(pair, dict):
+            raise RowError(ReasonCode.WRONG_TYPE, f"`texts` {n} must be an object, got {kind(pair)}")
+        turns += [_turn("user", read_optional(pair, "user")), _turn("assistant", read_optional(pair, "assistant"))]
+    return Conversation(put_in_front(tuple(turns), len(images)), images)
+
+
+def caption_format(instruction: str = INSTRUCTION) -> Format:
+    """MiniGPT-4's. instruction: what the user asks in every row; part of the `spec`, as it changes every score."""
+    parse = partial(_parse_caption, instruction=instruction)
+    return Format(f"minigpt4:{instruction}", parse, ("caption", "image_id image images"))
+
+
+def _parse_caption(fields: Mapping[str, Any], instruction: str) -> Conversation:
+    require(fields, "caption")
+    refuse_video(fields)
+    images = _find_image(fields["image_id"]) if "image_id" in fields else find_images(fields)
+    caption = check_text(fields["caption"], "`caption`", "`caption`")
+    question = Turn("user", (*(None,) * len(images), instruction))
+    return Conversation((question, Turn("assistant", (caption,) if caption else ())), images)
 
 
 def read_optional(fields: Mapping[str, Any], name: str) -> str:
@@ -119,7 +93,7 @@ def read_optional(fields: Mapping[str, Any], name: str) -> str:
     return "" if value is None else check_text(value, f"`{name}`", f"`{name}`")
 
 
-def _turn(role: Any, text: str) -> Turn:
+def _turn(role: Role, text: str) -> Turn:
     return Turn(role, split_at_tags(text))
 
 

@@ -1,4 +1,4 @@
-"""The formats of rows, by name. A new one is a class of two methods and a line; to write it, a function and a line.
+"""The formats of rows, by name. A new one is a function and a line; to write it, another function and a line.
 
 Where rows stand (a JSON list, parquet, a tar) is another matter: see `containers`. Every format is read from each.
 
@@ -8,27 +8,29 @@ otherwise is refused with a reason. So a text that holds a tag, such as a litera
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.conversation import (
     TAG,
-    Conversation,
+    Format,
     check_conversation,
     check_object,
     find_label,
     find_source,
     set_apart,
 )
-from delta_attnmask.reading.exchanges import INSTRUCTION, Captions, Cauldron, Exchanges
-from delta_attnmask.reading.llama_factory import LlamaFactory, find_entries
+from delta_attnmask.reading.exchanges import INSTRUCTION, caption_format, parse_cauldron, parse_exchange
+from delta_attnmask.reading.llama_factory import find_entries, llama_factory_format
 from delta_attnmask.reading.messages import (
-    Llava,
-    Messages,
-    PromptCompletion,
     Written,
+    parse_completion,
+    parse_llava,
+    parse_messages,
     write_completion,
     write_llava,
     write_messages,
@@ -40,30 +42,20 @@ TargetName = Literal["llava", "messages", "llama-factory", "ms-swift", "trl", "p
 FileKind = Literal["list", "lines", "parquet", "tar"]
 
 
-class Format(Protocol):
-    """How a row says its conversation.
-
-    spec: the name, with the option after a colon if there is one; what a run's manifest keeps.
-    """
-
-    @property
-    def spec(self) -> str: ...
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a row looks like the format; says nothing about its faults."""
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        """The row's turns and images; RowError with the reason if it is faulty."""
-
-
 FORMATS: dict[str, Format] = {
-    "llava": Llava(),
-    "messages": Messages(),
-    "prompt-completion": PromptCompletion(),
-    "query-response": Exchanges("query-response", prompt="query", response="response"),
-    "alpaca": Exchanges("alpaca", prompt="instruction", response="output", query="input"),
-    "cauldron": Cauldron(),
-    "minigpt4": Captions(),
+    "llava": Format("llava", parse_llava, ("conversations",)),
+    "messages": Format("messages", parse_messages, ("messages",)),
+    "prompt-completion": Format("prompt-completion", parse_completion, ("prompt", "completion")),
+    "query-response": Format(
+        "query-response", partial(parse_exchange, prompt="query", response="response"), ("query", "response")
+    ),
+    "alpaca": Format(
+        "alpaca",
+        partial(parse_exchange, prompt="instruction", response="output", query="input"),
+        ("instruction", "output"),
+    ),
+    "cauldron": Format("cauldron", parse_cauldron, ("texts", "image images")),
+    "minigpt4": caption_format(),
 }
 ALIASES = {"qwen-vl": "llava", "sharegpt": "llava", "openai": "messages"}
 NAMES = (*FORMATS, "llama-factory", "ms-swift", "trl", *ALIASES)
@@ -100,13 +92,13 @@ def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -
     name, _, option = (spec or "").partition(":")
     name = ALIASES.get(name, name)
     if name == "minigpt4":
-        return Captions(option or INSTRUCTION)
+        return caption_format(option or INSTRUCTION)
     if name == "llama-factory" and option.startswith("{"):
-        return LlamaFactory.from_entry(_parse_option(option))
+        return llama_factory_format(_parse_option(option))
     if name in {"", "llama-factory"} and path is not None:
         entry = _choose_entry(find_entries(path), option, path)
         if entry is not None:
-            return LlamaFactory.from_entry(entry)
+            return llama_factory_format(entry)
     if name and option:
         raise SettingsError(f"format={spec!r}: {name} takes no option")
     if name in FORMATS:
@@ -201,12 +193,9 @@ def _settle(record: Record) -> list[tuple[str, tuple[str | None, ...]]]:
 
 def _join_texts(parts: Sequence[str | None]) -> list[str | None]:
     joined: list[str | None] = []
-    for part in parts:
-        last = joined[-1] if joined else None
-        if part is None or last is None:
-            joined.append(part)
-        else:
-            joined[-1] = last + part
+    for is_text, group in groupby(parts, lambda part: part is not None):
+        some = list(group)
+        joined += ["".join(filter(None, some))] if is_text else some
     return joined
 
 

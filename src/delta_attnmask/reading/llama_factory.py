@@ -7,21 +7,21 @@ r"""LLaMA-Factory's files as its `dataset_info.json` describes them: columns, an
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.reading.conversation import (
     Conversation,
+    Format,
     MessageKeys,
     check_messages,
     find_images,
     require,
     split_at_tags,
 )
-from delta_attnmask.reading.exchanges import Exchanges, read_optional
+from delta_attnmask.reading.exchanges import parse_exchange, read_optional
 from delta_attnmask.reading.messages import LLAVA_NAMES, read_typed
 from delta_attnmask.records import Role, Turn
 from delta_attnmask.storage import write_text_atomically
@@ -38,52 +38,40 @@ OPENAI_ENTRY: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class LlamaFactory:
-    """An entry of `dataset_info.json`, as JSON with sorted keys: it is the format's option, so a run keeps it."""
+def llama_factory_format(entry: Mapping[str, Any]) -> Format:
+    """The format of an entry of `dataset_info.json`, whose JSON with sorted keys is the format's option.
 
-    entry: str
+    Raises SettingsError for what the entry of a data file can't say.
+    """
+    kept = {name: entry[name] for name in ("formatting", "columns", "tags") if entry.get(name)}
+    if kept.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
+        raise SettingsError(f"formatting={kept['formatting']!r} in {INFO_FILE}: expected alpaca or sharegpt")
+    for group in ("columns", "tags"):
+        found = kept.get(group, {})
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+            raise SettingsError(f"`{group}` in {INFO_FILE} must be an object of names")
+    if entry.get("ranking"):
+        raise SettingsError(f"{INFO_FILE} says `ranking`: preference data has two answers, expected one")
+    spec = f"llama-factory:{json.dumps(kept, sort_keys=True, ensure_ascii=False)}"
+    return Format(spec, partial(_parse, **{"formatting": "alpaca", "columns": _COLUMNS, "tags": _TAGS} | kept))
 
-    @classmethod
-    def from_entry(cls, entry: Mapping[str, Any]) -> Self:
-        """Raises SettingsError for what the entry of a data file can't say."""
-        kept = {name: entry[name] for name in ("formatting", "columns", "tags") if entry.get(name)}
-        if kept.get("formatting", "alpaca") not in ("alpaca", "sharegpt", "openai"):
-            raise SettingsError(f"formatting={kept['formatting']!r} in {INFO_FILE}: expected alpaca or sharegpt")
-        for group in ("columns", "tags"):
-            found = kept.get(group, {})
-            if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-                raise SettingsError(f"`{group}` in {INFO_FILE} must be an object of names")
-        if entry.get("ranking"):
-            raise SettingsError(f"{INFO_FILE} says `ranking`: preference data has two answers, expected one")
-        return cls(json.dumps(kept, sort_keys=True, ensure_ascii=False))
 
-    @property
-    def spec(self) -> str:
-        return f"llama-factory:{self.entry}"
-
-    @cached_property
-    def _info(self) -> dict[str, Any]:
-        return {"formatting": "alpaca", "columns": _COLUMNS, "tags": _TAGS} | json.loads(self.entry)
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return True  # the entry names the file
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        columns, tags = self._info["columns"], self._info["tags"]
-        media = {name: fields.get(columns[name]) for name in ("images", "videos", "audios") if name in columns}
-        if self._info["formatting"] == "alpaca":
-            names = {name: columns.get(name, "") for name in ("prompt", "query", "response", "history", "system")}
-            rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}
-            return Exchanges(self.spec, must_place=True, **names).parse(rest | media)
-        name = columns.get("messages", "")
-        require(fields, name)
-        roles = {tags[f"{role}_tag"]: role for role in get_args(Role) if f"{role}_tag" in tags}
-        keys = MessageKeys(tags.get("role_tag", ""), tags.get("content_tag", ""), roles)
-        turns = read_typed(check_messages(fields[name], name), (), keys).turns
-        if turns[0].role != "system" and (system := read_optional(fields, columns.get("system", ""))):
-            turns = (Turn("system", split_at_tags(system)), *turns)
-        return Conversation(turns, find_images(media))
+def _parse(
+    fields: Mapping[str, Any], *, formatting: str, columns: Mapping[str, str], tags: Mapping[str, str]
+) -> Conversation:
+    media = {name: fields.get(columns[name]) for name in ("images", "videos", "audios") if name in columns}
+    if formatting == "alpaca":
+        names = {name: columns.get(name, "") for name in ("prompt", "query", "response", "history", "system")}
+        rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}
+        return parse_exchange(rest | media, **names, must_place=True)
+    name = columns.get("messages", "")
+    require(fields, name)
+    roles = {tags[f"{role}_tag"]: role for role in get_args(Role) if f"{role}_tag" in tags}
+    keys = MessageKeys(tags.get("role_tag", ""), tags.get("content_tag", ""), roles)
+    turns = read_typed(check_messages(fields[name], name), (), keys).turns
+    if turns[0].role != "system" and (system := read_optional(fields, columns.get("system", ""))):
+        turns = (Turn("system", split_at_tags(system)), *turns)
+    return Conversation(turns, find_images(media))
 
 
 def find_entries(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -22,7 +22,7 @@ TRL's prompt and completion are each a list of messages or a plain text; togethe
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from delta_attnmask.errors import ReasonCode, RowError
@@ -37,7 +37,6 @@ from delta_attnmask.reading.conversation import (
     put_in_front,
     read_image,
     read_message,
-    read_turns,
     require,
     set_apart,
     split_at_tags,
@@ -52,46 +51,28 @@ _PAYLOADS = ("image", "image_url", "path", "url")
 Written = Sequence[str | ImageRef]  # images by the paths to write, or those that stand in the file itself
 
 
-@dataclass(frozen=True)
-class Llava:
-    spec: str = "llava"
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return "conversations" in fields
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        require(fields, "conversations")
-        images = find_images(fields)
-        return Conversation(read_turns(fields["conversations"], "conversations", _LLAVA_KEYS), images)
+def parse_llava(fields: Mapping[str, Any]) -> Conversation:
+    require(fields, "conversations")
+    images = find_images(fields)
+    turns = []
+    for n, message in enumerate(check_messages(fields["conversations"], "conversations"), start=1):
+        role, text = read_message(message, n, _LLAVA_KEYS)
+        turns.append(Turn(role, split_at_tags(check_text(text, f"turn {n}: `value`", f"turn {n}"))))
+    return Conversation(tuple(turns), images)
 
 
-@dataclass(frozen=True)
-class Messages:
-    spec: str = "messages"
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return "messages" in fields
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        require(fields, "messages")
-        return read_typed(check_messages(fields["messages"], "messages"), find_images(fields))
+def parse_messages(fields: Mapping[str, Any]) -> Conversation:
+    require(fields, "messages")
+    return read_typed(check_messages(fields["messages"], "messages"), find_images(fields))
 
 
-@dataclass(frozen=True)
-class PromptCompletion:
-    spec: str = "prompt-completion"
-
-    def recognises(self, fields: Mapping[str, Any]) -> bool:
-        return "prompt" in fields and "completion" in fields
-
-    def parse(self, fields: Mapping[str, Any]) -> Conversation:
-        messages: list[object] = []
-        for name, role in (("prompt", "user"), ("completion", "assistant")):
-            require(fields, name)
-            value = fields[name]
-            given = [{"role": role, "content": value}] if isinstance(value, str) else check_messages(value, name)
-            messages += given
-        return read_typed(messages, find_images(fields))
+def parse_completion(fields: Mapping[str, Any]) -> Conversation:
+    require(fields, "prompt", "completion")
+    messages: list[object] = []
+    for name, role in (("prompt", "user"), ("completion", "assistant")):
+        value = fields[name]
+        messages += [{"role": role, "content": value}] if isinstance(value, str) else check_messages(value, name)
+    return read_typed(messages, find_images(fields))
 
 
 def read_typed(messages: list[object], images: tuple[ImageRef, ...], keys: MessageKeys = MESSAGE_KEYS) -> Conversation:
@@ -104,13 +85,9 @@ def read_typed(messages: list[object], images: tuple[ImageRef, ...], keys: Messa
             parts = set_apart([_read_part(part, n, rest, placed) for part in content])
         else:
             parts = split_at_tags(check_text(content, f"turn {n}: `{keys.content}`", f"turn {n}"))
-            placed += [image for part, image in zip(filter(_is_image, parts), rest, strict=False)]
+            placed += islice(rest, parts.count(None))
         turns.append(Turn(role, parts))
     return Conversation(put_in_front(tuple(turns), len(images) if not placed else 0), (*placed, *rest))
-
-
-def _is_image(part: str | None) -> bool:
-    return part is None
 
 
 def _read_part(part: object, n: int, rest: Iterator[ImageRef], placed: list[ImageRef]) -> str | None:

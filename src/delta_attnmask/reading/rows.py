@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.locations import RemoteFolder, as_path, as_url
 from delta_attnmask.reading.containers import Container, FileContainer, open_container, open_input
-from delta_attnmask.reading.formats import Format, choose_format, read_record
+from delta_attnmask.reading.conversation import Format
+from delta_attnmask.reading.formats import choose_format, read_record
 from delta_attnmask.reading.images import (
     ImageLimits,
     decode_image,
