@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from delta_attnmask.modeling.kernels import ReceivedAttention, fused_attend
-from delta_attnmask.modeling.plain_attention import column_sums
+from delta_attnmask.modeling.kernels import counted_spans, fused_attend
+from delta_attnmask.modeling.plain_attention import attend
 from delta_attnmask.modeling.vision import packed_attention
 
 # batch, query heads, key heads, seq, head size: the decoders of Qwen2-VL-2B and 7B and LLaVA-1.5-7B
@@ -39,19 +39,19 @@ def decoder_calls(
     query, key, value = (
         _random(batch, seq, heads, head_dim).transpose(1, 2) for heads in (n_heads, n_key_heads, n_key_heads)
     )
-    scale = head_dim**-0.5
+    from delta_attnmask.modeling.triton_received import received_columns
+
+    options = {"scale": head_dim**-0.5, "is_causal": True}
     weights = torch.ones(batch, 1, seq, device="cuda")
-    fused = fused_attend(query, key, value, None, scale=scale, is_causal=True)
-    assert fused is not None
-    lse = fused[1]
-    total = ReceivedAttention(weights, "triton")
+    spans = counted_spans(weights)
+    _, lse = fused_attend(query, key, value, None, **options)
     yield (
         "SDPA",
         lambda: functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True),
     )
-    yield "flash with log-sum-exp", lambda: fused_attend(query, key, value, None, scale=scale, is_causal=True)
-    yield "columns, Triton", lambda: total.add_columns(query, key, lse, None, scale=scale, is_causal=True)
-    yield "columns, torch", lambda: column_sums(query, key, lse, None, weights, scale=scale, is_causal=True)
+    yield "flash with log-sum-exp", lambda: fused_attend(query, key, value, None, **options)
+    yield "columns, Triton", lambda: received_columns(query, key, lse, None, weights, spans, **options)
+    yield "both, plain torch", lambda: attend(query, key, value, None, weights=weights, **options)
 
 
 def vision_calls() -> Iterator[tuple[str, Callable[[], Any]]]:

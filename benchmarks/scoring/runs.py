@@ -69,9 +69,7 @@ def plain_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call
     calls: dict[str, Call] = {PLAIN: partial(plain_forward, model, alone)}
     if device.type == "cpu":
         calls["plain forward + loss"] = partial(plain_loss, model, alone)
-    calls["ours, columns in torch"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="fused")
-    if device.type == "cpu":
-        calls["ours, tiles"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="tiled")
+    calls["ours, tiles"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="plain")
     if device.type == "cuda":
         calls["ours, Triton"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="triton")
     if batch_size >= PER_IMAGE:

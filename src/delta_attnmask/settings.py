@@ -15,7 +15,7 @@ Order = Literal["most", "least", "random"]
 Exclude = Literal["none", "sink", "special"]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-AttentionBackend = Literal["auto", "plain", "tiled", "fused", "triton"]  # which code computes attention
+AttentionBackend = Literal["auto", "plain", "triton"]  # which code computes attention
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ class Short(nn.Module):
 def test_the_self_check_finds_blocks_that_need_the_whole_sequence(wrap: Callable[[nn.Module, int], nn.Module]) -> None:
     family = FAMILIES["Llama"]
     inputs, labels = family.inputs()
-    assert self_check(family.build(), inputs, labels).runs_on_rows
+    assert self_check(examine(family.build()), inputs, labels).runs_on_rows
     other: Any = family.build()
     other.model.layers[-1] = wrap(other.model.layers[-1], labels.shape[1])
-    assert not self_check(other, inputs, labels).runs_on_rows
+    assert not self_check(examine(other), inputs, labels).runs_on_rows

@@ -48,7 +48,7 @@ def test_shares_are_those_of_the_models_own_maps(name: str) -> None:
     family = FAMILIES[name]
     model = family.build()
     inputs, roles = roles_of(family)
-    got = read_shares(examine(model), inputs, roles).stack()
+    got = read_shares(examine(model), inputs, roles)
     with attention(model, "eager"), torch.no_grad():
         maps = model(**inputs, use_cache=False, output_attentions=True).attentions
     assert len(got) == len(maps) == 4

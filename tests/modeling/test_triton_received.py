@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from delta_attnmask.modeling.kernels import ReceivedAttention, counted_spans
+from delta_attnmask.batches import TokenRoles
+from delta_attnmask.modeling.kernels import additive, counted_spans
+from delta_attnmask.modeling.recorder import AttentionRecorder
 from tests.modeling.attention_devices import HAS_CUDA, NEEDS_CUDA, NEEDS_TRITON
 from tests.modeling.attention_inputs import AttentionInputs, MaskKind, Shape, by_definition, draw, error
 
 DEVICE = "cuda" if HAS_CUDA else "cpu"
-KINDS: list[MaskKind] = ["none", "causal"]
+KINDS: list[MaskKind] = ["none", "causal", "padded", "window", "bias"]
 # Head sizes that are and aren't powers of two; sequences below, at and beyond a tile; one, two and three pools.
 SHAPES = [
     Shape(),
@@ -23,15 +25,20 @@ SHAPES = [
 
 
 def received(inputs: AttentionInputs, lse: Tensor) -> Tensor:
-    from delta_attnmask.modeling.triton_received import add_received
+    from delta_attnmask.modeling.triton_received import received_columns
 
-    batch, n_heads, seq, _ = inputs.query.shape
-    sums = torch.ones(batch, n_heads, inputs.weights.shape[1], seq, device=inputs.query.device)
+    mask = None if inputs.mask is None else additive(inputs.mask, inputs.query.dtype)
     weights, spans = inputs.weights.contiguous(), counted_spans(inputs.weights)
-    add_received(
-        sums, inputs.query, inputs.key, lse.float(), weights, spans, scale=inputs.scale, is_causal=inputs.is_causal
+    return received_columns(
+        inputs.query,
+        inputs.key,
+        lse.float(),
+        mask,
+        weights,
+        spans,
+        scale=inputs.scale,
+        is_causal=inputs.is_causal,
     )
-    return (sums - 1).mean(1)
 
 
 @NEEDS_TRITON
@@ -44,19 +51,22 @@ def test_equals_the_definition(kind: MaskKind, shape: Shape) -> None:
 
 
 @NEEDS_TRITON
-def test_the_first_launch_takes_no_model() -> None:
+@pytest.mark.parametrize(("dtype", "head_dim"), [(torch.float32, 16), (torch.bfloat16, 80)])
+def test_the_first_launch_takes_no_model(dtype: torch.dtype, head_dim: int) -> None:
     from delta_attnmask.modeling.triton_received import launch_once
 
-    launch_once(torch.device(DEVICE))
+    launch_once(torch.device(DEVICE), dtype, head_dim)
 
 
 @NEEDS_TRITON
-def test_queries_that_count_nowhere_may_have_any_log_sum_exp() -> None:
-    inputs = draw(Shape(), device=DEVICE)
+@pytest.mark.parametrize("kind", ["causal", "padded"])
+def test_queries_that_count_nowhere_may_hold_anything(kind: MaskKind) -> None:
+    inputs = draw(Shape(), kind, device=DEVICE)
     _, lse, expected = by_definition(inputs)
-    is_counted = (inputs.weights != 0).any(1)
+    is_uncounted = ~(inputs.weights != 0).any(1)[:, None]
     for poison in (-torch.inf, torch.inf, torch.nan):
-        poisoned = lse.masked_fill(~is_counted[:, None], poison)
+        poisoned = lse.masked_fill(is_uncounted, poison)
+        inputs.query.masked_fill_(is_uncounted[..., None], poison)
         assert error(received(inputs, poisoned), expected) < 1e-5
 
 
@@ -72,20 +82,16 @@ def test_half_precision(dtype: torch.dtype, head_dim: int) -> None:
 
 
 @NEEDS_CUDA
-def test_is_chosen_on_cuda() -> None:
-    inputs = draw(Shape(n_key_heads=2, head_dim=64), "causal", torch.bfloat16, "cuda")
-    _, lse, expected = by_definition(inputs)
-    total = ReceivedAttention(inputs.weights)
-    options = {"scale": inputs.scale, "is_causal": True}
-    for _ in range(2):
-        assert total.add_columns(inputs.query, inputs.key, lse.float(), None, **options) == "triton"
-    assert error(total.mean(), expected) < 1e-4
-
-
-def test_spans_hold_every_counted_query() -> None:
-    weights = torch.zeros(4, 2, 9)
-    weights[0, 0, 2:5] = 1
-    weights[0, 1, 6] = 1
-    weights[1] = 1
-    weights[2, 0, 8] = 1
-    assert counted_spans(weights).tolist() == [[2, 7], [0, 9], [8, 9], [0, 0]]
+@pytest.mark.parametrize("kind", KINDS)
+def test_is_chosen_on_cuda(kind: MaskKind) -> None:
+    inputs = draw(Shape(n_key_heads=2, head_dim=64), kind, torch.bfloat16, "cuda")
+    block, (batch, _, seq, _) = nn.Linear(1, 1), inputs.query.shape
+    roles = TokenRoles.of({}, torch.zeros(batch, seq, dtype=torch.long, device="cuda"), None)
+    recorder = AttentionRecorder(nn.ModuleList([block]), inputs.weights, roles)
+    recorder.is_recording = True
+    states = inputs.query, inputs.key, inputs.value
+    output, _ = recorder(block, *states, inputs.mask, scaling=inputs.scale, is_causal=inputs.is_causal)
+    expected, _, expected_received = by_definition(inputs)
+    assert recorder.backends == {"triton"}
+    assert error(output.transpose(1, 2), expected) < 1e-2
+    assert error(recorder.saliency, expected_received) < 1e-2

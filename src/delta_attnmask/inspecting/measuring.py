@@ -56,7 +56,7 @@ def _measure(source: SingleRows, row: int, settings: MaskSettings) -> RowAttenti
     roles = TokenRoles.of(batch.inputs, batch.labels, anatomy.image_token_id, special)
     return RowAttention(
         ids=batch.inputs["input_ids"][0].cpu().numpy(),
-        shares=read_shares(anatomy, batch.inputs, roles).stack()[:, 0].double().numpy(),
+        shares=read_shares(anatomy, batch.inputs, roles)[:, 0].double().numpy(),
         loss=float(score.loss[0]),
         masked_loss=float(score.masked_loss[0]),
         saliency=score.saliency[0].cpu().double().numpy(),

@@ -4,10 +4,9 @@ Found by structure, not by class name, so that new families need no code here.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -59,7 +58,7 @@ class Anatomy:
 
         Raises SettingsError where the model has no such block.
         """
-        index = block + self.n_blocks if block < 0 else block
+        index = self._index(block)
         if not 0 <= index < self.n_blocks:
             raise SettingsError(
                 f"block={block}: this model has {self.n_blocks} blocks, 0 to {self.n_blocks - 1}; give one of them, "
@@ -69,36 +68,20 @@ class Anatomy:
 
     def has_block(self, block: int) -> bool:
         """Whether `block` exists and can be masked as it is."""
-        index = block + self.n_blocks if block < 0 else block
-        return 0 <= index <= self.last_block
+        return 0 <= self._index(block) <= self.last_block
 
     def describe_block(self, block: int) -> str:
         """Which block is masked when `block` is asked for, and why another if so."""
-        index, resolved = (block + self.n_blocks if block < 0 else block), self.resolve_block(block)
+        index, resolved = self._index(block), self.resolve_block(block)
         clamped = f" instead of {index}, since {self.limit_reason}" if resolved != index else ""
         return f"masking the output of block {resolved}{clamped}"
 
-
-class _Places(NamedTuple):
-    """What examining a model found, as numbers of its modules: no reference keeps the model alive.
-
-    seen: of which modules and how many blocks, so that a model that changed is examined again.
-    """
-
-    seen: tuple[int, tuple[int, ...]]
-    decoder: int
-    decoder_path: str
-    blocks: int
-    head_owner: int
-    backbones: tuple[int, ...]
-
-
-_examined: WeakKeyDictionary[nn.Module, _Places] = WeakKeyDictionary()
-_owners: WeakKeyDictionary[nn.Module, dict[str, str | None]] = WeakKeyDictionary()
+    def _index(self, block: int) -> int:
+        return block + self.n_blocks if block < 0 else block
 
 
 def examine(model: nn.Module) -> Anatomy:
-    """Find the parts of `model`, with one walk through it; raises UnsupportedModelError with what is missing."""
+    """Find the parts of `model`; raises UnsupportedModelError with what is missing."""
     modules = list(model.modules()) if isinstance(model, nn.Module) and hasattr(model, "config") else []
     if not any(isinstance(module, PreTrainedModel) for module in modules):
         raise UnsupportedModelError(
@@ -111,19 +94,17 @@ def examine(model: nn.Module) -> Anatomy:
         raise UnsupportedModelError(
             f"{type(model).__name__}: its configuration names no num_hidden_layers of a decoder"
         )
-    seen = n_blocks, tuple(map(id, modules))
-    places = _examined.get(model)
-    if places is None or places.seen != seen:
-        places = _examined[model] = _find(model, modules, seen)
+    decoder, blocks = _find_blocks(model, n_blocks)
+    head_owner, backbones = _find_head(model, decoder)
     last, reason = _last_block(config, n_blocks)
     return Anatomy(
         model=model,
         modules=modules,
-        decoder=modules[places.decoder],
-        decoder_path=places.decoder_path,
-        blocks=cast("nn.ModuleList", modules[places.blocks]),
-        head_owner=modules[places.head_owner],
-        backbones=tuple(modules[index] for index in places.backbones),
+        decoder=decoder,
+        decoder_path=next(name for name, module in model.named_modules() if module is decoder),
+        blocks=blocks,
+        head_owner=head_owner,
+        backbones=backbones,
         image_token_id=_image_token_id(model.config),
         last_block=last,
         limit_reason=reason,
@@ -131,26 +112,9 @@ def examine(model: nn.Module) -> Anatomy:
 
 
 def owner_of(model: nn.Module, method: str) -> nn.Module | None:
-    """The innermost module whose class has the method; None where there is none. Looked for once in each model."""
-    known = _owners.setdefault(model, {})
-    if method not in known:
-        paths = [name for name, module in model.named_modules() if hasattr(type(module), method)]
-        known[method] = paths[-1] if paths else None
-    path = known[method]
-    return None if path is None else model.get_submodule(path)
-
-
-def _find(model: nn.Module, modules: list[nn.Module], seen: tuple[int, tuple[int, ...]]) -> _Places:
-    decoder, blocks = _find_blocks(model, seen[0])
-    head_owner, backbones = _find_head(model, decoder)
-    return _Places(
-        seen=seen,
-        decoder=modules.index(decoder),
-        decoder_path=next(name for name, module in model.named_modules() if module is decoder),
-        blocks=modules.index(blocks),
-        head_owner=modules.index(head_owner),
-        backbones=tuple(map(modules.index, backbones)),
-    )
+    """The innermost module whose class has the method; None where there is none."""
+    owners = [module for module in model.modules() if hasattr(type(module), method)]
+    return owners[-1] if owners else None
 
 
 def text_config(model: nn.Module) -> Any:
@@ -159,21 +123,17 @@ def text_config(model: nn.Module) -> Any:
 
 
 def _find_blocks(model: nn.Module, n_blocks: int) -> tuple[nn.Module, nn.ModuleList]:
+    """The shallowest list of so many blocks, and the module that holds it."""
     get_decoder = getattr(model, "get_decoder", None)
     root = get_decoder() if callable(get_decoder) else model
-    for parent in _breadth_first(root if isinstance(root, nn.Module) else model):
+    queue = deque([root if isinstance(root, nn.Module) else model])
+    while queue:
+        parent = queue.popleft()
         for child in parent.children():
             if isinstance(child, nn.ModuleList) and len(child) == n_blocks:
                 return parent, child
+        queue.extend(parent.children())
     raise UnsupportedModelError(f"{type(model).__name__}: no list of {n_blocks} decoder blocks was found in it")
-
-
-def _breadth_first(root: nn.Module) -> Iterator[nn.Module]:
-    queue = deque([root])
-    while queue:
-        module = queue.popleft()
-        yield module
-        queue.extend(module.children())
 
 
 def _find_head(model: nn.Module, decoder: nn.Module) -> tuple[nn.Module, tuple[nn.Module, ...]]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.keeping import Keeper, Kept, Positions, rows_of
+from delta_attnmask.modeling.keeping import Keeper, Positions, rows_of
 from delta_attnmask.modeling.last_block import LastBlock, Rows, last_block_on_rows
 from delta_attnmask.modeling.recorder import REGISTRY_LOCK, AttentionRecorder, recording
 from delta_attnmask.modeling.running import (
@@ -31,7 +30,6 @@ from delta_attnmask.modeling.vision import packed_vision, shared_images
 from delta_attnmask.settings import AttentionBackend
 
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
-_ROWS_AT_ONCE = 1 << 14  # whose states are held for many masks: 128 MiB in bfloat16 at a width of 4096
 
 TokenFunction = Callable[[Tensor, Tensor], Tensor]  # logits [row, vocabulary], targets [row] -> [row]
 
@@ -44,11 +42,7 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
 class CapturedForward:
     """What one forward left, and how to run its tail and its head again.
 
-    saliency: `[batch, pool, seq]`, pools in the order of `query_weights`.
-    states: block index to the states that it put out, `[..., batch, seq, hidden]`.
-    first_block: the first block after which the states pass from block to block untouched. Before it the model
-        adds to them (deepstack image features), which would undo a mask.
-    n_recorded: decoder blocks whose attention was seen.
+    states, first_block: as in `Keeper`.
     answer_positions: sample and position of each row, which predict an answer token.
     """
 
@@ -59,7 +53,7 @@ class CapturedForward:
         roles: TokenRoles,
         labels: Tensor,
         answer_positions: Positions,
-        kept: Kept,
+        kept: Keeper,
         last_block: LastBlock | None,
     ):
         self.states = kept.states
@@ -74,15 +68,17 @@ class CapturedForward:
 
     @property
     def saliency(self) -> Tensor:
-        return self._recorder.received.mean()
+        """`[batch, pool, seq]`, pools in the order of `query_weights`."""
+        return self._recorder.saliency
 
     @property
     def n_recorded(self) -> int:
-        return self._recorder.received.n_blocks
+        """Decoder blocks whose attention was seen."""
+        return self._recorder.n_blocks
 
     @property
     def backend(self) -> str:
-        """Which attention code ran, such as "cpu-columns"."""
+        """Which attention code ran, such as "triton"."""
         return "+".join(sorted(self._recorder.backends))
 
     def final_rows(self) -> Tensor:
@@ -96,25 +92,10 @@ class CapturedForward:
         it is the same, which spares a run of the last block.
         Raises SettingsError before `first_block`.
         """
-        if self._last_block is not None and self._masks_last_input(block):
+        if self._last_block is not None and block == self._anatomy.n_blocks - 2 >= self.first_block:
             return self._decode(block + 1, self._last_block.run_masked(is_masked, fill))[0]
         states = self.states[block]
         return self.run_tail(block, torch.where(is_masked[..., None].to(states.device), fill, states))
-
-    def masked_losses(self, block: int, masks: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Each sample's loss in nats under each mask, given as for `run_masked`; `[batch]`, float32, for each mask.
-
-        Where the last block runs on the rows alone, what comes after it is run for many masks at once.
-        """
-        if self._last_block is None or not self._masks_last_input(block):
-            return [self.answer_loss(self.run_masked(block, *mask)) for mask in masks]
-        losses: list[Tensor] = []
-        step = max(1, _ROWS_AT_ONCE // len(self._targets))
-        for start in range(0, len(masks), step):
-            rows = [self._last_block.run_masked(*mask) for mask in masks[start : start + step]]
-            values = self.token_losses(self._decode(block + 1, torch.cat(rows, dim=1))[0])
-            losses += [self._roles.mean_by_sample(part) for part in values.view(-1, len(self._targets))]
-        return losses
 
     def run_tail(self, block: int, states: Tensor) -> Tensor:
         """Run the blocks after `block` on `states` (as kept in `states[block]`); `[row, hidden]`.
@@ -128,9 +109,6 @@ class CapturedForward:
             )
         output = self._decode(block, states)
         return rows_of(output, self.answer_positions) if self._last_block is None else output[0]
-
-    def _masks_last_input(self, block: int) -> bool:
-        return block == self._anatomy.n_blocks - 2 >= self.first_block
 
     def _decode(self, block: int, states: Tensor) -> Tensor:
         """The decoder's output if `block` had put out `states`; of the rows alone where the last block runs on them."""
@@ -157,13 +135,12 @@ class CapturedForward:
     def token_values(self, rows: Tensor, functions: Mapping[str, TokenFunction]) -> dict[str, Tensor]:
         """Each function of the float32 logits and the targets at the decoder's output `rows`; `[row]` a name.
 
-        rows: `[row, hidden]`, or those of several masks one after the other. The head runs on some at a time, so that
-        no logits of the whole batch exist.
+        rows: `[row, hidden]`. The head runs on some at a time, so that no logits of the whole batch exist.
         """
         vocabulary = self._anatomy.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+        size = max(1, _LOGITS_PER_CHUNK // vocabulary)
         values: dict[str, list[Tensor]] = {name: [] for name in functions}
-        every = self._targets.repeat(len(rows) // len(self._targets))
-        for part, targets in _split(rows, every, max(1, _LOGITS_PER_CHUNK // vocabulary)):
+        for part, targets in zip(torch.split(rows, size), torch.split(self._targets, size), strict=True):
             logits = self.run_head(part).float()
             for name, function in functions.items():
                 values[name].append(function(logits, targets.to(logits.device)))
@@ -198,42 +175,32 @@ def captured_forward(
     Raises UnsupportedModelError where no decoder attention went through transformers' attention interface.
     """
     samples, places = roles.predicts_answer.nonzero(as_tuple=True)
-    keeper = Keeper(anatomy, blocks, (samples, places))
+    positions = samples, places
+    keeper = Keeper(anatomy, blocks, positions)
     last_block: list[LastBlock] = []
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(REGISTRY_LOCK)
         stack.enter_context(evaluating(anatomy))
-        recorder = stack.enter_context(_recording_attention(anatomy, query_weights, roles, attention))
+        name = stack.enter_context(readable_implementation(anatomy))
+        # The name stays, since some models branch on it; only the function that it stands for changes.
+        recorder = AttentionRecorder(anatomy.blocks, query_weights, roles, attention)
+        stack.enter_context(recording(name, recorder))
         stack.enter_context(packed_vision(anatomy))
         stack.enter_context(shared_images(anatomy.model, image_of))
-        with ExitStack() as running:
-            running.enter_context(keeper.attached())
+        with keeper.attached(), ExitStack() as running:
             if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
                 rows = Rows.of(roles.predicts_answer)
                 running.enter_context(last_block_on_rows(anatomy.blocks[-1], recorder, rows, last_block))
             recorder.is_recording = query_weights.shape[1] > 0
             anatomy.model(**inputs, **no_cache(anatomy.model))
             recorder.is_recording = False
-        if query_weights.shape[1] and recorder.received.n_blocks == 0:
+        if query_weights.shape[1] and not recorder.n_blocks:
             raise UnsupportedModelError(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
                 "so the attention that tokens receive can't be read; choose another model (docs/models.md)"
             )
         last = last_block[-1] if last_block else None
-        yield CapturedForward(anatomy, recorder, roles, labels, (samples, places), keeper.kept(), last)
-
-
-@contextmanager
-def _recording_attention(
-    anatomy: Anatomy, weights: Tensor, roles: TokenRoles, attention: AttentionBackend
-) -> Iterator[AttentionRecorder]:
-    """Register a recorder under the name that the decoder's attention uses now.
-
-    The name stays, since some models branch on it ("eager", "sdpa"); only the function that it stands for changes.
-    """
-    recorder = AttentionRecorder(anatomy.blocks, weights, roles, attention)
-    with readable_implementation(anatomy) as name, recording(AttentionInterface._global_mapping, name, recorder):
-        yield recorder
+        yield CapturedForward(anatomy, recorder, roles, labels, positions, keeper, last)
 
 
 def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | None) -> Callable[..., Any]:
@@ -249,8 +216,3 @@ def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | 
         return with_states(kept_output, given if states is None else states(given))
 
     return forward
-
-
-def _split(rows: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size], targets[start : start + size]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
@@ -124,7 +124,7 @@ class _Changer:
         name = self._anatomy.decoder_config._attn_implementation
         self._recorder = AttentionObserver(self._anatomy.blocks, query_weights, roles)
         self._forward.enter_context(REGISTRY_LOCK)
-        self._forward.enter_context(recording(AttentionInterface._global_mapping, name, self._recorder))
+        self._forward.enter_context(recording(name, self._recorder))
         self._recorder.is_recording = True
 
     def _change_output(self, _module: nn.Module, _args: Any, output: Any) -> Any:
@@ -137,12 +137,12 @@ class _Changer:
         if self._recorder is None:
             return None
         self._recorder.is_recording = False
-        if self._recorder.received.n_blocks == 0:
+        if not self._recorder.n_blocks:
             raise UnsupportedModelError(
                 f"{type(self._anatomy.model).__name__}: no block up to {self._block} uses transformers' attention "
                 "interface, so the attention that tokens receive can't be read (docs/models.md)"
             )
-        return self._recorder.received.mean()
+        return self._recorder.saliency
 
     def _follow_backward(self, _module: nn.Module, _args: Any, output: Any) -> None:
         """Have the backward pass say which forward it belongs to, before it reaches any block."""

@@ -1,6 +1,6 @@
 """Which device and precision a model gets, and what is reported where it can't have them."""
 
-from typing import NamedTuple
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -12,51 +12,30 @@ from delta_attnmask.settings import Dtype
 PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
 
 
-class Accelerators(NamedTuple):
-    """Those that torch finds on this machine: their type, such as "cuda" ("" without any), and how many there are."""
-
-    type: str
-    n_devices: int
-    is_cuda_built: bool
-
-    @classmethod
-    def found(cls) -> "Accelerators":
-        present = torch.accelerator.current_accelerator(check_available=True)
-        is_built: bool = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
-        if present is None:
-            return cls("", 0, is_built)
-        return cls(present.type, torch.accelerator.device_count(), is_built)
-
-    def why_absent(self, device: torch.device) -> str:
-        if self.type == device.type:
-            return f"there are {self.n_devices}, counted from 0"
-        if device.type == "cuda" and not self.is_cuda_built:
-            return f"torch {torch.__version__} is built without CUDA"
-        return f"torch {torch.__version__} finds none on this machine"
-
-    def names(self) -> str:
-        """What may be asked for here."""
-        numbered = [f"{self.type}:{index}" for index in range(self.n_devices)]
-        several = ["balanced"] if self.type == "cuda" else []
-        return ", ".join(["auto", "cpu", *([self.type] if self.type else []), *numbered, *several])
+def accelerators() -> tuple[str, int]:
+    """The type of those that torch finds here, such as "cuda" ("" without any), and how many there are."""
+    present = torch.accelerator.current_accelerator(check_available=True)
+    return (present.type, torch.accelerator.device_count()) if present else ("", 0)
 
 
-def choose_device(device: str, accelerators: Accelerators | None = None) -> torch.device:
+def choose_device(device: str, present: tuple[str, int] | None = None) -> torch.device:
     """The device of that name; "auto" takes the GPU if there is one, and placements over all GPUs begin at the first.
 
-    accelerators: of this machine, if not given.
+    present: as `accelerators` gives it for this machine, which is asked if not given.
     Raises SettingsError where the name is unknown or this machine has no such device.
     """
-    present = accelerators or Accelerators.found()
+    kind, n_devices = present or accelerators()
     if device == "auto":
-        return torch.device(present.type if present.type in ("cuda", "mps") else "cpu")
-    try:
+        return torch.device(kind if kind in ("cuda", "mps") else "cpu")
+    problem = "no such device"
+    with suppress(RuntimeError):
         chosen = torch.device("cuda" if device in PLACEMENTS else device)
-    except RuntimeError as error:
-        raise SettingsError(f"device={device!r}: no such device; possible here: {present.names()}") from error
-    if chosen.type != "cpu" and (chosen.type != present.type or (chosen.index or 0) >= present.n_devices):
-        raise SettingsError(f"device={device!r}: {present.why_absent(chosen)}; possible here: {present.names()}")
-    return chosen
+        if chosen.type == "cpu" or (chosen.type == kind and (chosen.index or 0) < n_devices):
+            return chosen
+        problem = f"torch {torch.__version__} finds {n_devices if chosen.type == kind else 'none'} on this machine"
+    numbered = [f"{kind}:{index}" for index in range(n_devices)]
+    possible = ["auto", "cpu", *([kind] if kind else []), *numbered, *(["balanced"] if kind == "cuda" else [])]
+    raise SettingsError(f"device={device!r}: {problem}; possible here: {', '.join(possible)}")
 
 
 def has_own_cores(device: torch.device) -> bool:

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from delta_attnmask.errors import UnsupportedModelError
-from delta_attnmask.modeling.plain_attention import attend, match_heads
+from delta_attnmask.modeling.plain_attention import attend
 from delta_attnmask.modeling.recorder import AtAttention, AttentionCall, AttentionRecorder
 from delta_attnmask.modeling.running import Call, first_states, given_states, replaced_forward, with_states
+
+_STATES = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Rows:
         return cls(samples, positions, is_row, index)
 
     def on(self, device: torch.device) -> "Rows":
-        return Rows(*(getattr(self, name).to(device) for name in ("samples", "positions", "is_row", "index")))
+        return Rows(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 class LastBlock:
@@ -61,48 +62,37 @@ class LastBlock:
         self._rows = rows.on(self._states.device)
         self._filled: list[tuple[Tensor, AttentionCall]] = []
         self._attention = self._attention_of(self._states)
-        own = self._finish_rows(self._states[self._places], self._attention, self._at_rows(self._attention.query))
-        self.output = self._spread(own)
+        own = self._finish_rows(self._states, self._attention)
+        states = torch.zeros_like(self._states)
+        states[self._places] = first_states(own)[0]
+        self.output = with_states(own, states)
 
     def run(self, states: Tensor) -> Tensor:
         """Its output at the rows if it were given `states` `[batch, seq, hidden]`; `[1, row, hidden]`."""
-        attention = self._attention_of(states)
-        return first_states(self._finish_rows(states[self._places], attention, self._at_rows(attention.query)))
+        return first_states(self._finish_rows(states, self._attention_of(states)))
 
     def run_masked(self, is_masked: Tensor, fill: Tensor) -> Tensor:
         """Its output at the rows if it were given `fill` at masked positions; `[1, row, hidden]`.
 
         is_masked: `[batch, seq]`. fill: `[batch, 1, hidden]`; the same tensor again spares a run.
         """
-        own, rows, is_masked = self._attention, self._rows, is_masked.to(self._states.device)
-        filled, is_filled = self._attention_under(fill), is_masked[:, None, :, None]
-        mixed = replace(
-            own, key=torch.where(is_filled, filled.key, own.key), value=torch.where(is_filled, filled.value, own.value)
-        )
-        is_filled_row = is_masked.gather(1, rows.index)[:, None, :, None]
-        query = torch.where(is_filled_row, self._at_rows(filled.query), self._at_rows(own.query))
-        states = torch.where(is_masked[self._places][:, None], fill[rows.samples, 0], self._states[self._places])
-        return first_states(self._finish_rows(states, mixed, query))
-
-    def _at_rows(self, query: Tensor) -> Tensor:
-        """`[batch, head, seq, dim]` to `[batch, head, longest, dim]`."""
-        index = self._rows.index[:, None, :, None]
-        return query.gather(2, index.expand(-1, query.shape[1], -1, query.shape[-1]))
-
-    def _spread(self, output: Any) -> Any:
-        states = torch.zeros_like(self._states)
-        states[self._places] = first_states(output)[0]
-        return with_states(output, states)
+        own, filled, is_masked = self._attention, self._attention_under(fill), is_masked.to(self._states.device)
+        is_filled = is_masked[:, None, :, None]
+        mixed: dict[str, Any] = {
+            name: torch.where(is_filled, getattr(filled, name), getattr(own, name)) for name in _STATES
+        }
+        states = torch.where(is_masked[..., None], fill, self._states)
+        return first_states(self._finish_rows(states, replace(own, **mixed)))
 
     @property
     def _places(self) -> tuple[Tensor, Tensor]:
         return self._rows.samples, self._rows.positions
 
-    def _finish_rows(self, states: Tensor, attention: AttentionCall, query: Tensor) -> Any:
-        """What it returns for the rows. states: `[row, hidden]`. query: `[batch, head, longest, dim]`."""
-        self._recorder.stand_in = _attend_rows(attention, query, self._rows)
+    def _finish_rows(self, states: Tensor, attention: AttentionCall) -> Any:
+        """What it returns for the rows. states: `[batch, seq, hidden]`. attention: what these give to it."""
+        self._recorder.stand_in = _attend_rows(attention, self._rows)
         try:
-            return self._run_block(states[None], self._rows)
+            return self._run_block(states[self._places][None], self._rows)
         finally:
             self._recorder.stand_in = None
 
@@ -174,35 +164,22 @@ def at_rows(value: Any, rows: Rows, batch: int, seq: int) -> Any:
     return value
 
 
-def _attend_rows(call: AttentionCall, query: Tensor, rows: Rows) -> Tensor:
-    """Attention of the rows, whose queries are given, `[batch, head, longest, dim]`; `[1, row, head, dim]`."""
-    mask, n_heads = _mask_of_rows(call, rows), query.shape[1]
-    if call.softcap is None and call.sinks is None:
-        key, value = match_heads(call.key, n_heads), match_heads(call.value, n_heads)
-        output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
-    else:
-        output, _ = attend(
-            query,
-            call.key,
-            call.value,
-            mask,
-            scale=call.scale,
-            is_causal=False,
-            weights=None,
-            softcap=call.softcap,
-            sinks=call.sinks,
-        )
+def _attend_rows(call: AttentionCall, rows: Rows) -> Tensor:
+    """Attention of the rows; `[1, row, head, dim]`."""
+    index = rows.index[:, None, :, None]
+    query = call.query.gather(2, index.expand(-1, call.query.shape[1], -1, call.query.shape[-1]))
+    output, _ = attend(**vars(call) | {"query": query, "mask": _mask_of_rows(call, rows), "is_causal": False})
     return output.transpose(1, 2)[rows.is_row][None]
 
 
 def _mask_of_rows(call: AttentionCall, rows: Rows) -> Tensor | None:
     """The rows' part of the mask, `[batch, 1 or head, longest, seq]`."""
-    seq = call.key.shape[2]
-    may_attend = torch.arange(seq, device=rows.index.device) <= rows.index[:, None, :, None]
+    index, seq = rows.index[:, None, :, None], call.key.shape[2]
+    may_attend = torch.arange(seq, device=index.device) <= index
     if call.mask is None:
         return may_attend if call.is_causal else None
-    mask = call.mask.expand(len(rows.index), -1, seq, -1)
-    mask = mask.gather(2, rows.index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[-1]))
+    mask = call.mask.expand(len(index), -1, seq, -1)
+    mask = mask.gather(2, index.expand(-1, mask.shape[1], -1, seq))
     if not call.is_causal:
         return mask
     return mask & may_attend if mask.dtype == torch.bool else mask.masked_fill(~may_attend, -torch.inf)

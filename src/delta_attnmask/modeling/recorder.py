@@ -5,15 +5,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from delta_attnmask.batches import TokenRoles
-from delta_attnmask.modeling.kernels import ReceivedAttention, fused_attend, wants_tiles
-from delta_attnmask.modeling.plain_attention import attend, tiled_attend
+from delta_attnmask.errors import SettingsError
+from delta_attnmask.modeling.kernels import additive, counted_spans, fused_attend, takes_kernel, triton_fault
+from delta_attnmask.modeling.plain_attention import attend
 from delta_attnmask.settings import AttentionBackend
 
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
@@ -43,11 +46,6 @@ class AttentionCall:
     softcap: float | None
     sinks: Tensor | None
 
-    def in_one_precision(self) -> "AttentionCall":
-        """With queries and keys in that of the values; under autocast rotating leaves them in float32."""
-        dtype = self.value.dtype
-        return replace(self, query=self.query.to(dtype), key=self.key.to(dtype))
-
 
 class AtAttention(Exception):
     """Ends the last block's forward at its attention."""
@@ -64,9 +62,10 @@ def recorded_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Te
 
 
 @contextmanager
-def recording(table: dict[str, Any], name: str, recorder: "AttentionRecorder") -> Iterator[None]:
-    """Let `recorder` run as the attention implementation `name` of transformers' table."""
-    original = table.get(name)
+def recording(name: str, recorder: "AttentionRecorder") -> Iterator[None]:
+    """Let `recorder` run as the attention implementation `name` of transformers."""
+    table = AttentionInterface._global_mapping
+    original: Any = table.get(name)
     recorder.original = _active[-1] if original is recorded_attention else original
     table[name] = recorded_attention
     _active.append(recorder)
@@ -81,18 +80,17 @@ def recording(table: dict[str, Any], name: str, recorder: "AttentionRecorder") -
 
 
 class _SeenMask(NamedTuple):
-    mask: Tensor
+    mask: Tensor  # held, so that no other takes its memory
     memory: tuple[Any, ...]  # when it was looked at
     needs_none: bool
 
 
 class MaskReader:
-    """Tells for each mask of one forward whether a kernel can do without it.
+    """Tells for each mask of one forward whether attention can do without it.
 
     Under "causal, padded on the right" no real token can see the padding after it, so no mask is needed, and kernels
-    without one are faster. Each mask is looked at once: one device synchronisation a mask, not a block, also where a
-    model slices it anew for each block. Where a model is spread over devices, each block gets a copy of its own: it is
-    compared with the latest masks and not kept.
+    without one are faster. Each mask is looked at once, which a device is waited for, also where a model slices it anew
+    for each block.
     """
 
     def __init__(self, roles: TokenRoles):
@@ -100,21 +98,16 @@ class MaskReader:
         self._latest: deque[_SeenMask] = deque(maxlen=_N_KEPT)
 
     def simplify(self, mask: Tensor | None, is_causal: bool) -> tuple[Tensor | None, bool]:
-        """The mask to use, and whether the kernel shall mask the future itself."""
+        """The mask to use, and whether the future shall be masked beside it."""
         if mask is None:
             return None, is_causal
-        return (None, True) if self._needs_none(mask) else (mask, is_causal)
-
-    def _needs_none(self, mask: Tensor) -> bool:
-        memory = _memory(mask)
-        for latest in self._latest:
-            if latest.memory == memory:
-                return latest.needs_none
-        for latest in self._latest:  # this waits for the device
-            if latest.memory == _memory(latest.mask) and _is_copy(latest.mask, mask):
-                return latest.needs_none
-        self._latest.append(_SeenMask(mask, memory, self._is_plain_causal(mask)))
-        return self._latest[-1].needs_none
+        # Masks of which this is equal hold the same numbers.
+        memory = mask.device, mask.dtype, mask.data_ptr(), mask.shape, mask.stride(), mask._version
+        needs_none = next((seen.needs_none for seen in self._latest if seen.memory == memory), None)
+        if needs_none is None:
+            needs_none = self._is_plain_causal(mask)
+            self._latest.append(_SeenMask(mask, memory, needs_none))
+        return (None, True) if needs_none else (mask, is_causal)
 
     def _is_plain_causal(self, mask: Tensor) -> bool:
         is_token = self._is_token.to(mask.device)
@@ -131,15 +124,6 @@ class MaskReader:
         return bool(is_right_padded & agrees)
 
 
-def _memory(mask: Tensor) -> tuple[Any, ...]:
-    """Where a mask lies, and how often that was written to: two masks of which this is equal hold the same numbers."""
-    return mask.device, mask.dtype, mask.data_ptr(), mask.shape, mask.stride(), mask._version
-
-
-def _is_copy(one: Tensor, other: Tensor) -> bool:
-    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
-
-
 class AttentionRecorder:
     """Callable with the signature of transformers' attention functions.
 
@@ -147,25 +131,33 @@ class AttentionRecorder:
     (cross-attention) go to the model's own function.
 
     weights: `[batch, pool, seq]`, how much each query counts in each pool.
-    backend: "plain" keeps to the definition, "tiled" gets both from the same scores (CPU), "fused" runs torch's flash
-        kernel and sums its columns in torch, "triton" by the Triton kernel, "auto" takes the fastest. Softcaps and
-        attention sinks are always plain, other masks than "causal" never go to Triton.
-    backends: what ran, such as "cuda-triton". original: the model's own function.
+    backend: "auto" takes the fastest: on NVIDIA GPUs torch's kernels, whose columns the Triton kernel sums; "triton"
+        refuses where that can't run; "plain" keeps to the definition, as softcaps, attention sinks and CPUs always do.
+    backends: what ran, such as "triton". original: the model's own function. n_blocks: whose attention was summed.
     stops_at_last: whether the last block's forward ends where it attends, with `AtAttention`.
     stand_in: what the last block's attention returns instead, `[batch, seq, head, dim]`.
     """
 
     def __init__(self, blocks: nn.ModuleList, weights: Tensor, roles: TokenRoles, backend: AttentionBackend = "auto"):
-        self.received = ReceivedAttention(weights, backend)
+        if backend == "triton" and weights.device.type != "cuda":
+            raise SettingsError(_refusal(triton_fault(weights.device, torch.bfloat16, 64)))
         self.original: AttentionFunction | None = None
         self.is_recording = False
         self.backends: set[str] = set()
+        self.n_blocks = 0
         self.stops_at_last = False
         self.stand_in: Tensor | None = None
         self._backend = backend
+        self._weights = weights.float().contiguous()
+        self._sum = torch.zeros_like(self._weights)
         self._own = {id(module) for module in blocks.modules()}
         self._last = {id(module) for module in blocks[-1].modules()}
         self._masks = MaskReader(roles)
+
+    @property
+    def saliency(self) -> Tensor:
+        """What tokens received, mean over heads and recorded blocks; `[batch, pool, seq]`, float32."""
+        return self._sum / max(self.n_blocks, 1)
 
     def __call__(
         self,
@@ -196,58 +188,48 @@ class AttentionRecorder:
         return self._attend(call).transpose(1, 2).contiguous(), None
 
     def _is_ours(self, module: nn.Module, query: Tensor, key: Tensor) -> bool:
-        return id(module) in self._own and query.shape[2] == self.received.seq == key.shape[2]
+        return id(module) in self._own and query.shape[2] == self._weights.shape[-1] == key.shape[2]
 
     def _attend(self, call: AttentionCall) -> Tensor:
-        if call.softcap is None and call.sinks is None and self._backend != "plain":
-            if wants_tiles(self._backend, call.query):
-                return self._attend_in_tiles(call)
-            cast = call.in_one_precision()
-            fused = fused_attend(
-                cast.query, cast.key, cast.value, cast.mask, scale=cast.scale, is_causal=cast.is_causal
-            )
-            if fused is not None:
-                self._note(cast, fused[1])
-                return fused[0]
-        return self._attend_plainly(call)
-
-    def _attend_in_tiles(self, call: AttentionCall) -> Tensor:
-        output, received = tiled_attend(
-            call.query, call.key, call.value, call.mask, self._weights, scale=call.scale, is_causal=call.is_causal
-        )
-        self._add(received, "cpu-tiles")
+        name = "plain"
+        is_usual = call.softcap is None and call.sinks is None and (call.mask is None or not call.is_causal)
+        if is_usual and self._backend != "plain" and takes_kernel(call.query, call.value):
+            value = call.value
+            fault = triton_fault(value.device, value.dtype, value.shape[-1]) if self.is_recording else ""
+            if fault and self._backend == "triton":
+                raise SettingsError(_refusal(fault))
+            if not fault:
+                return self._attend_fused(call)
+            name = f"plain (Triton {fault})"
+        weights = self._weights.to(call.query.device) if self.is_recording else None
+        output, received = attend(**vars(call), weights=weights)
+        self._add(received, name)
         return output
 
-    def _attend_plainly(self, call: AttentionCall) -> Tensor:
-        output, received = attend(
-            call.query,
-            call.key,
-            call.value,
-            call.mask,
-            scale=call.scale,
-            is_causal=call.is_causal,
-            weights=None if self._weights is None else self._weights.to(call.query.device),
-            softcap=call.softcap,
-            sinks=call.sinks,
-        )
-        self._add(received, "plain")
+    def _attend_fused(self, call: AttentionCall) -> Tensor:
+        """By torch's kernel, and the columns by Triton."""
+        dtype, device = call.value.dtype, call.value.device
+        query, key = call.query.to(dtype), call.key.to(dtype)  # under autocast rotating leaves them in float32
+        mask = None if call.mask is None else additive(call.mask, dtype)
+        scaling: dict[str, Any] = {"scale": call.scale, "is_causal": call.is_causal}
+        output, lse = fused_attend(query, key, call.value, mask, **scaling)
+        if self.is_recording:
+            from delta_attnmask.modeling.triton_received import received_columns
+
+            weights, spans = self._weights.to(device), self._spans.to(device)
+            with torch.cuda.device(device):
+                self._add(received_columns(query, key, lse, mask, weights, spans, **scaling), "triton")
         return output
 
-    @property
-    def _weights(self) -> Tensor | None:
-        return self.received.weights if self.is_recording else None
+    @cached_property
+    def _spans(self) -> Tensor:
+        return counted_spans(self._weights)
 
     def _add(self, received: Tensor | None, backend: str) -> None:
         if received is not None:
-            self.received.add(received)
+            self._sum += received.to(self._sum.device)
+            self.n_blocks += 1
             self.backends.add(backend)
-
-    def _note(self, call: AttentionCall, lse: Tensor) -> None:
-        if self.is_recording:
-            code = self.received.add_columns(
-                call.query, call.key, lse, call.mask, scale=call.scale, is_causal=call.is_causal
-            )
-            self.backends.add(f"{call.query.device.type}-{code}")
 
 
 class AttentionObserver(AttentionRecorder):
@@ -262,6 +244,10 @@ class AttentionObserver(AttentionRecorder):
                 super().__call__(module, query, key, *args, **kwargs)
         function = self.original or _eager_function(module)
         return function(module, query, key, *args, **kwargs)
+
+
+def _refusal(fault: str) -> str:
+    return f"attention='triton': {fault}; use attention='auto'"
 
 
 def _with_bias(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:

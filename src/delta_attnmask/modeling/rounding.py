@@ -68,7 +68,16 @@ class Rounding:
         return (states.float() * (1 + self.unit * steps)).clamp(-largest, largest).to(states.dtype)
 
     def _run(self) -> Tensor:
-        logits = self._noted(plain_logits(self._anatomy, self._inputs))
+        """The losses of the untouched model in evaluation mode, not compiled."""
+        model = self._anatomy.model
+        with torch.no_grad(), evaluating(self._anatomy), torch.compiler.set_stance("force_eager"):
+            try:
+                logits = self._noted(model(**self._inputs, **no_cache(model)).logits)
+            except (AttributeError, TypeError) as error:
+                raise UnsupportedModelError(
+                    f"{type(model).__name__}: its own forward fails under transformers {transformers.__version__} "
+                    f"({error}); try another version of transformers"
+                ) from error
         rows = logits[tuple(index.to(logits.device) for index in self._places)]
         return nats(rows.float(), self._targets.to(rows.device))
 
@@ -96,20 +105,3 @@ def changed_outputs(blocks: Iterable[nn.Module], change: Callable[[Tensor], Tens
     finally:
         for handle in handles:
             handle.remove()
-
-
-def plain_logits(anatomy: Anatomy, inputs: Mapping[str, Any]) -> Tensor:
-    """The logits of the untouched model in evaluation mode, not compiled; `[batch, seq, vocabulary]`.
-
-    Raises UnsupportedModelError where the model's code doesn't fit the installed transformers.
-    """
-    with torch.no_grad(), evaluating(anatomy), torch.compiler.set_stance("force_eager"):
-        try:
-            output = anatomy.model(**inputs, **no_cache(anatomy.model))
-        except (AttributeError, TypeError) as error:
-            raise UnsupportedModelError(
-                f"{type(anatomy.model).__name__}: its own forward fails under transformers {transformers.__version__} "
-                f"({error}); try another version of transformers"
-            ) from error
-    logits: Tensor = output.logits
-    return logits

@@ -5,9 +5,9 @@ alone does to them (`rounding`). The tokens are every second one of the samples'
 something, and never neighbours, so that a block that looks at neighbours is caught where it runs on single rows.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
 from delta_attnmask.errors import DataError, UnsupportedModelError
-from delta_attnmask.modeling.anatomy import Anatomy, examine
-from delta_attnmask.modeling.capture import CapturedForward, captured_forward
+from delta_attnmask.modeling.anatomy import Anatomy
+from delta_attnmask.modeling.capture import captured_forward
 from delta_attnmask.modeling.recorder import REGISTRY_LOCK
 from delta_attnmask.modeling.rounding import INTO_LAST, Rounding
 from delta_attnmask.settings import AttentionBackend
@@ -61,19 +61,13 @@ def checked_anatomy(
     anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
 ) -> Anatomy:
     """The anatomy with what a self-check found, which is made now if the model had none yet in this state."""
-    check = _known_check(anatomy, inputs, labels, attention)
-    return replace(anatomy, runs_on_rows=check.runs_on_rows)
+    return replace(anatomy, runs_on_rows=self_check(anatomy, inputs, labels, attention).runs_on_rows)
 
 
 def self_check(
-    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
+    anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
 ) -> SelfCheck:
-    """What `check_model` found at the first batch of this model, as it is now, under this attention backend."""
-    return _known_check(examine(model), inputs, labels, attention)
-
-
-def _known_check(anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend) -> SelfCheck:
-    """The check of the model in this state, made now if there was none.
+    """What `check_model` found at the first batch of this model, as it is now, under this attention backend.
 
     Locked as captured forwards are: another thread's would meet the noise that a check adds to the blocks' outputs, and
     its replaced forwards would look like another state of the model here.
@@ -81,29 +75,15 @@ def _known_check(anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, at
     with REGISTRY_LOCK:
         checks, key = _checked.setdefault(anatomy.model, {}), (attention, _state_of(anatomy))
         if key not in checks:
-            checks[key] = check_model(anatomy.model, inputs, labels, attention)
+            checks[key] = check_model(anatomy, inputs, labels, attention)
         return checks[key]
 
 
 def _state_of(anatomy: Anatomy) -> Hashable:
     """What may change in a loaded model and makes it another to check: cheap, since it is asked for each batch."""
-    blocks = tuple(_state_of_module(module) for module in anatomy.blocks.modules())
-    weights = tuple((weight.dtype, weight.device) for block in anatomy.blocks for weight in _first_weight(block))
-    return anatomy.decoder_config._attn_implementation, weights, blocks
-
-
-def _first_weight(block: nn.Module) -> list[Tensor]:
-    first = next(block.parameters(), None)
-    return [] if first is None else [first]
-
-
-def _state_of_module(module: nn.Module) -> Hashable:
-    """Which module it is, whether its forward is another than its class's, and its adapters at work if it has any."""
-    state = id(module), type(module), "forward" in vars(module)
-    if not hasattr(type(module), "active_adapters"):
-        return state
-    adapted: Any = module
-    return state, tuple(adapted.active_adapters), adapted.disable_adapters, bool(adapted.merged)
+    modules = tuple((id(module), type(module), "forward" in vars(module)) for module in anatomy.blocks.modules())
+    weights = tuple((w.dtype, w.device) for block in anatomy.blocks for w in islice(block.parameters(), 1))
+    return anatomy.decoder_config._attn_implementation, weights, modules
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -129,21 +109,19 @@ def probe_labels(anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor) ->
 
 
 def check_model(
-    model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
+    anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend = "auto"
 ) -> SelfCheck:
     """Replay the unmasked tail of blocks that may be masked, and compare with the untouched model.
 
     Raises UnsupportedModelError where the two differ by more than rounding, DataError where the untouched model gives
     no finite loss to compare with.
     """
-    anatomy = examine(model)
     probes = probe_labels(anatomy, inputs, labels)
     rounding = Rounding(anatomy, inputs, probes)
     if not rounding.losses.isfinite().any():
         raise DataError("the loss is not finite")
     last = min(anatomy.last_block, max(0, anatomy.n_blocks - 2))  # only a norm comes after the last block
-    probe = partial(_probe, inputs, probes, attention)
-    whole = probe([0, last // 2, last], anatomy)
+    whole = _probe(anatomy, inputs, probes, attention, [0, last // 2, last])
     losses = _differences(whole.losses, rounding.losses)
     check = SelfCheck(
         decoder_path=anatomy.decoder_path,
@@ -153,10 +131,26 @@ def check_model(
         replay_error=float(whole.replays.abs().max()) if len(whole.replays) else 0.0,
         loss_error=float(losses.abs().mean()),
     )
-    _require_agreement(model, check, rounding, whole.replays, losses)
-
-    on_rows = partial(probe, [last], replace(anatomy, runs_on_rows=True))
-    return replace(check, runs_on_rows=_gives(whole, on_rows, rounding))
+    name = type(anatomy.model).__name__
+    if not rounding.allows(whole.replays, _REPLAY):
+        raise UnsupportedModelError(
+            f"{name}: running the tail of its decoder again gives other losses ({check}); "
+            "its scores would be wrong, so it is refused (docs/add-a-model.md)"
+        )
+    if not rounding.allows(losses, _KERNELS):
+        raise UnsupportedModelError(
+            f"{name}: reading its attention changes its loss ({check}); its scores would be wrong, so it is refused; "
+            'try it loaded with attn_implementation="eager", or see docs/add-a-model.md'
+        )
+    try:
+        rows = _probe(replace(anatomy, runs_on_rows=True), inputs, probes, attention, [last])
+    except torch.AcceleratorError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, UnsupportedModelError):  # it can't take rows alone
+        return check
+    differences = torch.cat([_differences(rows.losses, whole.losses), _differences(rows.masked, whole.masked)])
+    is_exact = rounding.allows(rows.replays, _REPLAY) and rounding.allows(differences, _ROWS, INTO_LAST)
+    return replace(check, runs_on_rows=is_exact)
 
 
 @dataclass(frozen=True)
@@ -175,16 +169,19 @@ class _Probe:
 
 
 def _probe(
-    inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend, blocks: Sequence[int], anatomy: Anatomy
+    anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor, attention: AttentionBackend, blocks: Sequence[int]
 ) -> _Probe:
     """blocks: whose tails are replayed; the last of them is masked too."""
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
     is_masked = roles.is_token & (torch.arange(labels.shape[1], device=labels.device) % 3 == 1)
-    last = blocks[-1]
-    weights = roles.is_token[:, None].float()
+    last, weights = blocks[-1], roles.is_token[:, None].float()
     with captured_forward(anatomy, inputs, labels, roles, weights, blocks, attention) as forward:
         losses = forward.token_losses(forward.final_rows())
-        replays = [_differences(_replayed_losses(forward, block, losses), losses) for block in blocks]
+        tails = [forward.run_tail(block, forward.states[block]) for block in blocks]
+        replays = [
+            _differences(losses if torch.equal(rows, forward.final_rows()) else forward.token_losses(rows), losses)
+            for rows in tails
+        ]
         masked = losses[:0]
         if last >= forward.first_block:
             fill = forward.states[last].mean(-2, keepdim=True)
@@ -192,38 +189,6 @@ def _probe(
         return _Probe(losses, masked, torch.cat(replays), forward.n_recorded, forward.backend)
 
 
-def _replayed_losses(forward: CapturedForward, block: int, losses: Tensor) -> Tensor:
-    rows = forward.run_tail(block, forward.states[block])
-    return losses if torch.equal(rows, forward.final_rows()) else forward.token_losses(rows)
-
-
 def _differences(found: Tensor, expected: Tensor) -> Tensor:
     """`found - expected` where that is finite; NaN where only `found` isn't."""
     return (found.cpu() - expected.cpu())[expected.cpu().isfinite()]
-
-
-def _gives(whole: _Probe, probe: Callable[[], _Probe], rounding: Rounding) -> bool:
-    """Whether a way to run the last block that spares work gives what the whole block gave, masked and not."""
-    try:
-        found = probe()
-    except torch.AcceleratorError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError, UnsupportedModelError):  # it can't take rows alone
-        return False
-    pairs = [(found.losses, whole.losses), (found.masked, whole.masked)]
-    differences = torch.cat([_differences(*pair) for pair in pairs])
-    return rounding.allows(found.replays, _REPLAY) and rounding.allows(differences, _ROWS, INTO_LAST)
-
-
-def _require_agreement(model: nn.Module, check: SelfCheck, rounding: Rounding, replays: Tensor, losses: Tensor) -> None:
-    name = type(model).__name__
-    if not rounding.allows(replays, _REPLAY):
-        raise UnsupportedModelError(
-            f"{name}: running the tail of its decoder again gives other losses ({check}); "
-            "its scores would be wrong, so it is refused (docs/add-a-model.md)"
-        )
-    if not rounding.allows(losses, _KERNELS):
-        raise UnsupportedModelError(
-            f"{name}: reading its attention changes its loss ({check}); its scores would be wrong, so it is refused; "
-            'try it loaded with attn_implementation="eager", or see docs/add-a-model.md'
-        )

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 
 from delta_attnmask.modeling.anatomy import Anatomy, owner_of
@@ -148,12 +149,12 @@ def _sharing(owner: nn.Module, original: Callable[..., Any], image_of: Sequence[
         distinct = _distinct(signature.bind(*args, **kwargs).arguments, image_of, kept)
         if distinct is None or _can_share.get(owner) is False:
             return original(*args, **kwargs)
-        features = _expand(original(**distinct), places)
-        if owner not in _can_share:
-            everything = original(*args, **kwargs)
-            _can_share[owner] = features is not None and _agree(features, everything)
-            return everything
-        return original(*args, **kwargs) if features is None else features
+        shared = _expand(original(**distinct), places)
+        if shared is not None and owner in _can_share:
+            return shared
+        whole = original(*args, **kwargs)
+        _can_share[owner] = shared is not None and _agree(shared, whole)
+        return whole
 
     return encode
 
@@ -184,52 +185,38 @@ def _distinct(arguments: dict[str, Any], image_of: Sequence[int], kept: Sequence
 
 def _expand(output: Any, places: list[int]) -> Any:
     """The output for all images, given the one for the distinct images; None where it isn't one entry an image."""
-    if isinstance(output, Tensor | list | tuple):
-        return _expand_features(output, places)
-    features: Any = getattr(output, "pooler_output", None)
-    expanded = _expand_features(features, places)
-    if expanded is None:
+    features: Any = getattr(output, "pooler_output", output)
+    if not isinstance(features, Tensor | list | tuple) or len(features) != max(places) + 1:
         return None
+    if features is output:
+        return _pick(features, places)
     changed = copy.copy(output)
-    changed["pooler_output"] = expanded
-    if getattr(output, "deepstack_features", None) is not None:
+    changed["pooler_output"] = _pick(features, places)
+    if layers := getattr(output, "deepstack_features", None):
         sizes = [len(part) for part in features]
-        changed["deepstack_features"] = [_expand_layer(layer, places, sizes) for layer in output.deepstack_features]
+        # Before transformers 5.23 a layer is one tensor of all images, one after the other.
+        changed["deepstack_features"] = [
+            torch.cat(_pick(torch.split(layer, sizes), places)) if isinstance(layer, Tensor) else _pick(layer, places)
+            for layer in layers
+        ]
     return changed
 
 
-def _expand_features(features: Any, places: list[int]) -> Any:
-    if features is None or len(features) != max(places) + 1:
-        return None
-    if isinstance(features, Tensor):
-        return features[torch.tensor(places, device=features.device)]
-    return type(features)(features[place] for place in places)
+def _pick(features: Any, places: list[int]) -> Any:
+    picked = [features[place] for place in places]
+    return torch.stack(picked) if isinstance(features, Tensor) else type(features)(picked)
 
 
-def _expand_layer(layer: Any, places: list[int], sizes: list[int]) -> Any:
-    """One deepstack layer: a tensor an image, or (before transformers 5.23) all of them in one tensor."""
-    if not isinstance(layer, Tensor):
-        return _expand_features(layer, places)
-    parts = torch.split(layer, sizes)
-    return torch.cat([parts[place] for place in places])
-
-
-def _agree(features: Any, others: Any) -> bool:
+def _agree(output: Any, other: Any) -> bool:
     """Whether two outputs hold the same features but for rounding."""
-    found, expected = _tensors(features), _tensors(others)
+    found, expected = _tensors(output), _tensors(other)
     return len(found) == len(expected) and all(
-        one.shape == other.shape and _is_close(one, other) for one, other in zip(found, expected, strict=True)
+        one.shape == two.shape
+        and (one - two).float().abs().max() <= two.float().abs().max() * _TOLERANCE.get(two.dtype, 1e-4)
+        for one, two in zip(found, expected, strict=True)
     )
 
 
-def _is_close(one: Tensor, other: Tensor) -> bool:
-    scale = other.float().abs().max().clamp(min=1e-6)
-    return bool((one - other).float().abs().max() <= scale * _TOLERANCE.get(other.dtype, 1e-4))
-
-
 def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, list | tuple):
-        return [tensor for part in output for tensor in _tensors(part)]
-    return [*_tensors(output.pooler_output), *_tensors(getattr(output, "deepstack_features", None) or [])]
+    parts = (getattr(output, "pooler_output", output), getattr(output, "deepstack_features", None))
+    return [leaf for leaf in tree_leaves(parts) if isinstance(leaf, Tensor)]

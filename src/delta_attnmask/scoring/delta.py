@@ -81,7 +81,7 @@ def score_batch(
     attention: which code computes attention and what tokens receive of it; "auto" takes the fastest.
 
     Raises UnsupportedModelError where the model can't be read or its tail doesn't replay exactly (checked at the
-    first batch of each model, and again when its blocks, precision or adapters change), SettingsError where the
+    first batch of each model, and again when its blocks or precision change), SettingsError where the
     settings don't fit the model or the batch, DataError where inputs and labels don't fit each other or a sample has
     no answer token.
     """
@@ -138,7 +138,9 @@ def sweep_batch(
         saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
         choices = _choose(grid, saliency, roles, sample_seeds(inputs, roles))
         masks = _mask(forward, blocks, grid, choices, roles)
-        masked_losses = _run_tails(forward, blocks, masks)
+        masked_losses = [
+            forward.answer_loss(forward.run_masked(block, *mask)) for block, mask in zip(blocks, masks, strict=True)
+        ]
         embeddings = roles.pool(forward.states[middle[0]]) if embed else None
 
     scores = [
@@ -218,15 +220,6 @@ def _mask(
     hows = [(block, settings.replacement) for block, settings in zip(blocks, grid, strict=True)]
     fills = {how: replacement_state(forward.states[how[0]], roles.is_token, how[1]) for how in set(hows)}
     return [(choice.is_masked, fills[how]) for choice, how in zip(choices, hows, strict=True)]
-
-
-def _run_tails(forward: CapturedForward, blocks: Sequence[int], masks: Sequence[Mask]) -> list[Tensor]:
-    """Each sample's loss under each mask; `[batch]` a mask. The masks of one block go through its tail together."""
-    losses: dict[int, Tensor] = {}
-    for block in set(blocks):
-        own = [index for index, other in enumerate(blocks) if other == block]
-        losses |= zip(own, forward.masked_losses(block, [masks[index] for index in own]), strict=True)
-    return [losses[index] for index in range(len(masks))]
 
 
 def _shares(rivals: Mapping[str, Rival], saliency: Mapping[Queries, Tensor], roles: TokenRoles) -> dict[str, Tensor]:

@@ -239,7 +239,7 @@ class UnitScorer:
 
     def _check_on(self, samples: list[EncodedSample]) -> str:
         batch = self.batches.collate(samples)
-        found = self_check(self.loaded.model, batch.inputs, batch.labels, self.plan.attention)
+        found = self_check(examine(self.loaded.model), batch.inputs, batch.labels, self.plan.attention)
         line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
         together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
         if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
