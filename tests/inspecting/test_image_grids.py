@@ -157,9 +157,9 @@ def test_the_drawn_rectangles_lie_over_the_object(tmp_path: Path, size: tuple[in
     (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "image": "a.png", "conversations": turns}]))
     found = Inspector(loaded, FileRows(tmp_path / "data.json", tmp_path), MaskSettings.paper()).inspect_rows([0])[0]
     hottest = set(change.argsort(descending=True)[:4].tolist())
-    tokens = [replace(token, saliency=_HOT if token.number in hottest else 1.0) for token in found.image_tokens]
+    saliency = tuple(_HOT if number in hottest else 1.0 for number in range(len(change)))
 
-    boxes = hot_boxes(str(render_fragment(replace(found, image_tokens=tuple(tokens)))))
+    boxes = hot_boxes(str(render_fragment(replace(found, image_saliency=saliency))))
 
     assert len(boxes) == 4
     assert all(share(box, OBJECT) > 0 for box in boxes)

@@ -4,7 +4,7 @@ import re
 
 from PIL import Image
 
-from delta_attnmask.inspecting.inspection import Box, ImageToken, Piece, RowInspection
+from delta_attnmask.inspecting.inspection import Box, Piece, RowInspection
 from delta_attnmask.inspecting.inspection_page import render_fragment, render_inspections
 from delta_attnmask.settings import MaskSettings
 
@@ -12,10 +12,6 @@ EVIL = "<script>alert(1)</script>"
 
 
 def inspection(**changes: object) -> RowInspection:
-    tokens = (
-        ImageToken(0, 3.0, True, 0, Box(0.0, 0.0, 0.5, 1.0)),
-        ImageToken(1, 1.0, False, 0, Box(0.5, 0.0, 1.0, 1.0)),
-    )
     values = {
         "row": 7,
         "id": EVIL,
@@ -31,7 +27,9 @@ def inspection(**changes: object) -> RowInspection:
             Piece("answer", EVIL, 2, 1, 1.0, loss=2.0, masked_loss=7.0),
         ),
         "pictures": (Image.new("RGB", (40, 20)),),
-        "image_tokens": tokens,
+        "image_saliency": (3.0, 1.0),
+        "image_is_masked": (True, False),
+        "grids": ([Box(0.0, 0.0, 0.5, 1.0), Box(0.5, 0.0, 1.0, 1.0)],),
     }
     return RowInspection(**values | changes)  # type: ignore[arg-type]
 
@@ -71,8 +69,7 @@ def test_nothing_is_neither_more_nor_less() -> None:
 
 
 def test_masked_cells_that_touch_have_one_rim() -> None:
-    tokens = tuple(ImageToken(n, 1.0, True, 0, Box(n / 2, 0, n / 2 + 0.5, 1)) for n in range(2))
-    html = str(render_fragment(inspection(image_tokens=tokens)))
+    html = str(render_fragment(inspection(image_is_masked=(True, True))))
     assert "M500 0L500 500" not in html, "the side that both share"
     assert "M0 0L0 500" in html
 
@@ -85,8 +82,7 @@ def test_answer_tokens_show_their_losses() -> None:
 
 
 def test_an_unknown_layout_is_said_and_listed() -> None:
-    tokens = (ImageToken(0, 3.0, True), ImageToken(1, 1.0, False))
-    html = str(render_fragment(inspection(image_tokens=tokens, layout_problem="Model: it isn't a grid")))
+    html = str(render_fragment(inspection(grids=(), layout_problem="Model: it isn't a grid")))
     assert "No overlay is drawn, since Model: it isn&#39;t a grid" in html
     assert "<rect" not in html
     assert "image token 0" in html

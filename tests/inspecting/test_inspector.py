@@ -1,7 +1,6 @@
 """An inspected row: its losses, its pieces, its pictures."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from delta_attnmask.batches import TokenRoles
 from delta_attnmask.encoding.encoder import make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.inspecting.inspection import RowInspection
-from delta_attnmask.inspecting.inspector import Inspector
-from delta_attnmask.inspecting.token_pieces import TokenFacts, read_pieces, token_roles
+from delta_attnmask.inspecting.inspector import Inspector, read_pieces
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import score_batch
@@ -65,7 +62,8 @@ def test_tokens_add_up_to_the_score(embedded: Path, embedded_model: LoadedModel)
         assert found.delta == pytest.approx(float(score.delta), abs=1e-6)
         assert (found.n_tokens, found.n_masked) == (sample.n_tokens, int(score.is_masked.sum()))
         assert sum(piece.saliency for piece in found.pieces) == pytest.approx(float(score.saliency.sum()), rel=1e-5)
-        assert Counter(token.picture for token in found.image_tokens) == dict.fromkeys(range(len(record.images)), 64)
+        assert [len(grid) for grid in found.grids] == [64] * len(record.images)
+        assert len(found.image_saliency) == len(found.image_is_masked) == 64 * len(record.images)
 
 
 def test_an_empty_mask_changes_no_token(embedded: Path, embedded_model: LoadedModel) -> None:
@@ -81,10 +79,9 @@ def test_the_embedded_model_looks_at_the_object(write: Any, embedded_model: Load
     dataset = write([row(f"{name}.png", "What color is the shape?", "red") for name in pictures], **pictures)
     for found, (x, y) in zip(Inspector(embedded_model, dataset, SETTINGS).inspect_rows(range(4)), corners, strict=True):
         inside, outside = list[float](), list[float]()
-        for token in found.image_tokens:
-            assert token.box
-            left, top = (64 * (one + other) / 2 for one, other in zip(token.box[:2], token.box[2:], strict=True))
-            (inside if x < left < x + 20 and y < top < y + 20 else outside).append(token.saliency)
+        for box, saliency in zip(found.grids[0], found.image_saliency, strict=True):
+            left, top = 64 * (box.left + box.right) / 2, 64 * (box.top + box.bottom) / 2
+            (inside if x < left < x + 20 and y < top < y + 20 else outside).append(saliency)
         assert sum(inside) / len(inside) > 1.2 * sum(outside) / len(outside)
 
 
@@ -96,7 +93,7 @@ def test_a_turned_picture_is_shown_and_placed_upright(tmp_path: Path, embedded_m
     dataset = FileRows(tmp_path / "data.json", tmp_path)
     found = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0]
     assert found.pictures[0].size == (80, 120)
-    boxes = torch.tensor([token.box for token in found.image_tokens])
+    boxes = torch.tensor(found.grids[0])
     edges = [*boxes[:, :2].amin(0).tolist(), *boxes[:, 2:].amax(0).tolist()]
     assert edges == pytest.approx([0, 1 / 6, 1, 5 / 6], abs=1e-6)  # CLIP's processor cuts out the middle
 
@@ -106,21 +103,15 @@ def test_a_model_whose_layout_is_unknown_gets_no_overlay(write: Any) -> None:
     found = Inspector(MODELS["Idefics2"](), dataset, MaskSettings.paper()).inspect_rows([0])[0]
     assert "regular grid" in found.layout_problem
     assert len(found.pictures) == 1
-    assert [(token.number, token.box) for token in found.image_tokens] == [(number, None) for number in range(4)]
+    assert (found.grids, len(found.image_saliency)) == ((), 4)
 
 
 def test_bad_rows_come_back_with_their_reason(write: Any, embedded_model: LoadedModel) -> None:
     dataset = write([row("missing.png", "What?", "red"), {"id": "b", "conversations": []}])
     inspector = Inspector(embedded_model, dataset, SETTINGS)
     assert [bool(found.reason) for found in inspector.inspect_rows([0, 1])] == [True, True]
-    with pytest.raises(SettingsError, match="rows 0 to 1"):
-        inspector.inspect_rows([2])
     with pytest.raises(SettingsError, match="8 blocks"):
         Inspector(embedded_model, dataset, MaskSettings(block=20))
-
-
-def facts(ids: list[int], roles: list[Any]) -> TokenFacts:
-    return TokenFacts(ids, roles, [1.0] * len(ids), [False] * len(ids), {}, {})
 
 
 def test_characters_of_several_tokens_are_whole() -> None:
@@ -128,9 +119,10 @@ def test_characters_of_several_tokens_are_whole() -> None:
     ids = tokenizer("naïve 猫")["input_ids"]
     assert len(ids) == 10, "bytes"
     image = tokenizer.convert_tokens_to_ids("<image>")
-    pieces = read_pieces(tokenizer, facts([*ids, image, image, ids[-1]], ["text"] * 10 + ["image"] * 2 + ["text"]))
-    assert [piece.text for piece in pieces][:10] == [*"naïve ", "猫", "", "�"]
-    assert [piece.n_tokens for piece in pieces] == [1, 1, 2, 1, 1, 1, 3, 2, 1]
+    pieces = list(read_pieces(tokenizer, [*ids, image, image, ids[-1]], ["text"] * 10 + ["image"] * 2 + ["text"]))
+    assert [text for _, text, _ in pieces] == [*"naïve ", "猫", "", "�"]
+    assert [len(positions) for _, _, positions in pieces] == [1, 1, 2, 1, 1, 1, 3, 2, 1]
+    assert [position for _, _, positions in pieces for position in positions] == list(range(13))
 
 
 def is_answer_of(found: RowInspection) -> list[str]:
@@ -141,9 +133,6 @@ def test_answers_are_read_with_the_token_that_ends_them(write: Any, embedded_mod
     dataset = write([row("a.png", "Which color?", "It is red.")], a=square((64, 64), (5, 5), 40))
     found = Inspector(embedded_model, dataset, SETTINGS).inspect_rows([0])[0]
     assert "".join(is_answer_of(found)) == "It is red.<|end|>"
-
-
-def test_roles_cover_every_position() -> None:
-    labels = torch.tensor([[-100, -100, 5]])
-    roles = TokenRoles.of({"input_ids": torch.tensor([[9, 7, 5]])}, labels, image_token_id=7, special_ids=[9])
-    assert token_roles(roles) == ["special", "image", "answer"]
+    assert {piece.role for piece in found.pieces} == {"special", "image", "text", "answer"}
+    (image,) = (piece for piece in found.pieces if piece.role == "image")
+    assert (image.text, image.n_tokens, image.loss) == ("", 64, None)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,10 @@ from delta_attnmask.cli.options import DataOptions, DeviceOptions
 from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import show_progress
-from delta_attnmask.reading.rows import Rows
-from delta_attnmask.settings import MaskSettings
 
 if TYPE_CHECKING:
-    from delta_attnmask.inspecting.comparison import ModelAttention
-    from delta_attnmask.modeling.load import LoadedModel
+    from delta_attnmask.inspecting.comparison import RowAttention
+    from delta_attnmask.inspecting.inspector import Inspector
 
 
 def attention(
@@ -48,37 +47,41 @@ def attention(
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
     dataset = data.open()
 
-    from delta_attnmask.inspecting.comparison import compare
+    from delta_attnmask.inspecting.comparison import compare, spread_rows
     from delta_attnmask.inspecting.comparison_page import COLUMNS, render_comparison, rows_of
     from delta_attnmask.inspecting.inspector import Inspector
-    from delta_attnmask.inspecting.measuring import spread_rows
     from delta_attnmask.reporting.page import write_page
 
     wanted = spread_rows(dataset.n_rows, rows)
-    loaded = loading.load_model(model[0])
     preset, _ = read_preset(settings)
-    base = _measure(loaded, dataset, wanted, preset.mask)
-    with_images = base.rows_with_images
+    inspector = Inspector(loading.load_model(model[0]), dataset, preset.mask)
+    base = _measure(inspector, wanted)
+    with_images = [row for row, found in base.items() if found.has_image]
     shown = [with_images[position] for position in spread_rows(len(with_images), samples)]
-    before = Inspector(loaded, dataset, preset.mask).inspect_rows(shown)
-    del loaded  # two large models don't fit side by side
-    loaded = loading.load_model(model[1])
-    tuned = _measure(loaded, dataset, wanted, preset.mask)
-    after = Inspector(loaded, dataset, preset.mask).inspect_rows(shown)
-    comparison = compare(base, tuned, preset.form)
-    pairs = [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)]
-    html = render_comparison(comparison, pairs, settings=preset.mask, data=dataset.location)
+    before = inspector.inspect_rows(shown)
+    del inspector  # two large models don't fit side by side
+    inspector = Inspector(loading.load_model(model[1]), dataset, preset.mask)
+    comparison = compare(base, _measure(inspector, wanted), preset.form)
+    after = inspector.inspect_rows(shown)
+    html = render_comparison(
+        comparison,
+        [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)],
+        base=model[0],
+        tuned=model[1],
+        n_measured=len(wanted),
+        settings=preset.mask,
+        data=dataset.location,
+    )
     write_page(out, html)
     if json_:
-        print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
+        figures = {"base": model[0], "tuned": model[1]} | asdict(comparison)
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
     else:
         print_table(f"{comparison.n_rows} rows", COLUMNS, rows_of(comparison))
     print(f"Wrote {out}", file=sys.stderr)
     return 0
 
 
-def _measure(loaded: "LoadedModel", dataset: Rows, rows: list[int], mask: MaskSettings) -> "ModelAttention":
-    from delta_attnmask.inspecting.measuring import measure_attention
-
-    with show_progress(loaded.name) as advance:
-        return measure_attention(loaded, dataset, rows, mask, lambda n_done: advance(n_done, len(rows), 0))
+def _measure(inspector: "Inspector", rows: list[int]) -> "dict[int, RowAttention]":
+    with show_progress(inspector.loaded.name) as advance:
+        return inspector.measure_rows(rows, advance)

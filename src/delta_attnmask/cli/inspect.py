@@ -54,6 +54,8 @@ def inspect(
         raise SettingsError("model and data are needed; give --model and --data, or a run's folder: inspect RUN")
     else:
         dataset = FileRows(rows.data, rows.images, image_limits=rows.place.image_limits, format=format)
+    if unknown := [number for number in row or [] if not 0 <= number < dataset.n_rows]:
+        raise SettingsError(f"row={unknown[0]}: {dataset.name} has the rows 0 to {dataset.n_rows - 1}")
     found = [(record.id, record.row) for record in dataset if record.id in ids] if ids else []
     if missing := sorted(set(ids or []) - {id_ for id_, _ in found}):
         raise SettingsError(f"id={missing[0]!r}: no row of {dataset.path} has this id")

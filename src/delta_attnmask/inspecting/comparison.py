@@ -1,15 +1,14 @@
 """Two models' attention over the same rows: differences with intervals, and how far their picks agree. No torch."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delta_attnmask.derived import derive
 from delta_attnmask.errors import DataError
-from delta_attnmask.statistics import Estimate, Values, mean_of_columns, rounded, spearman
+from delta_attnmask.statistics import Estimate, Values, mean_of_columns
 
 MEASURES = ("entropy", "image", "question", "sink", "answer_to_image")
 _ABOUT_IMAGES = ("image", "answer_to_image")
@@ -20,31 +19,19 @@ _N_GROUPS = 3  # of blocks: early, middle and late ones
 class RowAttention:
     """One row under one model.
 
-    ids: its tokens. shares: `[block, measure]`, see modeling.shares. loss, masked_loss: nats.
-    saliency: of each token. is_masked, is_image: of each token. All `[token]`.
+    ids: its tokens. is_masked: of each token. shares: `[block, measure]`, see modeling.shares.
+    loss, masked_loss: nats per answer token.
     """
 
     ids: NDArray[np.int64]
+    is_masked: NDArray[np.bool_]
     shares: Values
     loss: float
     masked_loss: float
-    saliency: Values
-    is_masked: NDArray[np.bool_]
-    is_image: NDArray[np.bool_]
+    has_image: bool
 
 
-@dataclass(frozen=True)
-class ModelAttention:
-    """All rows that one model could be given, by their number, and why not the others. n_blocks: that were measured."""
-
-    name: str
-    n_blocks: int
-    rows: dict[int, RowAttention] = field(repr=False)
-    failures: dict[int, str]
-
-    @property
-    def rows_with_images(self) -> list[int]:
-        return [row for row, found in sorted(self.rows.items()) if found.is_image.any()]
+Pairs = Sequence[tuple[RowAttention, RowAttention]]  # each row under the base and under the tuned model
 
 
 @dataclass(frozen=True)
@@ -69,86 +56,76 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class PickOverlap:
-    """How far the two models pick the same.
-
-    tokens: mean over rows of the share of masked tokens that both mask. tokens_by_chance: what random picks would give.
-    n_rows: rows in all. rows_kept: how many the picked share of them is.
-    rows_shared: of these, how many both models keep by the score `form`.
-    score_rank_correlation: Spearman's, of the score over rows.
-    """
-
-    tokens: Estimate
-    tokens_by_chance: float
-    form: str
-    n_rows: int
-    rows_kept: int
-    rows_shared: int
-    score_rank_correlation: float | None
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Base against tuned. n_rows: rows that both could be given. n_failed: rows that either could not.
+    """Base against tuned, over the rows that both could be given.
 
     shifts: measure after measure, each over all blocks first, then in each third of them.
+    tokens_shared: mean over rows of the share of masked tokens that both models mask. tokens_by_chance: what random
+        picks would give.
+    form: the score that orders rows. n_kept: how many are the best `keep` of them. n_shared: of these, how many both
+        models keep.
     """
 
-    base: str
-    tuned: str
     n_rows: int
-    n_failed: int
     n_blocks: int
     shifts: tuple[Shift, ...]
-    picks: PickOverlap
+    tokens_shared: Estimate
+    tokens_by_chance: float
+    form: str
+    n_kept: int
+    n_shared: int
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+
+def spread_rows(n_rows: int, wanted: int) -> list[int]:
+    """At most `wanted` rows, evenly spread over the data, the same for every model."""
+    return sorted({int(row) for row in np.linspace(0, n_rows - 1, min(wanted, n_rows)).round()})
 
 
-def compare(base: ModelAttention, tuned: ModelAttention, form: str, keep: float = 0.2) -> Comparison:
-    """Compare row by row; only rows that both models were given count.
+def compare(
+    base: Mapping[int, RowAttention], tuned: Mapping[int, RowAttention], form: str, keep: float = 0.2
+) -> Comparison:
+    """Compare row by row; only rows that both models have count.
 
     form: the column that orders rows, as `select` knows it. keep: share of the rows that is picked.
     Raises DataError where the models don't have the same blocks, or cut a row into different tokens.
     """
-    if base.n_blocks != tuned.n_blocks:
-        raise DataError(
-            f"{base.name} has {base.n_blocks} blocks with attention, {tuned.name} has {tuned.n_blocks}; "
-            "expected a model and a finetuned copy of it"
-        )
-    rows = sorted(base.rows.keys() & tuned.rows.keys())
+    rows = sorted(base.keys() & tuned.keys())
     if not rows:
-        raise DataError(f"no row can be given to both {base.name} and {tuned.name}")
-    for row in rows:
-        _require_same_tokens(row, base, tuned)
-    pairs = [(base.rows[row], tuned.rows[row]) for row in rows]
-    return Comparison(
-        base=base.name,
-        tuned=tuned.name,
-        n_rows=len(rows),
-        n_failed=len(base.failures.keys() | tuned.failures.keys()),
-        n_blocks=base.n_blocks,
-        shifts=tuple(shift for name in MEASURES for shift in _compare_measure(pairs, name)),
-        picks=_compare_picks(pairs, form, keep),
-    )
-
-
-Pairs = Sequence[tuple[RowAttention, RowAttention]]
-
-
-def _require_same_tokens(row: int, base: ModelAttention, tuned: ModelAttention) -> None:
-    one, other = base.rows[row].ids, tuned.rows[row].ids
-    if not np.array_equal(one, other):
+        raise DataError("no row can be given to both models")
+    pairs = [(base[row], tuned[row]) for row in rows]
+    n_blocks, n_others = (len(found.shares) for found in pairs[0])
+    if n_blocks != n_others:
         raise DataError(
-            f"row {row}: {base.name} and {tuned.name} cut it into different tokens ({len(one)} and {len(other)}), so "
-            "their attention can't be compared token by token; expected a model and a finetuned copy of it"
+            f"the base model has {n_blocks} blocks with attention, the tuned one {n_others}; expected a model and a "
+            "finetuned copy of it"
         )
+    for row, (one, other) in zip(rows, pairs, strict=True):
+        if not np.array_equal(one.ids, other.ids):
+            raise DataError(
+                f"row {row}: the models cut it into different tokens ({len(one.ids)} and {len(other.ids)}), so their "
+                "attention can't be compared token by token; expected a model and a finetuned copy of it"
+            )
+    masked = [(one.is_masked, other.is_masked) for one, other in pairs if one.is_masked.any()]
+    shared = np.array([[(one & other).sum() / one.sum()] for one, other in masked])
+    n_kept = max(1, round(keep * len(pairs)))
+    best, others = (
+        np.argsort(-_scores([pair[side] for pair in pairs], form), kind="stable")[:n_kept] for side in (0, 1)
+    )
+    return Comparison(
+        n_rows=len(rows),
+        n_blocks=n_blocks,
+        shifts=tuple(shift for name in MEASURES for shift in _compare_measure(pairs, name)),
+        tokens_shared=mean_of_columns(shared)[0] if masked else Estimate(1.0, 1.0, 1.0),
+        tokens_by_chance=float(np.mean([one.is_masked.mean() for one, _ in pairs])),
+        form=form,
+        n_kept=n_kept,
+        n_shared=len(np.intersect1d(best, others)),
+    )
 
 
 def _compare_measure(pairs: Pairs, name: str) -> Iterator[Shift]:
     """Nothing for a measure that needs an image where no row has one."""
-    wanted = [pair for pair in pairs if name not in _ABOUT_IMAGES or pair[0].is_image.any()]
+    wanted = [pair for pair in pairs if name not in _ABOUT_IMAGES or pair[0].has_image]
     if not wanted:
         return
     index = MEASURES.index(name)
@@ -158,23 +135,6 @@ def _compare_measure(pairs: Pairs, name: str) -> Iterator[Shift]:
     means = [np.stack([values[:, group].mean(1) for group in groups], axis=1) for values in (base, tuned, tuned - base)]
     for group, *estimates in zip(groups, *map(mean_of_columns, means), strict=True):
         yield Shift(name, int(group[0]), int(group[-1]), len(wanted), *estimates)
-
-
-def _compare_picks(pairs: Pairs, form: str, keep: float) -> PickOverlap:
-    masked = [(one, other) for one, other in pairs if one.is_masked.any()]
-    shared = np.array([[(one.is_masked & other.is_masked).sum() / one.is_masked.sum()] for one, other in masked])
-    scores = [_scores([pair[side] for pair in pairs], form) for side in (0, 1)]
-    n_kept = max(1, round(keep * len(pairs)))
-    kept = [set(np.argsort(-values, kind="stable")[:n_kept].tolist()) for values in scores]
-    return PickOverlap(
-        tokens=mean_of_columns(shared)[0] if masked else Estimate(1.0, 1.0, 1.0),
-        tokens_by_chance=float(np.mean([one.is_masked.mean() for one, _ in pairs])),
-        form=form,
-        n_rows=len(pairs),
-        rows_kept=n_kept,
-        rows_shared=len(kept[0] & kept[1]),
-        score_rank_correlation=rounded(spearman(*scores)),
-    )
 
 
 def _scores(rows: Sequence[RowAttention], form: str) -> Values:

@@ -24,21 +24,6 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ImageToken:
-    """One image token of a row.
-
-    number: among the row's image tokens, from 0. saliency: attention that it receives.
-    picture, box: which of the row's pictures it shows, and the part of it; None where the layout is unknown.
-    """
-
-    number: int
-    saliency: float
-    is_masked: bool
-    picture: int | None = None
-    box: Box | None = None
-
-
-@dataclass(frozen=True)
 class Piece:
     """A run of the prompt that reads as one: a token, the tokens of one character, or a run of image tokens.
 
@@ -65,13 +50,15 @@ class Piece:
         return "even" if level == 0 else f"up{level}" if delta > 0 else f"down{min(level, 3)}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RowInspection:
     """Where the model looked in one row, and what the mask did to its answer.
 
     reason: why the row can't be inspected; everything after it is empty then.
     loss, masked_loss: nats per answer token. saliency_total: attention that all tokens receive.
-    layout_problem: why image tokens can't be placed on their pictures; empty if they can.
+    image_saliency, image_is_masked: of each image token, in order.
+    grids: for each picture the parts of it that its image tokens show, in order; empty where the layout is unknown.
+    layout_problem: why it is unknown.
     """
 
     row: int
@@ -84,7 +71,9 @@ class RowInspection:
     saliency_total: float = 0.0
     pieces: tuple[Piece, ...] = ()
     pictures: tuple["Image", ...] = ()
-    image_tokens: tuple[ImageToken, ...] = ()
+    image_saliency: tuple[float, ...] = ()
+    image_is_masked: tuple[bool, ...] = ()
+    grids: tuple[list[Box], ...] = ()
     layout_problem: str = ""
 
     @property
@@ -105,10 +94,6 @@ class RowInspection:
         return sum(piece.n_masked for piece in self.pieces)
 
     @property
-    def n_masked_image_tokens(self) -> int:
-        return sum(token.is_masked for token in self.image_tokens)
-
-    @property
     def image_share(self) -> float:
         """Share of the attention that image tokens receive."""
-        return sum(token.saliency for token in self.image_tokens) / (self.saliency_total or 1.0)
+        return sum(self.image_saliency) / (self.saliency_total or 1.0)
