@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from delta_attnmask.selecting.selector import select_rows
     from delta_attnmask.selection import Selection
     from delta_attnmask.settings import MaskSettings
-    from delta_attnmask.training.augmentation import MaskedStateAugmentation
-    from delta_attnmask.training.masked_states import masked_states
+    from delta_attnmask.training.masked_states import MaskedStateAugmentation, masked_states
     from delta_attnmask.training.plan import AugmentationSettings
 
 __version__ = "0.1.0"
@@ -42,7 +41,7 @@ _HOMES = {
     "DeviceError": "errors",
     "Encoder": "encoding.encoder",
     "MaskSettings": "settings",
-    "MaskedStateAugmentation": "training.augmentation",
+    "MaskedStateAugmentation": "training.masked_states",
     "ReasonCode": "errors",
     "RowError": "errors",
     "Scores": "results",

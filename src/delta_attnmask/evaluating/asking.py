@@ -8,6 +8,8 @@ import numpy as np
 
 from delta_attnmask.records import ImageRef, Record
 
+Lender = tuple[int, tuple[ImageRef, ...]]  # a row, and the image references that it lends
+
 
 @dataclass(frozen=True)
 class AskedTurn:
@@ -37,14 +39,6 @@ def asked_turns(record: Record) -> list[AskedTurn]:
     return found
 
 
-@dataclass(frozen=True)
-class Lender:
-    """A row, and the image references that it lends."""
-
-    row: int
-    images: tuple[ImageRef, ...]
-
-
 def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:
     """For each row with images, another row of its source with as many images, but other ones.
 
@@ -54,14 +48,14 @@ def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:
     groups: dict[tuple[str, int], list[Lender]] = defaultdict(list)
     for record in records:
         if not record.reason and record.images:
-            groups[record.source, len(record.images)].append(Lender(record.row, record.images))
+            groups[record.source, len(record.images)].append((record.row, record.images))
     rng = np.random.default_rng(seed)
     lenders: dict[int, Lender] = {}
     for _, members in sorted(groups.items()):
-        first = {member.images: member for member in reversed(members)}
+        first = {images: (row, images) for row, images in reversed(members)}
         different = list(first)
         circle = [different[index] for index in rng.permutation(len(different))]
         following = dict(zip(circle, [*circle[1:], circle[0]], strict=True))
         if len(circle) > 1:
-            lenders |= {member.row: first[following[member.images]] for member in members}
+            lenders |= {row: first[following[images]] for row, images in members}
     return lenders

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.predictions import EvaluationFolder
-from delta_attnmask.evaluating.summarising import MEASURES, own_lines, row_sums, to_numbers
+from delta_attnmask.evaluating.summarising import MEASURES, by_source, own_lines, row_sums, share, to_numbers
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.statistics import Values, mean_of_shares, sign_test
+from delta_attnmask.statistics import Values, sign_test
 
-_TURNS_PER_ROW = 1 << 20  # makes one number of row and turn
+_PLACE = ["row", "turn"]
 
 
 def compare_evaluations(
@@ -52,12 +53,12 @@ def compare_evaluations(
     for what, name in [("baseline", base_name), *(("scoring", name) for name in scored)]:
         if name not in folders:
             raise SettingsError(f"{what}={name!r}: there is no such name; there are {', '.join(folders)}")
-    answers, right = _common_answers(everyone, measure)
+    answers, n_left_out = _common_answers(everyone, measure)
+    right = iter([to_numbers(answers, str(index)) for index in range(len(everyone))])
     methods = {}
     for name, group in folders.items():
         notes = [_read_object(Path(folder.manifest.model) / "train.json") for folder in group]
-        methods[name] = _Method(group, notes, scored.get(name), right[: len(group)])
-        right = right[len(group) :]
+        methods[name] = _Method(group, notes, scored.get(name), np.stack([next(right) for _ in group]))
     figures = {name: _figures(method, answers, seed) for name, method in methods.items()}
     base_s = figures[base_name]["seconds"]["total_s"]
     for name, one in figures.items():
@@ -70,9 +71,9 @@ def compare_evaluations(
         "schema": 1,
         "measure": measure,
         "baseline": base_name,
-        "n_answers": len(answers.rows),
-        "n_rows": len(np.unique(answers.rows)),
-        "n_left_out": answers.n_left_out,
+        "n_answers": len(answers),
+        "n_rows": pc.count_distinct(answers["row"]).as_py(),
+        "n_left_out": n_left_out,
         "test": asdict(test.input) | {"path": test.data},
         "methods": figures,
     }
@@ -115,47 +116,39 @@ def _read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """The answers that all evaluations gave: the row and source of each. n_left_out: those that only some gave."""
+def _common_answers(folders: Sequence[EvaluationFolder], measure: str) -> tuple[pa.Table, int]:
+    """The answers that all folders have, and how many only some have.
 
-    rows: NDArray[np.int64]
-    sources: NDArray[np.str_]
-    n_left_out: int
-
-    def by_source(self, values: Values) -> dict[str, tuple[Values, Values]]:
-        """By source, the sums of each row's values, and its number of answers."""
-        masks = {name: self.sources == name for name in sorted(set(self.sources.tolist()))}
-        return {name: row_sums(self.rows[mask], values[mask]) for name, mask in masks.items()}
-
-    def estimates(self, values: Values, seed: int) -> dict[str, Any]:
-        """The means of some values of the answers, with their intervals."""
-        groups = self.by_source(values)
-        return {
-            "mean_over_sources": asdict(mean_of_shares(list(groups.values()), seed)),
-            "pooled": asdict(mean_of_shares([row_sums(self.rows, values)], seed)),
-            "sources": {name: asdict(mean_of_shares([group], seed)) for name, group in groups.items()},
-        }
-
-    def spread(self, by_seed: Values) -> dict[str, Any]:
-        """The mean over sources of each seed, and their standard deviation; None of fewer than two."""
-        groups = [self.by_source(values).values() for values in by_seed]
-        means = [float(np.mean([sums.sum() / n.sum() for sums, n in group])) for group in groups]
-        return {"values": means, "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None}
-
-
-def _common_answers(folders: Sequence[EvaluationFolder], measure: str) -> tuple[_Answers, Values]:
-    """The answers that all folders have, and the measure of each, `[folder, answer]`."""
-    tables = [own_lines(folder.read()) for folder in folders]
-    places = [table["row"].to_numpy() * _TURNS_PER_ROW + table["turn"].to_numpy() for table in tables]
-    common = reduce(np.intersect1d, places)
+    Columns: row, turn, source, and each folder's measure under the folder's number.
+    """
+    tables = [own_lines(folder.read()).select(["row", "turn", "source", measure]) for folder in folders]
+    tables = [table.rename_columns(["row", "turn", "source", str(idx)]) for idx, table in enumerate(tables)]
+    common = reduce(lambda one, other: one.join(other.drop_columns("source"), _PLACE, join_type="inner"), tables)
     if not len(common):
         raise ArtifactError("the evaluations have no answer in common; see the reasons in their evaluation.json")
-    chosen = [np.intersect1d(common, place, return_indices=True)[2] for place in places]
-    values = np.stack([to_numbers(table, measure)[at] for table, at in zip(tables, chosen, strict=True)])
-    sources = np.array(tables[0]["source"].to_pylist(), dtype=np.str_)[chosen[0]]
-    n_left_out = len(np.unique(np.concatenate(places))) - len(common)
-    return _Answers(common // _TURNS_PER_ROW, sources, n_left_out), values
+    every = pa.concat_tables(table.select(_PLACE) for table in tables).group_by(_PLACE).aggregate([])
+    return common.sort_by([("row", "ascending"), ("turn", "ascending")]), len(every) - len(common)
+
+
+def _estimates(answers: pa.Table, seed: int) -> dict[str, Any]:
+    """The means of the answers' `value`, with their intervals."""
+    groups = by_source(answers)
+    return {
+        "mean_over_sources": share(groups.values(), "value", seed),
+        "pooled": share([answers], "value", seed),
+        "sources": {name: share([group], "value", seed) for name, group in groups.items()},
+    }
+
+
+def _spread(answers: pa.Table, by_seed: Values) -> dict[str, Any]:
+    """The mean over sources of each seed, and their standard deviation; None of fewer than two."""
+    groups = [by_source(_with_values(answers, values)).values() for values in by_seed]
+    means = [float(np.mean([to_numbers(lines, "value").mean() for lines in group])) for group in groups]
+    return {"values": means, "sd": float(np.std(means, ddof=1)) if len(means) > 1 else None}
+
+
+def _with_values(answers: pa.Table, values: Values) -> pa.Table:
+    return answers.select(["row", "source"]).append_column("value", pa.array(values))
 
 
 @dataclass(frozen=True)
@@ -193,30 +186,30 @@ class _Method:
         return {"training_s": training, "scoring_s": scoring, "total_s": total}
 
 
-def _figures(method: _Method, answers: _Answers, seed: int) -> dict[str, Any]:
+def _figures(method: _Method, answers: pa.Table, seed: int) -> dict[str, Any]:
     return {
         "folders": [str(folder.path) for folder in method.folders],
         "seeds": method.seeds,
-        **answers.estimates(method.right.mean(0), seed),
-        "over_seeds": answers.spread(method.right),
+        **_estimates(_with_values(answers, method.right.mean(0)), seed),
+        "over_seeds": _spread(answers, method.right),
         "seconds": method.seconds(),
     }
 
 
-def _difference(method: _Method, base: _Method, answers: _Answers, seed: int) -> dict[str, Any]:
+def _difference(method: _Method, base: _Method, answers: pa.Table, seed: int) -> dict[str, Any]:
     """Method less baseline, on the same answers (and of the seeds alone that both have, where they share any)."""
     right, base_right = method.right, base.right
     shared = [number for number in method.seeds if number in base.seeds]
     if shared:
         right, base_right = (one.right[[one.seeds.index(number) for number in shared]] for one in (method, base))
-    difference = right.mean(0) - base_right.mean(0)
-    by_row, _ = row_sums(answers.rows, difference)
+    difference = _with_values(answers, right.mean(0) - base_right.mean(0))
+    by_row, _ = row_sums(difference, "value")
     n_better, n_worse = int((by_row > 1e-12).sum()), int((by_row < -1e-12).sum())
     return {
-        **answers.estimates(difference, seed),
+        **_estimates(difference, seed),
         "rows_better": n_better,
         "rows_worse": n_worse,
         "p": sign_test(n_better, n_worse),
         "paired_seeds": len(shared),
-        "by_seed": answers.spread(right - base_right if shared else right[:0]),
+        "by_seed": _spread(answers, right - base_right if shared else right[:0]),
     }

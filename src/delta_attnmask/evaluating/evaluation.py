@@ -25,7 +25,7 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder, Line
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
-from delta_attnmask.records import Record, form_of
+from delta_attnmask.records import ImageRef, Record, form_of
 from delta_attnmask.scoring.jobs import Progress
 from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Unit, Window, run_halving
 from delta_attnmask.scoring.worker import make_manifest
@@ -36,7 +36,7 @@ MOST_NEW_TOKENS = 512  # unless the caller asks for more
 SPARE_TOKENS = 16  # above the longest reference, so that answers that run on are seen to do so
 _TEXTS_AT_ONCE = 1024
 
-AskedRow = dict[int | None, list[Answer] | RowError]  # by the row whose images are shown instead of its own
+AskedRow = list[Answer | Line]  # its answers, or lines that say why they can't be asked for
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,12 @@ def evaluate_dataset(
         manifest = replace(manifest, model=str(Path(loaded.name).absolute()))  # where `compare` finds `train.json`
     with EvaluationFolder.start(out, manifest) as folder:
         answerer = _Answerer(loaded, encoder, dataset, plan, limit)
-        to_do = folder.units_to_do()
-        n_before = manifest.n_rows - sum(len(manifest.rows_of(unit)) for unit in to_do)
+        to_do = [(unit, manifest.rows_of(unit)) for unit in folder.units_to_do()]
+        units = (Unit(unit, len(rows), dataset.records(rows.start, rows.stop)) for unit, rows in to_do)
+        n_before = manifest.n_rows - sum(len(rows) for _, rows in to_do)
         n_here = n_failed = 0
         try:
-            for unit, lines in answerer.answer(_unit(dataset, unit, manifest.rows_of(unit)) for unit in to_do):
+            for unit, lines in answerer.answer(units):
                 if n_before + n_here == 0:  # not where a resumed evaluation happens to begin at bad rows
                     _require_some_success(lines)
                 folder.write_unit(unit, lines)
@@ -115,10 +116,6 @@ def _longest_answer(dataset: Rows, encoder: Encoder) -> int:
     texts = (turn.text for record in dataset for turn in record.turns if turn.role == "assistant")
     groups = iter(lambda: list(islice(texts, _TEXTS_AT_ONCE)), [])
     return max((max(encoder.count_tokens(group)) for group in groups), default=0)
-
-
-def _unit(dataset: Rows, index: int, rows: range) -> Unit:
-    return Unit(index, len(rows), dataset.records(rows.start, rows.stop))
 
 
 def _require_some_success(lines: Sequence[Line]) -> None:
@@ -158,12 +155,7 @@ class _Answerer:
         lines: list[Line] = []
         for record, asked in window.rows:
             about = {name: getattr(record, name) for name in ("row", "id", "key", "source")}
-            for swapped_row, found in asked.items():
-                about["swapped_row"] = swapped_row
-                if isinstance(found, RowError):
-                    lines.append(about | _failure(found))
-                else:
-                    lines += [about | self._describe(answer, stops) for answer in found]
+            lines += [about | (self._describe(one, stops) if isinstance(one, Answer) else one) for one in asked]
         return lines
 
     def _find_losses(self, answers: Sequence[Answer]) -> None:
@@ -204,16 +196,16 @@ class _Answerer:
         """The columns of a line that are about one answer."""
         reference = answer.asked.reference
         line = {
+            "swapped_row": answer.swapped_row,
             "turn": answer.asked.turn,
             "question": answer.asked.question,
             "reference": reference,
             "n_reference_tokens": answer.n_reference_tokens,
         }
+        if answer.error is None and not math.isfinite(answer.loss):
+            answer.error = RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({answer.loss})")
         if answer.error is not None:
             return line | _failure(answer.error)
-        if not math.isfinite(answer.loss):
-            error = RowError(ReasonCode.LOSS_NOT_FINITE, f"the loss is not finite ({answer.loss})")
-            return line | _failure(error)
         text = self._encoder.decode(answer.tokens).strip()
         return line | {
             "prediction": text,
@@ -230,27 +222,24 @@ def _ask_rows(
     encoder: Encoder, dataset: Rows, lenders: Mapping[int, Lender], records: Sequence[Record]
 ) -> list[AskedRow]:
     """Encode what is asked of each row, with its own images and with those that another lends it."""
-
-    def encode(record: Record) -> list[Answer] | RowError:
-        if record.error is not None:
-            return record.error
-        try:
-            return encode_answers(encoder, record, dataset.load_images(record.images))
-        except RowError as error:
-            return error
-
-    asked: list[AskedRow] = []
+    rows: list[AskedRow] = []
     for record in records:
-        asked.append({None: encode(record)})
-        if (lender := lenders.get(record.row)) is not None:
-            asked[-1][lender.row] = encode(replace(record, images=lender.images))
-    return asked
+        asked: AskedRow = []
+        own: Lender | tuple[None, tuple[ImageRef, ...]] = (None, record.images)
+        for swapped_row, images in [own, *([lenders[record.row]] if record.row in lenders else [])]:
+            try:
+                if record.error is not None:
+                    raise record.error
+                shown = replace(record, images=images)
+                asked += encode_answers(encoder, shown, dataset.load_images(images), swapped_row)
+            except RowError as error:
+                asked.append({"swapped_row": swapped_row, **_failure(error)})
+        rows.append(asked)
+    return rows
 
 
-def _answers_of(asked: AskedRow) -> Iterator[Answer]:
-    for answers in asked.values():
-        if not isinstance(answers, RowError):
-            yield from answers
+def _answers_of(asked: AskedRow) -> list[Answer]:
+    return [one for one in asked if isinstance(one, Answer)]
 
 
 def _samples(answers: Iterable[Answer]) -> list[EncodedSample]:

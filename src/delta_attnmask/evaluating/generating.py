@@ -33,10 +33,12 @@ class Answer:
     """One answer that is asked for, in an encoded conversation, and what has come of it.
 
     start, stop: positions of the reference's first token and one past its last in the sample; the prompt ends before.
+    swapped_row: whose images are shown instead of the row's own, None for these.
     loss: of the reference, mean over its tokens in nats. tokens: of the model's answer. error: why there is none.
     """
 
     asked: AskedTurn
+    swapped_row: int | None
     sample: EncodedSample
     start: int
     stop: int
@@ -58,7 +60,9 @@ class Answer:
         self.loss = float(losses[self.start : self.stop][self.is_counted].mean())
 
 
-def encode_answers(encoder: Encoder, record: Record, images: Sequence[Any]) -> list[Answer]:
+def encode_answers(
+    encoder: Encoder, record: Record, images: Sequence[Any], swapped_row: int | None = None
+) -> list[Answer]:
     """Encode a record once for each number of images that its answers see (once, if all images come first).
 
     Raises RowError with the reason.
@@ -68,7 +72,7 @@ def encode_answers(encoder: Encoder, record: Record, images: Sequence[Any]) -> l
         asked = list(group)
         shown = replace(record, turns=record.turns[: asked[-1].stop], images=record.images[:n_images])
         sample = encoder.encode(shown, images[:n_images])
-        answers += [Answer(one, sample, *sample.answers[one.turn]) for one in asked]
+        answers += [Answer(one, swapped_row, sample, *sample.answers[one.turn]) for one in asked]
     return answers
 
 

@@ -1,14 +1,13 @@
 """The figures of an evaluation: accuracy with intervals, looking at the image, and whether instructions are kept."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.reading.faults import generalise
@@ -25,8 +24,7 @@ def make_report(folder: EvaluationFolder) -> dict[str, Any]:
     seed = int(folder.manifest.settings["seed"])
     own, pairs = own_lines(predictions), swapped_pairs(predictions)
     failed = failed_rows(predictions)
-    sources = sorted(set(own["source"].to_pylist()))
-    groups = {name: (_of_source(own, name), _of_source(pairs, name)) for name in sources}
+    groups = {name: (lines, _of_source(pairs, name)) for name, lines in by_source(own).items()}
     return {
         "schema": 1,
         **{name: manifest[name] for name in _ORIGIN},
@@ -74,25 +72,28 @@ def to_numbers(lines: pa.Table, column: str) -> Values:
     return np.asarray(pc.cast(lines[column], pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def row_sums(rows: NDArray[np.int64], values: Values) -> tuple[Values, Values]:
-    """Sums of the values of each row's answers, and how many answers it has; in the order of the rows."""
-    found, place = np.unique(rows, return_inverse=True)
-    counts = np.bincount(place, minlength=len(found)).astype(np.float64)
-    return np.bincount(place, weights=values, minlength=len(found)).astype(np.float64), counts
+def by_source(lines: pa.Table) -> dict[str, pa.Table]:
+    """The answers of each source, in the order of their names."""
+    return {name: _of_source(lines, name) for name in sorted(set(lines["source"].to_pylist()))}
+
+
+def row_sums(lines: pa.Table, column: str) -> tuple[Values, Values]:
+    """Sums of a column over each row's answers, and how many answers it has."""
+    sums = lines.group_by("row").aggregate([(column, "sum"), (column, "count")])
+    return to_numbers(sums, f"{column}_sum"), to_numbers(sums, f"{column}_count")
+
+
+def share(groups: Iterable[pa.Table], column: str, seed: int) -> dict[str, float]:
+    """The mean of a column, of each group alike, with its interval."""
+    return asdict(mean_of_shares([row_sums(lines, column) for lines in groups], seed))
 
 
 def _of_source(lines: pa.Table, source: str) -> pa.Table:
     return lines.filter(pc.equal(lines["source"], source))
 
 
-def _share(groups: Sequence[pa.Table], column: str, seed: int) -> dict[str, float]:
-    """The mean of a column, of each group alike, with its interval."""
-    sums = [row_sums(lines["row"].to_numpy(), to_numbers(lines, column)) for lines in groups]
-    return asdict(mean_of_shares(sums, seed))
-
-
 def _mean(lines: pa.Table, column: str) -> float:
-    return float(pc.mean(pc.cast(lines[column], pa.float64())).as_py())
+    return float(to_numbers(lines, column).mean())
 
 
 def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
     return {
         "n_rows": pc.count_distinct(own["row"]).as_py(),
         "n_answers": len(own),
-        **{name: _share([own], name, seed) for name in MEASURES},
+        **{name: share([own], name, seed) for name in MEASURES},
         "loss": _mean(own, "loss"),
         "swapped": _swapped(pairs, seed) if len(pairs) else None,
         "instructions": _instructions(own),
@@ -113,8 +114,8 @@ def _swapped(pairs: pa.Table, seed: int) -> dict[str, Any]:
     """What is left with another row's images. gain: what the right ones add, on the same answers."""
     return {
         "n_answers": len(pairs),
-        **{name: _share([pairs], f"{name}_swapped", seed) for name in MEASURES},
-        **{f"{name}_gain": _share([pairs], f"{name}_gain", seed) for name in MEASURES},
+        **{name: share([pairs], f"{name}_swapped", seed) for name in MEASURES},
+        **{f"{name}_gain": share([pairs], f"{name}_gain", seed) for name in MEASURES},
         "loss": _mean(pairs, "loss_swapped"),
         "loss_rise": -_mean(pairs, "loss_gain"),
     }
@@ -135,7 +136,7 @@ def _mean_over_sources(groups: Sequence[tuple[pa.Table, pa.Table]], seed: int) -
     found: dict[str, Any] = {"n_sources": len(groups)}
     swapped = [pairs for _, pairs in groups if len(pairs)]
     for name in MEASURES if groups else ():
-        found[name] = _share([own for own, _ in groups], name, seed)
+        found[name] = share([own for own, _ in groups], name, seed)
         if swapped:
-            found[f"{name}_gain"] = _share(swapped, f"{name}_gain", seed)
+            found[f"{name}_gain"] = share(swapped, f"{name}_gain", seed)
     return found

@@ -29,7 +29,6 @@ from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.pipeline import default_workers
 from delta_attnmask.scoring.worker import make_manifest
-from delta_attnmask.training.augmentation import MaskedStateAugmentation
 from delta_attnmask.training.examples import (
     OnProgress,
     choose_examples,
@@ -39,7 +38,7 @@ from delta_attnmask.training.examples import (
     skipped_faults,
 )
 from delta_attnmask.training.folder import TrainingFolder
-from delta_attnmask.training.masked_states import masked_states
+from delta_attnmask.training.masked_states import MaskedStateAugmentation, masked_states
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.trainer import ExampleCollator, ExampleTrainer, Journal, OnLoss, training_arguments
 
