@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.reviewing.answers import read_answers
 from delta_attnmask.reviewing.handout import write_page
-from delta_attnmask.reviewing.protocol import QUESTIONS
+from delta_attnmask.reviewing.pairs import begin_review
+from delta_attnmask.reviewing.protocol import QUESTIONS, Protocol
+from delta_attnmask.runs import RunFolder
 from tests.chromium import launched, needs_chromium, watched
 
 pytestmark = needs_chromium
@@ -25,9 +28,20 @@ def browser() -> Iterator[Any]:
         yield browser
 
 
-@pytest.fixture
-def file(dataset, protocol, folder) -> Path:
-    return write_page(protocol, dataset, folder)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("review")
+
+
+@pytest.fixture(scope="module")
+def protocol(scored: Path, folder: Path) -> Protocol:
+    """A review of four pairs and two checks; each page of the browser has a memory of its own."""
+    return begin_review(RunFolder.open(scored / "run"), folder, scored / "kept.json", n_pairs=4)
+
+
+@pytest.fixture(scope="module")
+def file(scored: Path, protocol: Protocol, folder: Path) -> Path:
+    return write_page(protocol, open_scored(RunFolder.open(scored / "run")), folder)
 
 
 def enter(page: Any, name: str = "Ann") -> None:
