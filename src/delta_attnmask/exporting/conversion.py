@@ -2,10 +2,9 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ def pick_records(dataset: Rows, rows: NDArray[np.int64]) -> Iterator[Record]:
     """The records of rows, in the order given: in one pass if that is the input's, else one by one."""
     if np.array_equal(rows, np.sort(rows)):
         wanted = set(rows.tolist())
-        yield from (record for record in islice(dataset, max(wanted, default=-1) + 1) if record.row in wanted)
+        yield from (record for record in dataset.records(0, max(wanted, default=-1) + 1) if record.row in wanted)
     else:
         for row in rows.tolist():
             yield from dataset.records(row, row + 1)
@@ -80,7 +79,7 @@ def _convert(
     if record.error:
         raise record.error
     if not target.holds_images:
-        return target.convert(record, places.place(record.images)), []
+        return target.convert(record, [places.place(ref) for ref in record.images]), []
     images = [dataset.read_image_bytes(ref) for ref in record.images]
     if target.file == "tar":
         return target.convert(record, name_members(record.row, images)), images
@@ -100,11 +99,8 @@ class ImagePlaces:
         roots = {part.images_root for part in dataset.parts if isinstance(part.images_root, Path)}
         self.root = roots.pop() if len(roots) == 1 else self._unpacked
 
-    def place(self, refs: Sequence[ImageRef]) -> list[str]:
-        """The paths of a record's images as a trainer needs them; RowError where one can't be had."""
-        return [self._place(ref) for ref in refs]
-
-    def _place(self, ref: ImageRef) -> str:
+    def place(self, ref: ImageRef) -> str:
+        """The path of an image as a trainer needs it; RowError where there can't be one."""
         root = self._dataset.part_of(ref).images_root
         if not ref.path or isinstance(root, RemoteFolder):
             return self._below_root(self._unpack(self._dataset.read_image_bytes(ref)))

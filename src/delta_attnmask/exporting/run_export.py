@@ -83,10 +83,8 @@ def export_rows(
     dataset: FileRows, rows: NDArray[np.int64], out: Path, *, to: TargetName | None, scores: pa.Table
 ) -> Converted:
     """Write rows, in the order given, to `out`. scores: the column `n_turns` of all rows of the data."""
-    _refuse_overwriting(out, dataset, is_file=to is not None or is_one_file(dataset))
+    _check_out(out, dataset, to)
     if to is None:
-        if is_one_file(dataset):
-            _refuse_ending(out, dataset.parts[0])
         export_native(dataset, rows, out)
         return Converted(n_written=len(rows))
     n_turns = pc.take(scores["n_turns"], pa.array(rows))
@@ -104,28 +102,22 @@ def _without(selection: Selection, done: Converted, to: TargetName | None, run: 
     return replace(selection, indices=indices, details=selection.details | details)
 
 
-def _refuse_overwriting(out: Path, dataset: FileRows, *, is_file: bool) -> None:
-    if is_file and out.is_dir():
+def _check_out(out: Path, dataset: FileRows, to: TargetName | None) -> None:
+    """Refuse to overwrite the input, and a name that promises another kind of file than is written."""
+    is_one = is_one_file(dataset)
+    if (to or is_one) and out.is_dir():
         raise SettingsError(f"out={out}: is a directory, expected a file to write")
-    if not is_file and out.exists() and not out.is_dir():
+    if not (to or is_one) and out.exists() and not out.is_dir():
         raise SettingsError(f"out={out}: is a file, expected a folder: the data are several files")
-    if out.exists() and any(out.samefile(path) for path in _own_paths(dataset)):
+    own_paths = [dataset.path, *(part.path for part in dataset.parts)]
+    if out.exists() and any(path.exists() and out.samefile(path) for path in own_paths):
         raise SettingsError(f"out={out}: is the input itself; choose another file")
-
-
-def _refuse_ending(out: Path, part: FilePart) -> None:
-    """Refuse a name that promises another kind of file than rows are written to unchanged."""
-    fitting = {*part.container.endings, part.path.suffix.lower()}
-    if out.suffix.lower() in _ENDINGS - fitting:
+    part = dataset.parts[0]
+    if not to and is_one and out.suffix.lower() in _ENDINGS - {*part.container.endings, part.path.suffix.lower()}:
         raise SettingsError(
             f"out={out}: the input is {part.container.kind} and its rows are written unchanged; expected a name that "
             f"ends in {part.container.endings[0]}, or another format with --to"
         )
-
-
-def _own_paths(dataset: FileRows) -> list[Path]:
-    paths = [dataset.path, *(part.path for part in dataset.parts)]
-    return [path for path in paths if path.exists()]
 
 
 def is_one_file(dataset: FileRows) -> bool:

@@ -14,8 +14,6 @@ from delta_attnmask.reading.images import parse_data_uri
 from delta_attnmask.records import ImageRef, Role, Turn
 
 _SOURCE_KEYS = ("source", "data_source", "task_name", "dataset")
-_IMAGE_KEYS = ("image", "images")
-_VIDEO_KEYS = ("video", "videos")
 _MAX_LABEL_CHARS = 500
 _BY_HASH = re.compile(r"(?:^|/)([0-9a-f]{2})/\1[0-9a-f]{62}\.\w+$")  # ab/abcdef….png, as unpacked images are named
 TAG = "<image>"
@@ -88,13 +86,9 @@ def check_text(text: object, name: str, where: str) -> str:
     """The text, if it is a string of whole characters."""
     if not isinstance(text, str):
         raise RowError(ReasonCode.WRONG_TYPE, f"{name} must be a string, got {kind(text)}")
-    check_unicode(text, where)
-    return text
-
-
-def check_unicode(text: str, where: str) -> None:
     if not text.isascii() and _LONE_SURROGATE.search(text):
         raise RowError(ReasonCode.NOT_UNICODE, f"{where}: a lone surrogate, which is no character")
+    return text
 
 
 def split_at_tags(text: str) -> tuple[str | None, ...]:
@@ -138,35 +132,29 @@ def put_in_front(turns: tuple[Turn, ...], n_images: int) -> tuple[Turn, ...]:
 
 
 def check_conversation(found: Conversation) -> None:
-    """RowError unless turns and images are in the order in which they can be trained on."""
+    """RowError unless turns and images are in the order in which they can be trained on.
+
+    One system turn at most, first; then question and answer by turns, an answer last, and no answer empty; images in
+    questions alone, as many as there are places for them.
+    """
     if len(found.images) > _MAX_IMAGES:
         raise RowError(ReasonCode.IMAGE_COUNT, f"{len(found.images)} images, more than {_MAX_IMAGES}")
-    _check_order(found.turns)
-    _check_places(found.turns, len(found.images))
-
-
-def _check_order(turns: Sequence[Turn]) -> None:
-    """One system turn at most, first; then question and answer by turns, an answer last, and no answer empty."""
-    roles = [turn.role for turn in turns]
+    roles = [turn.role for turn in found.turns]
     if "assistant" not in roles:
         raise RowError(ReasonCode.NO_ANSWER, "no assistant turn")
     n_system = int(roles[0] == "system")
-    for n, role in enumerate(roles[n_system:]):
-        expected = ("user", "assistant")[n % 2]
-        if role != expected:
-            raise RowError(ReasonCode.TURN_ORDER, f"turn {n + n_system + 1} is {role}'s, expected {expected}'s")
+    for n, turn in enumerate(found.turns, start=1):
+        expected = "system" if n <= n_system else ("user", "assistant")[(n - n_system - 1) % 2]
+        if turn.role != expected:
+            raise RowError(ReasonCode.TURN_ORDER, f"turn {n} is {turn.role}'s, expected {expected}'s")
     if roles[-1] == "user":
         raise RowError(ReasonCode.NO_ANSWER, "the last turn is the user's, expected an answer")
-    for n, turn in enumerate(turns, start=1):
+    for n, turn in enumerate(found.turns, start=1):
         if turn.role == "assistant" and not turn.text.strip() and None not in turn.parts:
             raise RowError(ReasonCode.NO_ANSWER, f"turn {n}: the answer is empty")
-
-
-def _check_places(turns: Sequence[Turn], n_images: int) -> None:
-    for n, turn in enumerate(turns, start=1):
         if turn.role != "user" and None in turn.parts:
             raise RowError(ReasonCode.IMAGE_COUNT, f"turn {n}: {TAG} in {turn.role}'s text")
-    n_places = sum(turn.parts.count(None) for turn in turns)
+    n_images, n_places = len(found.images), sum(turn.parts.count(None) for turn in found.turns)
     if n_places != n_images:
         raise RowError(ReasonCode.IMAGE_COUNT, f"{n_places} {TAG} for {n_images} image{'' if n_images == 1 else 's'}")
 
@@ -216,17 +204,12 @@ def find_source(fields: Mapping[str, Any], images: tuple[ImageRef, ...] = ()) ->
     for key in _SOURCE_KEYS:
         if isinstance(value := fields.get(key), str) and value:
             return _clean_label(value)
-    first = images[0].path if images else _first_path(fields)
-    if not first or first.startswith("/") or ":" in first[:16] or _BY_HASH.search(first):  # a URL has a colon
+    value = images[0].path if images else fields.get("image") or fields.get("images")
+    path = value[0] if isinstance(value, list) and value else value
+    if not isinstance(path, str) or path.startswith("/") or ":" in path[:16] or _BY_HASH.search(path):  # as URLs have
         return ""
-    folders = [part for part in posixpath.normpath(first).split("/")[:-1] if part]
+    folders = [part for part in posixpath.normpath(path).split("/")[:-1] if part]
     return _clean_label(folders[0]) if folders and folders[0] != ".." else ""
-
-
-def _first_path(fields: Mapping[str, Any]) -> str:
-    value = fields.get("image") or fields.get("images")
-    first = value[0] if isinstance(value, list) and value else value
-    return first if isinstance(first, str) else ""
 
 
 def _clean_label(text: str) -> str:
@@ -235,40 +218,34 @@ def _clean_label(text: str) -> str:
 
 
 def refuse_video(fields: Mapping[str, Any]) -> None:
-    if any(fields.get(key) for key in _VIDEO_KEYS):
-        raise RowError(ReasonCode.MEDIA_UNSUPPORTED, "video isn't supported")
-    if fields.get("audio") or fields.get("audios"):
-        raise RowError(ReasonCode.MEDIA_UNSUPPORTED, "audio isn't supported")
+    for key in ("video", "videos", "audio", "audios"):
+        if fields.get(key):
+            raise RowError(ReasonCode.MEDIA_UNSUPPORTED, f"{key.removesuffix('s')} isn't supported")
 
 
 def find_images(fields: Mapping[str, Any]) -> tuple[ImageRef, ...]:
     """The row's images, in order; RowError for videos and for what names no image."""
     refuse_video(fields)
-    given = [key for key in _IMAGE_KEYS if fields.get(key)]
-    if len(given) == 2 and fields["image"] != fields["images"]:
+    one, several = fields.get("image"), fields.get("images")
+    if one and several and one != several:
         raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "both `image` and `images` are given, and differ")
-    return read_images(fields[given[0]], given[0]) if given else ()
-
-
-def read_images(value: object, name: str) -> tuple[ImageRef, ...]:
-    """One image or a list of them."""
+    value, name = (one, "image") if one else (several or [], "images")
     return tuple(read_image(image, name) for image in (value if isinstance(value, list) else [value]))
 
 
 def read_image(image: object, name: str) -> ImageRef:
-    """One image: itself, a path or a `data:` URI, also as `{"path": …}`, `{"url": …}` or `{"bytes": base64}`."""
-    given = _read_image_object(image) if isinstance(image, dict) else image
+    """One image: itself, a path or a `data:` URI, also as `{"path": …}`, `{"url": …}` or `{"bytes": base64}`.
+
+    The bytes count where more than one is given.
+    """
+    given = image
+    if isinstance(image, dict):
+        data = image.get("bytes")
+        is_base64 = isinstance(data, str) and data
+        given = f"data:image;base64,{data}" if is_base64 else data or image.get("path") or image.get("url")
     if isinstance(given, ImageRef):
         return given
     if not isinstance(given, str) or not given:
         raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, f"`{name}` must be a path or a list of paths, got {kind(image)}")
-    check_unicode(given, f"`{name}`")
-    return ImageRef(data=parse_data_uri(given)) if given.startswith("data:") else ImageRef(given)
-
-
-def _read_image_object(image: Mapping[str, Any]) -> object:
-    """Hugging Face's and ms-swift's `{"bytes", "path"}`, OpenAI's `{"url"}`; the bytes count where both are given."""
-    data = image.get("bytes")
-    if isinstance(data, str) and data:
-        return f"data:image;base64,{data}"
-    return data or image.get("path") or image.get("url")
+    path = check_text(given, f"`{name}`", f"`{name}`")
+    return ImageRef(data=parse_data_uri(path)) if path.startswith("data:") else ImageRef(path)

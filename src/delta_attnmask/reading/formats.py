@@ -6,6 +6,7 @@ Nothing is trusted to be lossless: a written row is read back as the target's re
 otherwise is refused with a reason. So a text that holds a tag, such as a literal `<image>`, never becomes an image.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,8 +110,6 @@ def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -
 
 
 def _parse_option(option: str) -> Mapping[str, Any]:
-    import json
-
     try:
         return check_object(json.loads(option))
     except (ValueError, RowError) as error:

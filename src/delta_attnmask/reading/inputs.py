@@ -86,7 +86,8 @@ def _expand(location: str) -> list[Source]:
     if has_magic(location) and not path.exists():
         # glob.glob would follow links within `**`: three of them to their own folder are 3 to the 40th paths
         root = Path(path.anchor)
-        found = sorted(match for match in root.glob(location.removeprefix(path.anchor)) if not _is_about(match))
+        matches = sorted(root.glob(location.removeprefix(path.anchor)))
+        found = [match for match in matches if not _is_about(match) and not _hidden(match) - {*path.parts}]
         if not found and ("*" in location or "?" in location):
             raise DataError(f"no file matches {location}")
         if found:
@@ -116,13 +117,17 @@ def find_files(folder: Path) -> list[Path]:
     return found
 
 
+def _hidden(path: Path) -> set[str]:
+    return {part for part in path.parts if part.startswith(".")}
+
+
 def _is_data(path: Path) -> bool:
     hidden = any(part.startswith((".", "_")) for part in path.parts)
     return not hidden and not _is_about(path) and path.suffix.lower() in _FAMILIES
 
 
 def _is_about(path: Path) -> bool:
-    return path.name in _ABOUT or path.name.startswith(".") or path.name.endswith(".selection.json")
+    return path.name in _ABOUT or path.name.endswith(".selection.json")
 
 
 def _find_split(path: Path) -> str:

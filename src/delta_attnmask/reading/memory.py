@@ -22,7 +22,6 @@ class ListRows:
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self._rows = rows
-        self._keys: dict[int, str] = {}  # found when a row is first asked for: pictures take time
 
     @property
     def n_rows(self) -> int:
@@ -30,17 +29,12 @@ class ListRows:
 
     @property
     def fingerprint(self) -> Fingerprint:
-        keys = "\n".join(self._key(row) for row in range(len(self._rows)))
+        keys = "\n".join(map(hash_values, self._rows))
         return Fingerprint(sha256(keys.encode()).hexdigest(), 0)
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         for row in range(*slice(start, stop).indices(len(self._rows))):
-            yield RawRow(row, 0, b"", with_references(self._rows[row], _refer), None, self._key(row))
-
-    def _key(self, row: int) -> str:
-        if row not in self._keys:
-            self._keys[row] = hash_values(self._rows[row])
-        return self._keys[row]
+            yield RawRow(row, 0, b"", with_references(self._rows[row], _refer), None, hash_values(self._rows[row]))
 
     def read_image(self, row: int, number: int) -> bytes:
         raise RowError(ReasonCode.IMAGE_MISSING, f"image {number} of row {row}: the row holds its images itself")

@@ -116,37 +116,25 @@ class Rows(ABC):
         return self.n_rows
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record in order, without counting them first."""
-        return islice(self._iter_all(), self.limit)
-
-    def _iter_all(self) -> Iterator[Record]:
-        n_rows = 0
-        for number in range(len(self.parts)):
-            for record in self._read_part(number, n_rows):
-                yield record
-            n_rows = record.row + 1  # no part is without rows
+        return self.records(0, self.n_rows)
 
     def records(self, start: int, stop: int) -> Iterator[Record]:
         """The records of rows `start` to `stop`, found without reading what is before them."""
         stop = min(stop, self.n_rows)
         number = bisect_right(self.starts, start) - 1
         while start < stop:
-            first, end = self.starts[number], self.starts[number + 1]
-            yield from self._read_part(number, first, start - first, min(stop, end) - first)
+            part, first, end = self.parts[number], self.starts[number], self.starts[number + 1]
+            for row in part.container.rows(start - first, min(stop, end) - first):
+                record = read_record(part.format, row)
+                yield self._place(record, number) if number or part.name else record
             start, number = end, number + 1
 
-    def _read_part(self, number: int, n_before: int, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        part = self.parts[number]
-        for row in part.container.rows(start, stop):
-            record = read_record(part.format, row)
-            yield self._place(record, number, n_before) if number or part.name else record
-
-    def _place(self, record: Record, number: int, n_before: int) -> Record:
+    def _place(self, record: Record, number: int) -> Record:
         """The record as one of all rows: its row, its source, and whose its images are."""
         home = self._homes[number]
         images = tuple(replace(ref, part=number if ref.place else home) for ref in record.images)
         source = self.parts[number].name or record.source
-        return replace(record, row=n_before + record.row, source=source, images=images)
+        return replace(record, row=self.starts[number] + record.row, source=source, images=images)
 
     @cached_property
     def _homes(self) -> list[int]:

@@ -4,7 +4,7 @@ import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -76,12 +76,7 @@ def _find_faults(dataset: Rows, load_images: bool) -> Iterator[tuple[Record, Row
             return error
         return None
 
+    rest = iter(dataset)
     with ThreadPoolExecutor(os.cpu_count()) as decoders:
-        for records in _in_chunks(dataset):
+        while records := list(islice(rest, _ROWS_AT_ONCE)):
             yield from zip(records, decoders.map(find_fault, records), strict=True)
-
-
-def _in_chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    rest = iter(records)
-    while chunk := list(islice(rest, _ROWS_AT_ONCE)):
-        yield chunk

@@ -52,15 +52,15 @@ class _Header(tarfile.TarInfo):
         return found
 
 
-def _split_name(member: tarfile.TarInfo) -> tuple[str, str]:
-    """The key of the member's sample, and what follows it."""
-    folder, slash, base = member.name.rpartition("/")
+def _split_name(name: str) -> tuple[str, str]:
+    """The key of a file's sample, and what follows it."""
+    folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return f"{folder}{slash}{stem}", suffix
 
 
 def _ending(member: tarfile.TarInfo) -> str:
-    return _split_name(member)[1].rpartition(".")[2].lower()
+    return member.name.rpartition(".")[2].lower()
 
 
 def _stop(member: tarfile.TarInfo) -> int:
@@ -93,12 +93,9 @@ class TarFile:
 
     def rows(self, start: int = 0, stop: int | None = None) -> Iterator[RawRow]:
         """From the start nothing needs to be counted first."""
-        if start == 0:
-            samples = self._samples(0, None)
-        elif start < self.n_rows:
-            samples = self._samples(int(self.spans[start, 0]), None)
-        else:
+        if start and start >= self.n_rows:
             return
+        samples = self._samples(int(self.spans[start, 0]) if start else 0, None)
         with open_input(self.path) as file:
             for row, members in enumerate(islice(samples, None if stop is None else max(stop - start, 0)), start):
                 yield _read_row(file, row, members)
@@ -116,7 +113,7 @@ class TarFile:
 
     def _samples(self, start: int, stop: int | None) -> Iterator[list[tarfile.TarInfo]]:
         """The files of each sample from byte `start` on, up to one that ends at `stop`."""
-        for key, found in groupby(self._members(start, stop), lambda member: _split_name(member)[0]):
+        for key, found in groupby(self._members(start, stop), lambda member: _split_name(member.name)[0]):
             members = list(islice(found, _MAX_MEMBERS + 1))
             if len(members) > _MAX_MEMBERS:
                 raise DataError(f"{self.path}: more than {_MAX_MEMBERS} files named {key!r:.80}")
@@ -154,7 +151,7 @@ def _read(file: BinaryIO, member: tarfile.TarInfo) -> Iterator[bytes]:
 def _read_row(file: BinaryIO, row: int, members: Sequence[tarfile.TarInfo]) -> RawRow:
     key = sha256()
     for member in members:
-        key.update(f"{_split_name(member)[1]}\0{member.size}\0".encode(errors="surrogateescape"))
+        key.update(f"{_split_name(member.name)[1]}\0{member.size}\0".encode(errors="surrogateescape"))
         for chunk in _read(file, member):
             key.update(chunk)
     value, error = None, None
@@ -178,42 +175,25 @@ def _read_value(file: BinaryIO, row: int, members: Sequence[tarfile.TarInfo]) ->
         raise RowError(ReasonCode.TOO_LONG, f"longer than {MAX_ROW_BYTES} bytes")
     raw = b"".join(_read(file, texts[0]))
     if _ending(texts[0]) != "json":
-        return {"images": references, "caption": _decode(raw)}
+        try:
+            return {"images": references, "caption": raw.decode()}
+        except UnicodeDecodeError as wrong:
+            raise RowError(ReasonCode.NOT_UNICODE, f"invalid UTF-8 at byte {wrong.start} of the text") from wrong
     value, error = parse_row(raw)
     if error:
         raise error
     if not isinstance(value, dict):
         raise RowError(ReasonCode.WRONG_TYPE, "expected an object in the .json")
-    return _with_images(value, [_split_name(member)[1] for member in images], references)
-
-
-def _decode(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise RowError(ReasonCode.NOT_UNICODE, f"invalid UTF-8 at byte {error.start} of the text") from error
-
-
-def _with_images(value: dict[str, Any], suffixes: list[str], references: list[ImageRef]) -> dict[str, Any]:
-    """The row with its images replaced by those of the sample, by name, or in order where the names are others."""
     named = value.get("images") or value.get("image") or []
     names = named if isinstance(named, list) else [named]
     if not references or any(isinstance(name, str) and name.startswith("data:") for name in names):
         return value
-    rest = {name: item for name, item in value.items() if name not in {"image", "images"}}
-    if not names:
-        return rest | {"images": references}
-    found = [_match(name, suffixes) for name in names]
-    if None not in found:
-        return rest | {"images": [references[n] for n in found if n is not None]}
-    if len(names) != len(references):
-        raise RowError(
-            ReasonCode.IMAGE_COUNT, f"{len(names)} images named in the .json, {len(references)} in the sample"
-        )
-    return rest | {"images": references}
-
-
-def _match(name: object, suffixes: list[str]) -> int | None:
-    """Which of the sample's images a name means: one that ends like it after the key."""
-    suffix = name.rpartition("/")[2].partition(".")[2] if isinstance(name, str) else ""
-    return suffixes.index(suffix) if len(suffixes) > 1 and suffixes.count(suffix) == 1 else None
+    by_suffix = {_split_name(image.name)[1]: reference for image, reference in zip(images, references, strict=True)}
+    found = [by_suffix.get(_split_name(name)[1]) if isinstance(name, str) else None for name in names]
+    if not names or len(references) == 1 or None in found:
+        if names and len(names) != len(references):
+            raise RowError(
+                ReasonCode.IMAGE_COUNT, f"{len(names)} images named in the .json, {len(references)} in the sample"
+            )
+        found = [*references]
+    return {name: item for name, item in value.items() if name != "image"} | {"images": found}
