@@ -5,7 +5,7 @@ from typing import Any
 
 from delta_attnmask.inspecting.comparison import Comparison
 from delta_attnmask.inspecting.inspection import RowInspection
-from delta_attnmask.inspecting.inspection_page import STYLE, describe_settings, show_overlay, show_picture
+from delta_attnmask.inspecting.inspection_page import STYLE, show_overlay, show_picture
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.reporting.page import render_page
 from delta_attnmask.settings import MaskSettings
@@ -41,7 +41,7 @@ def render_comparison(
         columns=COLUMNS,
         rows=rows_of(found),
         samples=[_show_sample(*pair) for pair in samples],
-        settings=describe_settings(settings),
+        settings=settings,
         data=data,
         versions=collect_versions(),
     )

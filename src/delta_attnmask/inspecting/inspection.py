@@ -77,11 +77,6 @@ class RowInspection:
     layout_problem: str = ""
 
     @property
-    def label(self) -> str:
-        """Source and id, as far as the row has them."""
-        return " · ".join(text for text in (self.source, self.id) if text)
-
-    @property
     def delta(self) -> float:
         return self.masked_loss - self.loss
 

@@ -10,19 +10,12 @@ from markupsafe import Markup
 from delta_attnmask.inspecting.inspection import Box, RowInspection
 from delta_attnmask.reporting.page import embed_image, make_environment, render_page
 from delta_attnmask.reporting.words import write_percent
-from delta_attnmask.settings import MaskSettings
 
 STYLE = "inspection.css"
 _MOST_ATTENDED = 20
 _WIDTH = 1000  # of a picture, in the units of its overlay
 _EDGES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)  # times the average image token: the same colours on every page
 _SIDE, _BYTES = 512, 40_000  # of a picture in the page
-
-_TOKENS = {"all": "all tokens", "prompt": "the prompt's tokens", "image": "the image's tokens"}
-_ORDER = {"most": "most attended", "least": "least attended", "random": "randomly drawn"}
-_QUERIES = {"all": "every token", "answer": "the tokens that predict the answer"}
-_REPLACEMENT = {"zero": "zeros", "mean": "the sample's mean state"}
-_EXCLUDE = {"none": "", "sink": " (never the first token)", "special": " (never the first or a special token)"}
 
 
 def render_inspections(inspections: Sequence[RowInspection], *, model: str, data: str) -> str:
@@ -33,7 +26,7 @@ def render_inspections(inspections: Sequence[RowInspection], *, model: str, data
         title=f"Where the model looked: row{'s' if len(inspections) > 1 else ''} {rows}",
         styles=(STYLE,),
         views=[_view(inspection) for inspection in inspections],
-        settings=describe_settings(inspections[0].settings),
+        settings=inspections[0].settings,
         model=model,
         data=data,
     )
@@ -43,18 +36,6 @@ def render_fragment(inspection: RowInspection) -> Markup:
     """One row for the report's gallery; the page around it needs the style `STYLE`."""
     template: Any = make_environment().get_template("inspection.html").module
     return Markup(template.row(_view(inspection)))  # escaped by the template
-
-
-def describe_settings(settings: MaskSettings) -> str:
-    """What is masked and where, in words."""
-    block = str(settings.block).replace("-", "−")
-    early = " Early tokens are seen by more of them, so the top of a picture tends to be warmer."
-    return (
-        f"Masked are the {write_percent(settings.fraction)} {_ORDER[settings.order]} of {_TOKENS[settings.tokens]}"
-        f"{_EXCLUDE[settings.exclude]}: what decoder block {block} puts out for them becomes "
-        f"{_REPLACEMENT[settings.replacement]}. Attention counts from {_QUERIES[settings.queries]}, averaged over "
-        f"heads and blocks.{early if settings.queries == 'all' else ''}"
-    )
 
 
 def show_picture(inspection: RowInspection, number: int) -> dict[str, Any]:
