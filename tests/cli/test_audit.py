@@ -38,8 +38,7 @@ def test_audit_of_what_cannot_be(run, tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_estimate(embedded, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("delta_attnmask.cli.estimate._CALIBRATION_TRIED", 3)
+def test_estimate(embedded, tmp_path, capsys):
     arguments = ("--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images")
     report = tmp_path / "estimate.json"
     assert call("estimate", *arguments, "--rows", "6", "--limit", "40", "--json", report) == 0

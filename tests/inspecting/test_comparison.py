@@ -127,16 +127,14 @@ def tuned(embedded_model: LoadedModel, tmp_path: Path) -> Path:
     return tmp_path / "tuned"
 
 
-def test_the_command_finds_what_was_changed(
-    embedded: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "page.html"
+def test_the_command_finds_what_was_changed(embedded: Path, tuned: Path, tmp_path: Path) -> None:
+    out, figures = tmp_path / "page.html", tmp_path / "figures.json"
     data = ["--data", str(embedded / "pool.json"), "--images", str(embedded / "images")]
     models = ["--model", str(embedded / "model"), str(tuned)]
     with pytest.raises(SystemExit) as stop:
-        main(["attention", *models, *data, "-o", str(out), "--rows", "4", "--samples", "1", "--json"])
+        main(["attention", *models, *data, "-o", str(out), "--rows", "4", "--samples", "1", "--json", str(figures)])
     assert not stop.value.code
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads(figures.read_text())
     _, early, *_ = (shift for shift in found["shifts"] if shift["measure"] == "entropy")
     assert early["first_block"] == 0
     assert early["difference"]["high"] < -0.05, "sharper attention has less entropy"

@@ -51,10 +51,9 @@ def test_results(begun, folder, files, capsys):
     assert "in 75 % of 20 pairs" in capsys.readouterr().out
 
 
-def test_results_as_json(folder, files, capsys):
-    capsys.readouterr()
-    assert call("review", folder, "--collect", *files, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+def test_results_as_json(folder, files, tmp_path):
+    assert call("review", folder, "--collect", *files, "--json", tmp_path / "results.json") == 0
+    found = json.loads((tmp_path / "results.json").read_text())
     assert [rater["name"] for rater in found["raters"]] == ["Ann", "Bad"]
     assert set(found) == {"manifest_sha256", "selection", "against", "n_drawn", "questions", "raters"}
 

@@ -1,22 +1,17 @@
 """`delta-attnmask attention`: where two models' attention goes over the same rows, and what changed."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
-from delta_attnmask.cli.options import DataOptions, DeviceOptions
+from delta_attnmask.cli.options import DataOptions, DeviceOptions, Json, write_json
 from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import show_progress
-
-if TYPE_CHECKING:
-    from delta_attnmask.inspecting.comparison import RowAttention
-    from delta_attnmask.inspecting.inspector import Inspector
 
 
 def attention(
@@ -27,9 +22,9 @@ def attention(
     rows: int = 200,
     samples: int = 6,
     settings: str = "relative",
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_file: Json = None,
     loading: DeviceOptions = DeviceOptions(),
-) -> int:
+) -> None:
     """Compare where two models' attention goes over the same rows, and write a page that says what changed.
 
     Args:
@@ -39,7 +34,6 @@ def attention(
         samples: How many of them to show side by side.
         settings: paper, relative, or a folder that `calibrate` made: what the mask would hide, and what rows are picked
             by.
-        json_: Print the figures as JSON too.
     """
     if len(model) != 2:
         raise SettingsError(f"model: got {len(model)}, expected two: --model BASE TUNED")
@@ -54,18 +48,19 @@ def attention(
 
     wanted = spread_rows(dataset.n_rows, rows)
     preset, _ = read_preset(settings)
-    inspector = Inspector(loading.load_model(model[0]), dataset, preset.mask)
-    base = _measure(inspector, wanted)
-    with_images = [row for row, found in base.items() if found.has_image]
-    shown = [with_images[position] for position in spread_rows(len(with_images), samples)]
-    before = inspector.inspect_rows(shown)
-    del inspector  # two large models don't fit side by side
-    inspector = Inspector(loading.load_model(model[1]), dataset, preset.mask)
-    comparison = compare(base, _measure(inspector, wanted), preset.form)
-    after = inspector.inspect_rows(shown)
+    measured, inspected = [], []
+    for name in model:
+        inspector = Inspector(loading.load_model(name), dataset, preset.mask)
+        with show_progress(inspector.loaded.name) as advance:
+            measured.append(inspector.measure_rows(wanted, advance))
+        with_images = [row for row, found in measured[0].items() if found.has_image]
+        shown = [with_images[position] for position in spread_rows(len(with_images), samples)]
+        inspected.append(inspector.inspect_rows(shown))
+        del inspector  # two large models don't fit side by side
+    comparison = compare(measured[0], measured[1], preset.form)
     html = render_comparison(
         comparison,
-        [pair for pair in zip(before, after, strict=True) if not any(row.reason for row in pair)],
+        [pair for pair in zip(*inspected, strict=True) if not any(row.reason for row in pair)],
         base=model[0],
         tuned=model[1],
         n_measured=len(wanted),
@@ -73,15 +68,6 @@ def attention(
         data=dataset.location,
     )
     write_page(out, html)
-    if json_:
-        figures = {"base": model[0], "tuned": model[1]} | asdict(comparison)
-        print(json.dumps(figures, indent=2, ensure_ascii=False))
-    else:
-        print_table(f"{comparison.n_rows} rows", COLUMNS, rows_of(comparison))
+    write_json(json_file, {"base": model[0], "tuned": model[1]} | asdict(comparison))
+    print_table(f"{comparison.n_rows} rows", COLUMNS, rows_of(comparison))
     print(f"Wrote {out}", file=sys.stderr)
-    return 0
-
-
-def _measure(inspector: "Inspector", rows: list[int]) -> "dict[int, RowAttention]":
-    with show_progress(inspector.loaded.name) as advance:
-        return inspector.measure_rows(rows, advance)

@@ -22,7 +22,7 @@ def calibrate(
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     seed: int = 0,
     compute: ComputeOptions = ComputeOptions(),
-) -> int:
+) -> None:
     """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
 
     Needs no labels: the copies are made from the data itself. Says also what no setting can see.
@@ -43,15 +43,7 @@ def calibrate(
     from delta_attnmask.calibrating.preset_choice import made_with
 
     refuse_another_calibration(out, made_with(scorer.loaded, source))
-    found = scorer.calibrate(
-        source,
-        n_rows=rows,
-        also=split_names(also),
-        **asdict(compute),
-        seed=seed,
-        progress=True,
-    )
+    found = scorer.calibrate(source, n_rows=rows, also=split_names(also), **asdict(compute), seed=seed, progress=True)
     path = found.save(out)
     print(found.describe())
     print(f"Wrote {path}; next: delta-attnmask score --settings {out} ...")
-    return 0

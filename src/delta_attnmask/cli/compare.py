@@ -17,7 +17,7 @@ def compare(
     measure: Literal["exact", "normalised"] = "exact",
     json_file: Json = None,
     seed: int = 0,
-) -> int:
+) -> None:
     """Put evaluations of one test set side by side: accuracy, paired differences, and the time that each took.
 
     Args:
@@ -34,7 +34,6 @@ def compare(
     found = compare_evaluations(runs, dict(map(_parse_pair, scoring or [])), baseline, measure, seed)
     _print_report(found)
     write_json(json_file, found)
-    return 0
 
 
 def _parse_pair(text: str) -> tuple[str, Path]:

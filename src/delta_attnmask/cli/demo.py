@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from delta_attnmask.cli.report import with_inspections
-from delta_attnmask.cli.terminal import print_table
+from delta_attnmask.cli.terminal import print_check, print_table
 from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.progress import RunBar, print_note, show_progress
+from delta_attnmask.progress import RunBar, show_progress
 from delta_attnmask.reading.rows import load_rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Indices, ranking_values
@@ -64,9 +64,7 @@ def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     plan = replace(plan, sweep=(PRESETS["paper"].mask,))
     with show_progress("scoring", rows.n_rows) as advance:
         bar = RunBar(advance)
-        return score_dataset(
-            loaded, rows, out, plan, **bar.listeners, on_check=lambda line: print_note(f"model: {line}")
-        )
+        return score_dataset(loaded, rows, out, plan, **bar.listeners, on_check=print_check)
 
 
 def _print_ways(run: RunFolder, selection: Selection, defects: list[int]) -> None:

@@ -17,6 +17,7 @@ from delta_attnmask.cli.options import (
     write_json,
 )
 from delta_attnmask.cli.terminal import print_data, print_table
+from delta_attnmask.reporting.words import write_seconds
 from delta_attnmask.settings import CALIBRATION_GRID, PRESETS, STANDARD_GRID, require_positive
 
 _CALIBRATION_RECORDS = 960  # 240 originals with three copies each
@@ -33,7 +34,7 @@ def estimate(
     cost: TrainingCost = TrainingCost(),
     compute: ComputeOptions = ComputeOptions(),
     json_file: Json = None,
-) -> int:
+) -> None:
     """Score some rows, write nothing, and say how long the whole file will take, in how much memory, and if it pays.
 
     Args:
@@ -55,7 +56,7 @@ def estimate(
     trial = try_rows(loaded, source, ScoringPlan(mask, STANDARD_GRID if sweep else (), rivals, **options), rows)
     # What `--settings auto` adds: every setting and every rival score, for originals and their planted copies.
     calibration = ScoringPlan(mask, CALIBRATION_GRID, all_rivals, **options)
-    calibration_per_row = try_rows(loaded, source, calibration, _CALIBRATION_TRIED).seconds_per_row
+    calibration_per_row = try_rows(loaded, source, calibration, min(rows, _CALIBRATION_TRIED)).seconds_per_row
     calibration_s = calibration_per_row * min(_CALIBRATION_RECORDS, 4 * source.n_rows)
     report: dict[str, Any] = {
         "n_tried": trial.n_rows,
@@ -70,15 +71,9 @@ def estimate(
         "rows": source.n_rows,
         "tried": trial.n_rows,
         "failed of these": trial.n_failed,
-        "scoring": _duration(report["scoring_s"]),
-        "calibration before it": _duration(calibration_s),
+        "scoring": write_seconds(report["scoring_s"]),
+        "calibration before it": write_seconds(calibration_s),
         f"{'GPU ' if trial.device == 'cuda' else ''}memory at most": f"{trial.peak_bytes / 1e9:.1f} GB",
     }
     print_table("Estimate", ["what", "value"], overview.items())
     print_costs(report)
-    return 0
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

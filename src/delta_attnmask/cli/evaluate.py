@@ -55,7 +55,13 @@ def evaluate(
             on_progress=RunBar(advance).show,
         )
     report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
-    _print_report(report)
+    lines = [_line(name or "(none)", figures) for name, figures in report["sources"].items()]
+    if lines:
+        mean, pooled = report["mean_over_sources"], _line("pooled", report["pooled"])
+        shares = [with_interval(mean.get(name)) for name in ("exact", "normalised", "exact_gain")]
+        lines += [("mean over sources", pooled[1], *shares, None), pooled]
+    columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss"]
+    print_table(f"{report['n_rows']:,} rows", columns, lines)
     print_faults(count_faults(failed_rows(folder.read())))
     if report["n_failed_rows"]:
         print(f"Failed rows aren't tried again in {out}; fix them and evaluate into another --out")
@@ -66,28 +72,7 @@ def evaluate(
     return 0
 
 
-def _print_report(report: dict[str, Any]) -> None:
-    lines = [_line(name or "(none)", figures) for name, figures in report["sources"].items()]
-    if lines:
-        shares = [
-            with_interval(report["mean_over_sources"].get(name)) for name in ("exact", "normalised", "exact_gain")
-        ]
-        lines.append(["mean over sources", report["pooled"]["n_answers"], *shares, *[None] * 4])
-        lines.append(_line("pooled", report["pooled"]))
-    columns = ["source", "answers", "exact", "normalised", "gain by the image", "loss", "same form", "ended", "length"]
-    print_table(f"{report['n_rows']:,} rows", columns, lines)
-
-
-def _line(name: str, figures: dict[str, Any]) -> list[object]:
-    kept, swapped = figures["instructions"], figures["swapped"]
-    return [
-        name,
-        figures["n_answers"],
-        with_interval(figures["exact"]),
-        with_interval(figures["normalised"]),
-        with_interval(swapped and swapped["exact_gain"]),
-        round(figures["loss"], 3),
-        f"{kept['same_form']:.1%}",
-        f"{kept['ended']:.1%}",
-        f"{kept['length_ratio']:.2f}x",
-    ]
+def _line(name: str, figures: dict[str, Any]) -> tuple[object, ...]:
+    swapped = figures["swapped"]
+    shares = (figures["exact"], figures["normalised"], swapped and swapped["exact_gain"])
+    return (name, figures["n_answers"], *map(with_interval, shares), round(figures["loss"], 3))

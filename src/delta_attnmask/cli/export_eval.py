@@ -16,7 +16,7 @@ def export_eval(
     name: str = "delta_attnmask_test",
     max_new_tokens: int = 512,
     with_images_only: bool = False,
-) -> int:
+) -> None:
     """Write a test set as a task of lmms-eval or a table of VLMEvalKit.
 
     Args:
@@ -40,4 +40,3 @@ def export_eval(
     if found.left_out:
         print(f"{len(found.left_out):,} rows are left out")
         print_faults(count_faults(found.left_out))
-    return 0

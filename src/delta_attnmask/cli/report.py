@@ -14,8 +14,6 @@ from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.runs import RunFolder
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
-
     from delta_attnmask.reporting.run_report import Request
 
 
@@ -90,8 +88,9 @@ def with_inspections(request: "Request", n_rows: int, revision: str | None = Non
             file=sys.stderr,
         )
     inspector = Inspector(loaded, dataset, MaskOptions().choose(None, request.run))
-
-    def inspect(row: int) -> "Markup":
-        return render_fragment(inspector.inspect_rows([row])[0])
-
-    return replace(request, inspect=inspect, n_inspected=n_rows, styles=(STYLE,))
+    return replace(
+        request,
+        inspect=lambda row: render_fragment(inspector.inspect_rows([row])[0]),
+        n_inspected=n_rows,
+        styles=(STYLE,),
+    )

@@ -1,20 +1,19 @@
 """`delta-attnmask review`: let people judge blindly whether the selected samples are better."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import RunDataOptions
+from delta_attnmask.cli.options import Json, RunDataOptions, write_json
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.reviewing.answers import collect as collect_answers
 from delta_attnmask.reviewing.handout import export_label_studio, write_page
 from delta_attnmask.reviewing.pairs import begin_review
-from delta_attnmask.reviewing.review_results import ReviewResults, read_results
+from delta_attnmask.reviewing.review_results import read_results
 from delta_attnmask.runs import RunFolder
 
 
@@ -31,7 +30,7 @@ def review(
     export: Literal["label-studio"] | None = None,
     collect: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     with_careless: bool = False,
-    json_text: Annotated[bool, Parameter(name="--json")] = False,
+    json_file: Json = None,
 ) -> None:
     """Let people judge, without knowing which is which, whether selected samples are better than others.
 
@@ -50,13 +49,20 @@ def review(
         export: Also write the pairs as tasks for Label Studio.
         collect: Files of answers, saved by the page or exported by Label Studio as JSON, to add to the review.
         with_careless: Also count judges who failed the attention checks.
-        json_text: Print the results as JSON.
     """
     if out is None:
         if selection is not None:
             raise SettingsError("expected RUN --selection FILE --out DIR to begin a review; --out is missing")
         collect_answers(folder, collect or [])
-        _print_results(read_results(folder, with_careless=with_careless), json_text)
+        results = read_results(folder, with_careless=with_careless)
+        write_json(json_file, asdict(results))
+        if not results.raters:
+            print(f"Nobody has judged yet: {results.n_drawn} pairs are waiting.")
+        else:
+            for title, columns, rows in results.tables:
+                print_table(title, columns, rows)
+            for sentence in results.sentences:
+                print(printable(sentence))
         return
     if selection is None or collect:
         raise SettingsError("expected RUN --selection FILE --out DIR to begin a review, DIR --collect FILES to end it")
@@ -76,15 +82,3 @@ def review(
         for path in export_label_studio(protocol, dataset, out):
             print(printable(f"Wrote {path}"))
     print(printable(f"Then: delta-attnmask review {out} --collect FILES, with the files that they save"))
-
-
-def _print_results(results: ReviewResults, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(asdict(results), indent=1, ensure_ascii=False))
-    elif not results.raters:
-        print(f"Nobody has judged yet: {results.n_drawn} pairs are waiting.")
-    else:
-        for title, columns, rows in results.tables:
-            print_table(title, columns, rows)
-        for sentence in results.sentences:
-            print(printable(sentence))

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import ComputeOptions, DataOptions, MaskOptions, ModelOptions, split_names
-from delta_attnmask.cli.terminal import print_data, print_outcome
+from delta_attnmask.cli.terminal import print_check, print_data, print_outcome
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
-from delta_attnmask.progress import RunBar, print_note, show_progress
+from delta_attnmask.progress import RunBar, show_progress
 from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.settings import require_positive
 
@@ -99,12 +99,12 @@ def score(
     with show_progress("scoring", source.n_rows) as advance:
         bar = RunBar(advance)
         if loaded is not None:
-            run = score_dataset(loaded, source, out, plan, **how, **bar.listeners, on_check=_print_check)
+            run = score_dataset(loaded, source, out, plan, **how, **bar.listeners, on_check=print_check)
         else:
             task = Task(source, str(out), plan, **how)
             recipe = Recipe(task, model.model, model.dtype, model.device, model.revision, compile)
             cluster = Cluster(actors, gpus_per_actor, address)
-            run = score_on_cluster(recipe, cluster, on_start=bar.show, on_progress=bar.show, on_check=_print_check)
+            run = score_on_cluster(recipe, cluster, on_start=bar.show, on_progress=bar.show, on_check=print_check)
     return print_outcome(run, bar.n_before)
 
 
@@ -112,14 +112,8 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
     given = [f"--{name.replace('_', '-')}" for name, value in of_ray.items() if value is not None]
     if engine != "ray" and given:
         raise SettingsError(f"{', '.join(given)}: only for --engine ray")
-    if engine == "ray" and not shard.is_whole:
-        raise SettingsError("--shard: each shard is a process of its own; --engine ray distributes the units itself")
-    if engine == "ray" and dry_run:
-        raise SettingsError("--dry-run tries one model in this process; leave out --engine ray")
-
-
-def _print_check(line: str) -> None:
-    print_note(f"model: {line}")
+    if engine == "ray" and (dry_run or not shard.is_whole):
+        raise SettingsError("--engine ray: leave out --dry-run, which tries one model here, and --shard")
 
 
 def merge(run: Path, /) -> None:

@@ -15,7 +15,6 @@ from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order
 from delta_attnmask.selecting.rules import all_rules
 from delta_attnmask.selecting.run_selection import select_from_run
-from delta_attnmask.selection import Selection
 
 _RULE_HELP = (
     "auto: quotas, unless the calibration shows that they cost more than they hold; "
@@ -32,12 +31,11 @@ def _make_rule_options() -> type:
             text = f"With the rule {name}: {one.metadata['help']}; {one.default} if not given."
             options.setdefault(one.name, (str if one.metadata["read"] else one.type, []))[1].append(text)
     del options["quota_by"]  # which `auto` chooses as well
-    typed = {name: Annotated[kind | None, Parameter(help=" ".join(helps))] for name, (kind, helps) in options.items()}
-    return make_dataclass(
-        "RuleOptions",
-        [(name, kind, field(default=None)) for name, kind in typed.items()],
-        namespace={"__module__": __name__},
-    )
+    typed = [
+        (name, Annotated[kind | None, Parameter(help=" ".join(helps))], field(default=None))
+        for name, (kind, helps) in options.items()
+    ]
+    return make_dataclass("RuleOptions", typed, namespace={"__module__": __name__})
 
 
 if TYPE_CHECKING:
@@ -93,12 +91,6 @@ def select(
         **({} if rule_options is None else asdict(rule_options)),
     )
     note, done = export_selection(selection, folder, out, place=moved.place, order=order, to=to)
-    _print_outcome(selection)
-    print(f"Wrote {out} and {note}")
-    print_converted(done)
-
-
-def _print_outcome(selection: Selection) -> None:
     report = selection.report
     strata = f", quota by {' and '.join(selection.quota_by)}" if selection.quota_by else ""
     print_table(
@@ -116,3 +108,5 @@ def _print_outcome(selection: Selection) -> None:
     )
     for warning in report["warnings"]:
         print(f"WARNING: {warning}")
+    print(f"Wrote {out} and {note}")
+    print_converted(done)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from delta_attnmask.progress import print_note
 from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
 from delta_attnmask.reading.formats import read_record
 from delta_attnmask.reading.rows import FilePart, FileRows
@@ -43,6 +44,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def printable(text: str) -> str:
     """Escape what a terminal would obey or hide: control characters, escape sequences, direction marks."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def print_check(line: str) -> None:
+    """What the self-check found, to stderr."""
+    print_note(f"model: {line}")
 
 
 def with_interval(estimate: dict[str, float] | None, sign: str = "") -> str | None:

@@ -3,19 +3,16 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions, MaskOptions, ModelOptions, require_workers
 from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.progress import show_phases
+from delta_attnmask.progress import print_note, show_phases
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
-
-if TYPE_CHECKING:
-    from delta_attnmask.training.finetuning import Outcome
 
 _DEVICES = ("auto", "cpu", "cuda")
 
@@ -33,7 +30,7 @@ def train(
     merge: bool = False,
     max_failed: Share = 0.05,
     workers: int | None = None,
-) -> int:
+) -> None:
     """Finetune a model on the answers of a data set. Rerun the same command to resume.
 
     At the end, OUT holds the model and its processor, train.json (what was trained on what, and how long it took),
@@ -83,18 +80,9 @@ def train(
             n_workers=workers,
             command=tuple(sys.argv),
             on_progress=advance,
-            on_loss=_print_loss,
+            on_loss=lambda step, n_steps, loss: print_note(f"step {step:,} of {n_steps:,}: loss {loss:.4g}"),
         )
-    _print_outcome(outcome)
-    return 0
-
-
-def _print_loss(step: int, n_steps: int, loss: float) -> None:
-    print(f"step {step:,} of {n_steps:,}: loss {loss:.4g}", file=sys.stderr, flush=True)
-
-
-def _print_outcome(outcome: "Outcome") -> None:
-    about, out = outcome.about, outcome.path
+    about = outcome.about
     if about["n_skipped"]:
         print_table("Skipped rows, by kind", ["reason", "rows"], about["skipped"].items())
         print(f"{about['n_skipped']} rows were skipped (see rows.parquet) and aren't tried again in {out}")
