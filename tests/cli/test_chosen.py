@@ -42,7 +42,7 @@ def test_a_calibration_of_something_else_is_warned_of_and_recorded(
 ) -> None:
     dataset = FileRows(embedded / "pool.json", embedded / "images")
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
-    given += ["--limit", 4, "--settings", tmp_path / "cal"]
+    given += ["--limit", 2, "--settings", tmp_path / "cal"]
     fitting = calibration_of(embedded_model, dataset)
     foreign = calibration_of(embedded_model, dataset, model="other-model", model_fingerprint="cafe")
     fitting.save(tmp_path / "cal")
@@ -128,9 +128,9 @@ def test_a_calibration_uses_the_attention_code_that_is_asked_for(
 def test_a_sweep_beside_scores_of_any_name(embedded: Path, tmp_path: Path) -> None:
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     out = tmp_path / "run"
-    assert call("score", *given, "--out", out, "--limit", 4, "--settings", "paper", "--also", "loss,image_gain") == 0
+    assert call("score", *given, "--out", out, "--limit", 2, "--settings", "paper", "--also", "loss,image_gain") == 0
     assert RunFolder.open(out).manifest.extra_columns == ("loss_without_image",)
-    assert call("score", *given, "--out", tmp_path / "swept", "--limit", 4, "--settings", "paper", "--sweep") == 0
+    assert call("score", *given, "--out", tmp_path / "swept", "--limit", 2, "--settings", "paper", "--sweep") == 0
     assert len(RunFolder.open(tmp_path / "swept").manifest.settings["sweep"]) == len(STANDARD_GRID)
 
 

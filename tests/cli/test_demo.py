@@ -7,8 +7,6 @@ import pytest
 
 from delta_attnmask.calibration import Calibration
 from delta_attnmask.cli import main
-from delta_attnmask.embedded import export
-from delta_attnmask.errors import ArtifactError
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MaskSettings
 
@@ -20,43 +18,36 @@ def run_command(*arguments: str) -> int:
 
 
 def test_demo_on_few_rows_says_that_it_is_not_calibrated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command("demo", "--out", str(tmp_path), "--limit", "40") == 0
+    assert run_command("demo", "--out", str(tmp_path), "--limit", "16") == 0
     printed = capsys.readouterr()
     assert "too few to calibrate on" in printed.err
     assert "paper's plain delta" in printed.out
-    assert f"Wrote {tmp_path / 'report.html'}" in printed.out
-    assert "Where the model looked" in (tmp_path / "report.html").read_text()
+    page = tmp_path / "report.html"
+    assert f"Wrote {page}" in printed.out
+    assert "Where the model looked" in page.read_text()
     run = RunFolder.open(tmp_path / "run")
     assert run.is_complete
     assert run.manifest.settings["form"] == "relative_delta"
-
-
-def test_demo_without_a_report_keeps_its_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(request: object) -> None:
-        raise ArtifactError("the disk is full")
-
-    monkeypatch.setattr("delta_attnmask.reporting.run_report.make_report", fail)
-    assert run_command("demo", "--out", str(tmp_path), "--limit", "8") == 0
-    assert "No report could be written: the disk is full" in capsys.readouterr().out
-    assert RunFolder.open(tmp_path / "run").is_complete
+    page.write_text("my own notes")
+    assert run_command("demo", "--out", str(tmp_path), "--limit", "16") == 0
+    assert f"No report could be written: {page} exists and is no HTML page" in capsys.readouterr().out
 
 
 def test_demo_export_writes_what_the_other_commands_take(tmp_path: Path) -> None:
     assert run_command("demo", "--export", str(tmp_path)) == 0
     for name in ("model/config.json", "pool.json", "test.json", "defects.json", "LICENSES.md"):
         assert (tmp_path / name).exists()
-    assert run_command("check", "--data", str(tmp_path / "pool.json"), "--images", str(tmp_path / "images")) == 0
+    data = ["--data", str(tmp_path / "pool.json"), "--images", str(tmp_path / "images"), "--limit", "100"]
+    assert run_command("check", *data) == 0
 
 
 def test_calibrate_score_and_select_agree_on_settings_and_form(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = (MaskSettings.paper(), MaskSettings(queries="answer", block=-2))  # the whole grid takes a minute
     monkeypatch.setattr("delta_attnmask.calibrating.calibrator.CALIBRATION_GRID", grid)
-    home = export(tmp_path / "data")
-    given = ["--model", str(home / "model"), "--data", str(home / "pool.json"), "--images", str(home / "images")]
+    given = ["--model", str(embedded / "model"), "--data", str(embedded / "pool.json")]
+    given += ["--images", str(embedded / "images")]
     assert run_command("calibrate", *given, "--rows", "66", "--also", "el2n", "--out", str(tmp_path / "cal")) == 0
     found = Calibration.load(tmp_path / "cal")
     assert found.report["n_originals"] == 66
@@ -76,9 +67,9 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
 
 
 def test_settings_that_are_neither_preset_nor_calibration_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = export(tmp_path / "data")
-    given = ["--model", str(home / "model"), "--data", str(home / "pool.json"), "--images", str(home / "images")]
+    given = ["--model", str(embedded / "model"), "--data", str(embedded / "pool.json")]
+    given += ["--images", str(embedded / "images")]
     assert run_command("score", *given, "--out", str(tmp_path / "run"), "--settings", "papr") == 2
     assert "expected auto, paper, relative" in capsys.readouterr().err

@@ -12,12 +12,12 @@ from markupsafe import Markup
 from delta_attnmask.errors import ArtifactError
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling import load
-from delta_attnmask.modeling.load import load_model
+from delta_attnmask.modeling.load import model_fingerprint
 from delta_attnmask.reading.rows import Place
 from delta_attnmask.reporting.gallery import Card, make_cards
 from delta_attnmask.reporting.run_report import Request, make_report, open_data
 from delta_attnmask.reporting.standing import find_standing
-from delta_attnmask.runs import Pace, RunFolder
+from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.run_selection import candidates_of, select_from_run
 from tests.cli.test_commands import call
 from tests.reporting.runs import HOSTILE, write_calibration, write_data, write_run
@@ -219,9 +219,12 @@ def test_page_with_500_pictures_stays_below_ten_megabytes(tmp_path):
     assert 500 * largest + len(html) - sum(map(len, cards)) < 10_000_000
 
 
-def test_costs_say_where_scoring_pays(run, monkeypatch):
-    monkeypatch.setattr(RunFolder, "pace", Pace(60, 30.0))
-    html = make_report(request_for(run, train_rate=0.5))
+def test_costs_say_where_scoring_pays(run):
+    complete = run.path / "complete.json"
+    before = complete.read_text()
+    complete.write_text(json.dumps({"pace": {"n_rows": 60, "seconds": 30.0}}))
+    html = make_report(request_for(RunFolder.open(run.path), train_rate=0.5))
+    complete.write_text(before)
     assert "Calibrating and scoring took 33 s; where training gets through 0.5 rows a second, that saves 62" in html
     assert "When scoring pays" in html
 
@@ -239,19 +242,19 @@ def test_images_outside_are_shown_only_where_that_is_allowed(tmp_path):
     assert "outside the image folder" not in out.read_text()
 
 
-def test_inspections_are_of_the_revision_that_scored(embedded, tmp_path, capsys, monkeypatch):
-    source = ["--data", embedded / "pool.json", "--images", embedded / "images", "--limit", "6"]
-    run, out = tmp_path / "run", tmp_path / "r.html"
-    assert call("score", "--model", embedded / "model", *source, "--out", run, "--settings", "paper") == 0
-    manifest = RunFolder.open(run).manifest
+def test_inspections_are_of_the_revision_that_scored(embedded_model, tmp_path, capsys, monkeypatch: pytest.MonkeyPatch):
+    run, out = write_run(tmp_path / "run", write_data(tmp_path / "data", 6), list(range(6))), tmp_path / "r.html"
+    settings = {**run.manifest.settings, "dtype": "float32"}
+    fingerprint = model_fingerprint(embedded_model.model)
+    manifest = replace(run.manifest, settings=settings, model_fingerprint=fingerprint, revision="v1")
     wanted = []
-    monkeypatch.setattr(load, "load_model", lambda name, **options: wanted.append(options) or load_model(name))
-    write_manifest(run, replace(manifest, revision="v1"))
-    assert call("report", run, "--inspect", "1", "-o", out) == 0
+    monkeypatch.setattr(load, "load_model", lambda name, **options: wanted.append(options) or embedded_model)
+    write_manifest(run.path, manifest)
+    assert call("report", run.path, "--inspect", "1", "-o", out) == 0
     assert out.read_text().count('<section class="inspection"') == 1
     assert "WARNING" not in capsys.readouterr().err
-    write_manifest(run, replace(manifest, model_fingerprint="f"))
-    assert call("report", run, "--inspect", "1", "--revision", "v2", "-o", out) == 0
+    write_manifest(run.path, replace(manifest, model_fingerprint="f"))
+    assert call("report", run.path, "--inspect", "1", "--revision", "v2", "-o", out) == 0
     assert "not the model that scored" in capsys.readouterr().err
     assert [options["revision"] for options in wanted] == ["v1", "v2"]
 

@@ -113,7 +113,7 @@ def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: o
     if engine != "ray" and given:
         raise SettingsError(f"{', '.join(given)}: only for --engine ray")
     if engine == "ray" and (dry_run or not shard.is_whole):
-        raise SettingsError("--engine ray: leave out --dry-run, which tries one model here, and --shard")
+        raise SettingsError("--engine ray distributes the units itself: leave out --shard and --dry-run")
 
 
 def merge(run: Path, /) -> None:
