@@ -24,7 +24,7 @@ from delta_attnmask.settings import PRESETS
 from delta_attnmask.statistics import auroc
 
 _KEEP = "20%"
-_N_INSPECTED = 12  # samples of the report
+_N_INSPECTED = 6  # samples of the report
 
 
 def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int | None = None) -> int:
