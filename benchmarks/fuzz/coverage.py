@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["delta_attnmask"]):
     from delta_attnmask.reading.rows import FileRows
     from delta_attnmask.reading.survey import survey
 
-    for module in ("columns", "jsonfile", "mixture", "tars"):  # imported when a file asks for them: too late
+    for module in ("columns", "jsonfile", "tars"):  # imported when a file asks for them: too late
         import_module(f"delta_attnmask.reading.{module}")
 
 ENDINGS = (".json", ".jsonl", ".tar", ".parquet")

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from delta_attnmask.reading.jsonfile import JsonFile
     from delta_attnmask.reading.tars import TarFile
 
-FileContainer: TypeAlias = (
-    "JsonFile | TarFile | Columns"  # each with its `path`, and the `endings` of such files' names
-)
+# a file; each with its `path`, and the `endings` of such files' names
+FileContainer: TypeAlias = "JsonFile | TarFile | Columns"
 _HEAD_BYTES = 512  # a tar's first header
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 

@@ -19,8 +19,8 @@ _BY_HASH = re.compile(r"(?:^|/)([0-9a-f]{2})/\1[0-9a-f]{62}\.\w+$")  # ab/abcdef
 TAG = "<image>"
 ROLES: dict[str, Role] = {
     "human": "user",
-    "user": "user",
     "gpt": "assistant",
+    "user": "user",
     "assistant": "assistant",
     "system": "system",
 }

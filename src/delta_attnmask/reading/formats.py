@@ -95,7 +95,10 @@ def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -
     if name == "minigpt4":
         return caption_format(option or INSTRUCTION)
     if name == "llama-factory" and option.startswith("{"):
-        return llama_factory_format(_parse_option(option))
+        try:
+            return llama_factory_format(json.loads(option))
+        except ValueError as error:
+            raise SettingsError(f"format={spec!r:.80}: expected an entry of dataset_info.json, {error}") from error
     if name in {"", "llama-factory"} and path is not None:
         entry = _choose_entry(find_entries(path), option, path)
         if entry is not None:
@@ -107,13 +110,6 @@ def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -
     if name and name not in NAMES:
         raise SettingsError(f"format={name!r}: expected one of {', '.join(NAMES)}")
     return detect_format(rows, path or "the data", _FAMILIES.get(name, FORMATS))
-
-
-def _parse_option(option: str) -> Mapping[str, Any]:
-    try:
-        return check_object(json.loads(option))
-    except (ValueError, RowError) as error:
-        raise SettingsError(f"format='llama-factory:…': expected an entry of dataset_info.json, {error}") from error
 
 
 def _choose_entry(entries: Mapping[str, Mapping[str, Any]], name: str, path: Any) -> Mapping[str, Any] | None:

@@ -34,11 +34,7 @@ _BOM = b"\xef\xbb\xbf"
 _DECODER = json.JSONDecoder()
 _ANNOTATIONS = re.compile(rb'\{[ \t\r\n]*"annotations"[ \t\r\n]*:[ \t\r\n]*\[')
 _NON_SPACE = re.compile(r"[^ \t\n\r]")
-_KINDS: dict[Layout, str] = {
-    "list": "a JSON list",
-    "lines": "JSONL",
-    "annotations": "a JSON object of annotations",
-}
+_KINDS: dict[Layout, str] = {"list": "a JSON list", "lines": "JSONL", "annotations": "a JSON object of annotations"}
 
 
 class JsonFile:

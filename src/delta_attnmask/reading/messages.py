@@ -112,13 +112,12 @@ def _read_part(part: object, n: int, rest: Iterator[ImageRef], placed: list[Imag
 
 def write_text(turn: Turn, separator: str = "") -> str:
     """A turn's text with its tags; `separator` stands between an image at either end and the text."""
-    pieces = [TAG if part is None else part for part in turn.parts]
     texts = [idx for idx, part in enumerate(turn.parts) if part is not None]
-    for idx, part in enumerate(turn.parts):
-        if part is None and texts and idx < texts[0]:
-            pieces[idx] = TAG + separator
-        elif part is None and texts and idx > texts[-1]:
-            pieces[idx] = separator + TAG
+    first, last = (texts[0], texts[-1]) if texts else (-1, len(turn.parts))
+    pieces = [
+        f"{separator if idx > last else ''}{TAG}{separator if idx < first else ''}" if part is None else part
+        for idx, part in enumerate(turn.parts)
+    ]
     return "".join(pieces)
 
 

@@ -32,13 +32,7 @@ _MAX_HEADER_BYTES = 8 << 10  # of an extended header, for which tarfile takes th
 _CHUNK_BYTES = 1 << 20
 _MAX_MEMBERS = 10_000  # of one sample
 _EXTENDED = frozenset(
-    {
-        tarfile.XHDTYPE,
-        tarfile.XGLTYPE,
-        tarfile.SOLARIS_XHDTYPE,
-        tarfile.GNUTYPE_LONGNAME,
-        tarfile.GNUTYPE_LONGLINK,
-    }
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
 
 
