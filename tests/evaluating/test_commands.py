@@ -15,7 +15,7 @@ def run_command(*arguments: str) -> int:
 
 
 def test_evaluate_then_compare(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = ["--data", str(embedded / "test.json"), "--images", str(embedded / "images"), "--limit", "4"]
+    data = ["--data", str(embedded / "test.json"), "--images", str(embedded / "images"), "--limit", "3"]
     model = ["--model", str(embedded / "model"), "--device", "cpu"]
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     assert run_command("evaluate", *model, *data, "--out", one) == 0

@@ -113,8 +113,7 @@ def test_batches_units_and_workers_change_nothing(
 ) -> None:
     others = {
         "single": (EvaluationPlan(batch_tokens=1), 256),
-        "units": (EvaluationPlan(), 4),
-        "worker processes": (EvaluationPlan(workers=2), 256),
+        "units and worker processes": (EvaluationPlan(workers=2), 4),
     }
     for name, (plan, unit_rows) in others.items():
         other = evaluate_dataset(embedded_model, dataset, tmp_path / name, plan, unit_rows=unit_rows)

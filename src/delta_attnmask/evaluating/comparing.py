@@ -82,25 +82,23 @@ def compare_evaluations(
 def _require_same_test(folders: Sequence[EvaluationFolder]) -> None:
     if len(folders) < 2:
         raise SettingsError("got fewer than two evaluations; comparing needs at least two")
-    first, *others = folders
-    for other in others:
-        mine, theirs = _asked(first), _asked(other)
-        differing = [f"{name}: {mine[name]} and {theirs[name]}" for name in mine if mine[name] != theirs[name]]
-        if differing:
+    asked = [
+        {
+            "test file (SHA-256)": folder.manifest.input.sha256[:16],
+            "rows": folder.manifest.n_rows,
+            # One taken from the data's longest answer may differ, since tokenizers do; a given one cuts answers off.
+            "max_new_tokens_given": folder.manifest.settings.get("max_new_tokens_given"),
+        }
+        for folder in folders
+    ]
+    for folder, theirs in zip(folders, asked, strict=True):
+        if differing := [
+            f"{name}: {mine} and {theirs[name]}" for name, mine in asked[0].items() if mine != theirs[name]
+        ]:
             raise ArtifactError(
-                f"{first.path} and {other.path} answer different questions, so they can't be compared "
+                f"{folders[0].path} and {folder.path} answer different questions, so they can't be compared "
                 f"({'; '.join(differing)}); evaluate both on the same file with the same options"
             )
-
-
-def _asked(folder: EvaluationFolder) -> dict[str, Any]:
-    manifest = folder.manifest
-    return {
-        "test file (SHA-256)": manifest.input.sha256[:16],
-        "rows": manifest.n_rows,
-        # One taken from the data's longest answer may differ, since tokenizers do; a given one cuts answers off.
-        "max_new_tokens_given": manifest.settings.get("max_new_tokens_given"),
-    }
 
 
 def _read_object(path: Path) -> dict[str, Any]:

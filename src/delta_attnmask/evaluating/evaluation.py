@@ -27,11 +27,10 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import ImageRef, Record, form_of
 from delta_attnmask.scoring.jobs import Progress
-from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Unit, Window, run_halving
-from delta_attnmask.scoring.worker import make_manifest
+from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Item, Unit, Window, run_halving
+from delta_attnmask.scoring.worker import UNIT_ROWS, make_manifest
 from delta_attnmask.settings import require_positive
 
-UNIT_ROWS = 256
 MOST_NEW_TOKENS = 512  # unless the caller asks for more
 SPARE_TOKENS = 16  # above the longest reference, so that answers that run on are seen to do so
 _TEXTS_AT_ONCE = 1024
@@ -170,27 +169,32 @@ class _Answerer:
                 for answer in answers_in[id(sample)]:
                     answer.read_loss(own)
 
-        def on_failure(sample: EncodedSample, error: RowError) -> None:
-            for answer in answers_in[id(sample)]:
-                answer.error = error
-
         for batch in self._batches.plan(_samples(answers)):
             longest = max(sample.n_tokens for sample in batch)
-            run_halving(batch, run, on_failure, partial(self._shrink, longest))
+            self._run(batch, run, lambda sample: answers_in[id(sample)], longest)
 
     def _generate(self, answers: Sequence[Answer], stops: frozenset[int]) -> None:
         def run(batch: list[Answer]) -> None:
             generate_answers(self._loaded, self._encoder.pad_token_id, batch, stops, self._limit)
 
-        def on_failure(answer: Answer, error: RowError) -> None:
-            answer.error = error
-
         for batch in plan_generation(answers, self._batches.batch_tokens, self._limit):
             longest = max(answer.start for answer in batch) + self._limit
-            run_halving(batch, run, on_failure, partial(self._shrink, longest))
+            self._run(batch, run, lambda answer: [answer], longest)
 
-    def _shrink(self, longest: int, batch: Sequence[object]) -> None:
-        self._batches.shrink(len(batch), longest)
+    def _run(
+        self,
+        batch: list[Item],
+        run: Callable[[list[Item]], None],
+        answers_of: Callable[[Item], list[Answer]],
+        longest: int,
+    ) -> None:
+        """Run a batch whose longest item has so many tokens, or its halves where it fails."""
+
+        def on_failure(item: Item, error: RowError) -> None:
+            for answer in answers_of(item):
+                answer.error = error
+
+        run_halving(batch, run, on_failure, lambda some: self._batches.shrink(len(some), longest))
 
     def _describe(self, answer: Answer, stops: frozenset[int]) -> Line:
         """The columns of a line that are about one answer."""

@@ -63,11 +63,7 @@ metric_list:
 {metrics}metadata:
   version: 1.0
 """
-_METRIC = """\
-  - metric: {}
-    aggregation: !function utils.{}
-    higher_is_better: true
-"""
+_METRIC = "  - metric: {}\n    aggregation: !function utils.{}\n    higher_is_better: true\n"
 _AGGREGATIONS = {
     "exact": "pooled",
     "normalised": "pooled",

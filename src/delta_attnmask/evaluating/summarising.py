@@ -1,7 +1,7 @@
 """The figures of an evaluation: accuracy with intervals, looking at the image, and whether instructions are kept."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,21 +19,26 @@ _ORIGIN = ("model", "model_fingerprint", "data", "input", "settings", "command",
 
 
 def make_report(folder: EvaluationFolder) -> dict[str, Any]:
-    """The whole of `evaluation.json`."""
+    """The whole of `evaluation.json`. Over sources, each counts alike, however many rows it has."""
     predictions, manifest = folder.read(), asdict(folder.manifest)
     seed = int(folder.manifest.settings["seed"])
     own, pairs = own_lines(predictions), swapped_pairs(predictions)
+    by_own, by_pairs = by_source(own), by_source(pairs)
+    over_sources: dict[str, Any] = {"n_sources": len(by_own)}
+    if by_own:
+        over_sources |= {name: share(by_own.values(), name, seed) for name in MEASURES}
+    if by_pairs:  # over the sources that have images to swap
+        over_sources |= {f"{name}_gain": share(by_pairs.values(), f"{name}_gain", seed) for name in MEASURES}
     failed = failed_rows(predictions)
-    groups = {name: (lines, _of_source(pairs, name)) for name, lines in by_source(own).items()}
     return {
         "schema": 1,
         **{name: manifest[name] for name in _ORIGIN},
         "n_rows": folder.manifest.n_rows,
         "n_failed_rows": len(failed),
         "reasons": dict(Counter(generalise(reason) for _, _, reason in failed).most_common(20)),
-        "mean_over_sources": _mean_over_sources(list(groups.values()), seed),
+        "mean_over_sources": over_sources,
         "pooled": _figures(own, pairs, seed),
-        "sources": {name: _figures(*group, seed) for name, group in groups.items()},
+        "sources": {name: _figures(lines, by_pairs.get(name), seed) for name, lines in by_own.items()},
     }
 
 
@@ -74,7 +79,8 @@ def to_numbers(lines: pa.Table, column: str) -> Values:
 
 def by_source(lines: pa.Table) -> dict[str, pa.Table]:
     """The answers of each source, in the order of their names."""
-    return {name: _of_source(lines, name) for name in sorted(set(lines["source"].to_pylist()))}
+    names = sorted(set(lines["source"].to_pylist()))
+    return {name: lines.filter(pc.equal(lines["source"], name)) for name in names}
 
 
 def row_sums(lines: pa.Table, column: str) -> tuple[Values, Values]:
@@ -88,15 +94,11 @@ def share(groups: Iterable[pa.Table], column: str, seed: int) -> dict[str, float
     return asdict(mean_of_shares([row_sums(lines, column) for lines in groups], seed))
 
 
-def _of_source(lines: pa.Table, source: str) -> pa.Table:
-    return lines.filter(pc.equal(lines["source"], source))
-
-
 def _mean(lines: pa.Table, column: str) -> float:
     return float(to_numbers(lines, column).mean())
 
 
-def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
+def _figures(own: pa.Table, pairs: pa.Table | None, seed: int) -> dict[str, Any]:
     """Of one group of answers. Loss: mean over answers of their nats per token."""
     if not len(own):
         return {"n_rows": 0, "n_answers": 0}
@@ -105,7 +107,7 @@ def _figures(own: pa.Table, pairs: pa.Table, seed: int) -> dict[str, Any]:
         "n_answers": len(own),
         **{name: share([own], name, seed) for name in MEASURES},
         "loss": _mean(own, "loss"),
-        "swapped": _swapped(pairs, seed) if len(pairs) else None,
+        "swapped": _swapped(pairs, seed) if pairs else None,
         "instructions": _instructions(own),
     }
 
@@ -124,19 +126,7 @@ def _swapped(pairs: pa.Table, seed: int) -> dict[str, Any]:
 def _instructions(own: pa.Table) -> dict[str, float]:
     """Whether answers look as the references do: shares, and mean lengths in tokens."""
     means = {name: _mean(own, name) for name in ("same_form", "ended", "n_new_tokens", "n_reference_tokens")}
-    n_empty = pc.sum(pc.equal(own["prediction"], "")).as_py()
     return means | {
-        "empty": n_empty / len(own),
+        "empty": pc.mean(pc.equal(own["prediction"], "")).as_py(),
         "length_ratio": means["n_new_tokens"] / means["n_reference_tokens"],
     }
-
-
-def _mean_over_sources(groups: Sequence[tuple[pa.Table, pa.Table]], seed: int) -> dict[str, Any]:
-    """Every source counts alike, however many rows it has. The gain is over the sources that have images to swap."""
-    found: dict[str, Any] = {"n_sources": len(groups)}
-    swapped = [pairs for _, pairs in groups if len(pairs)]
-    for name in MEASURES if groups else ():
-        found[name] = share([own for own, _ in groups], name, seed)
-        if swapped:
-            found[f"{name}_gain"] = share(swapped, f"{name}_gain", seed)
-    return found

@@ -63,7 +63,10 @@ class StateMasking:
         labels = self._labels(inputs, columns)
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
         seeds = self._seeds(inputs, roles, columns.get(KEYS))
-        is_drawn = self._draw(seeds, columns.get(ALLOWED))
+        drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0]
+        is_drawn = drawn < math.ceil(self.settings.probability * _BELOW)
+        if (allowed := columns.get(ALLOWED)) is not None:
+            is_drawn &= allowed.to(is_drawn.device, torch.bool)
         n_drawn = int(is_drawn.sum())
         self.n_forwards += 1
         self.n_samples += len(is_drawn)
@@ -83,10 +86,9 @@ class StateMasking:
                 f"queries={mask.queries!r}, tokens={mask.tokens!r} need to know the answer tokens, but the forward was "
                 f"given no labels; call the model with labels=… or {LABELS}=…"
             )
-        given = inputs.get("input_ids")
-        shape = inputs["inputs_embeds"].shape[:2] if given is None else given.shape
-        device = inputs["inputs_embeds"].device if given is None else given.device
-        return torch.full(shape, IGNORED_LABEL, device=device)
+        ids: Tensor | None = inputs.get("input_ids")
+        like = inputs["inputs_embeds"][..., 0] if ids is None else ids
+        return torch.full_like(like, IGNORED_LABEL, dtype=torch.long)
 
     def _seeds(self, inputs: dict[str, Any], roles: TokenRoles, keys: Tensor | None) -> Tensor:
         """A number for each sample, of its key and the epoch, or of its tokens and its place in the training."""
@@ -97,12 +99,6 @@ class StateMasking:
             own = keys.to(roles.is_token.device) ^ (keys.to(roles.is_token.device) >> 31)
         turn = self.settings.seed * 15_485_863 + self.epoch * 32_452_843
         return random_numbers((own + turn) & (_BELOW - 1), torch.zeros_like(own)[:, None])[:, 0]
-
-    def _draw(self, seeds: Tensor, allowed: Tensor | None) -> Tensor:
-        """True for the samples that are masked; `[batch]`."""
-        drawn = random_numbers(seeds, torch.full_like(seeds, -1)[:, None])[:, 0]
-        is_drawn = drawn < math.ceil(self.settings.probability * _BELOW)
-        return is_drawn if allowed is None else is_drawn & allowed.to(is_drawn.device, torch.bool)
 
 
 @contextmanager

@@ -123,27 +123,19 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         values = asdict(self) | {"learning_rate": self.highest_learning_rate}
         whole = ("batch_size", "accumulate", "save_steps", "log_steps", "max_steps", "max_tokens")
-        given = {name: values[name] for name in whole if values[name] is not None}
-        faults = [f"{name}={value}: expected at least 1" for name, value in given.items() if value < 1]
-        faults += [
-            f"{name}={values[name]}: expected a number above 0"
-            for name in ("epochs", "learning_rate")
-            if not values[name] > 0
+        has_scores = self.from_scores is not None
+        checks = [
+            *((name, values[name] >= 1, "at least 1") for name in whole if values[name] is not None),
+            *((name, values[name] > 0, "a number above 0") for name in ("epochs", "learning_rate")),
+            ("augment", self.augment in get_args(Augment), f"one of {', '.join(get_args(Augment))}"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("warmup", 0 <= self.warmup < 1, "a share of the steps from 0 to below 1"),
+            ("top_share", 0 < self.top_share <= 1, "a share above 0, at most 1"),
+            ("top_share", self.top_share >= 1 or has_scores, "the run that scored the rows beside it (from_scores)"),
+            ("probability", 0 <= self.probability <= 1, "a number from 0 to 1"),
+            ("seed", self.seed >= 0, "a whole number from 0"),
         ]
-        if self.augment not in get_args(Augment):
-            faults.append(f"augment={self.augment!r}: expected one of {', '.join(get_args(Augment))}")
-        if not self.weight_decay >= 0:
-            faults.append(f"weight_decay={self.weight_decay!r}: expected 0 or more")
-        if not 0 <= self.warmup < 1:
-            faults.append(f"warmup={self.warmup!r}: expected a share of the steps from 0 to below 1")
-        if not 0 < self.top_share <= 1:
-            faults.append(f"top_share={self.top_share!r}: expected a share above 0, at most 1")
-        if self.top_share < 1 and self.from_scores is None:
-            faults.append(f"top_share={self.top_share!r}: needs the run that scored the rows (from_scores)")
-        try:
-            AugmentationSettings(probability=self.probability, seed=self.seed)
-        except SettingsError as error:
-            faults.append(str(error))
+        faults = [f"{name}={values[name]!r}: expected {what}" for name, is_right, what in checks if not is_right]
         if faults:
             raise SettingsError("; ".join(faults))
 

@@ -146,12 +146,13 @@ class ExampleTrainer(SFTTrainer):
 
         The Trainer itself would make one step more from such a checkpoint if it lies within an epoch.
         """
-        state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        if checkpoint is None or state is None or state.global_step < state.max_steps:
-            self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            return
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = state
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+            if state.global_step >= state.max_steps:
+                self._load_from_checkpoint(str(checkpoint))
+                self.state = state
+                return
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load what `save_pretrained` wrote by `from_pretrained`.
