@@ -39,7 +39,7 @@ def test_begin_and_again(begun, folder, capsys):
 
 def test_results(begun, folder, files, capsys):
     assert call("review", folder) == 0
-    assert "Nobody has judged yet: 20 pairs are waiting." in capsys.readouterr().out
+    assert "No one has judged yet: 20 pairs are waiting." in capsys.readouterr().out
     assert call("review", folder, "--collect", *files) == 0
     out = capsys.readouterr().out
     assert "question: overall | pairs: 20 | won: 20 | tied: 0 | lost: 0 | win rate: 100 %" in out

@@ -26,7 +26,7 @@ def test_the_report_shows_the_results(run, protocol, folder, tmp_path):
 
 def test_before_anybody_has_judged(run, protocol, folder):
     section = review_section(read_results(folder), run)
-    assert "Nobody has judged yet." in section.lead
+    assert "No one has judged yet." in section.lead
     assert section.tables == ()
 
 

@@ -57,7 +57,7 @@ def review(
         results = read_results(folder, with_careless=with_careless)
         write_json(json_file, asdict(results))
         if not results.raters:
-            print(f"Nobody has judged yet: {results.n_drawn} pairs are waiting.")
+            print(f"No one has judged yet: {results.n_drawn} pairs are waiting.")
         else:
             for title, columns, rows in results.tables:
                 print_table(title, columns, rows)

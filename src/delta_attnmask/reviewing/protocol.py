@@ -1,6 +1,6 @@
 """What judges are asked, and a review as it was drawn: which rows stand on which side of which pair. No torch here.
 
-The protocol says which side was selected, so it stays with whoever drew the review; judges get only the page.
+The protocol says which side was selected, so judges must not see it; they get only the page.
 """
 
 import json

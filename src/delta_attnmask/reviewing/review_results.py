@@ -13,7 +13,7 @@ from delta_attnmask.reviewing.protocol import CHECK_QUESTIONS, QUESTIONS, Answer
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.statistics import krippendorff_alpha, wilson_interval
 
-# Fixed before anybody judges; docs/review.md says how often the rule catches a careless judge and wrongs a careful one.
+# Fixed before anyone judges; docs/review.md says how often the rule excludes a careless judge, and a careful one.
 _MIN_CHECKS, _MIN_PASSED = 4, 0.75
 _VALUES: dict[Answer, int] = {"first": 0, "second": 1, "equal": 2}  # for agreement; "unknown" is a missing value
 _QUESTION_COLUMNS = ("question", "pairs", "won", "tied", "lost", "win rate", "95 % interval", "can't tell", "alpha")
@@ -179,7 +179,7 @@ def review_section(results: ReviewResults, run: RunFolder) -> Section:
     if results.manifest_sha256 != run.manifest_sha256:
         raise ArtifactError(f"the review is of another run than {run.path}; name that run, or its own review")
     if not results.sentences:
-        return Section("review", "What people say", "Nobody has judged yet.")
+        return Section("review", "What people say", "No one has judged yet.")
     n_raters = sum(not rater.excluded for rater in results.raters)
     people = "One person" if n_raters == 1 else f"{n_raters} people"
     lead = f"{people} compared selected samples with {results.control}, not knowing which was which."
