@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from delta_attnmask.cli import main
+from tests.reporting.runs import write_data, write_run
 
 
 def run(*arguments: str) -> int:
@@ -39,3 +40,10 @@ def test_asks_for_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "inspect RUN" in capsys.readouterr().err
     assert run("--model", "a", "--data", "b") == 2
     assert "no row is named" in capsys.readouterr().err
+
+
+def test_a_run_shows_only_the_data_that_it_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored = write_run(tmp_path / "run", write_data(tmp_path / "data", 3), [1.0, 2.0, 3.0])
+    other = write_data(tmp_path / "other", 4)
+    assert run(str(scored.path), "--row", "1", "--data", str(other), "-o", str(tmp_path / "page.html")) == 2
+    assert "is not the file that was scored" in capsys.readouterr().err
