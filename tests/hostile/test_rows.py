@@ -60,7 +60,7 @@ def test_what_a_row_may_not_be(tmp_path, row, expected):
         turns("nul \0", "b\0"),
         turns("a", "b") | {"id": 10**4000},
         turns("a", "b") | {"id": "\ud800" * 9000, "source": "\udfff"},
-        turns(*["a"] * 20_000),
+        turns(*["a"] * 5000),
         turns("a", "b") | {"deep": json.loads("[" * 900 + "]" * 900)},
     ],
 )
@@ -140,7 +140,7 @@ hostile = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(hostile, min_size=1, max_size=6))
 def test_every_row_is_there_once_whatever_it_is(tmp_path, rows):
     path = write_lines_of(tmp_path / "x.jsonl", [make_row(0), *rows, make_row(1)])
