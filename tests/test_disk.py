@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from delta_attnmask import cli
-from tests.test_kill import begin, begin_call, command, finish, tables, wait_for_units
+from tests.test_kill import begin, begin_call, command, finish, tables, told, wait_for_units
 from tests.test_kill import whole as whole  # the fixture
 
 _CANT_UNSHARE = 77
@@ -25,16 +25,9 @@ _NEW_USER, _NEW_MOUNTS, _REMOUNT = 0x10000000, 0x00020000, 32
 _OVERRIDES = 0b110  # the capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which root may write anywhere
 
 
-def told(log: Path, before: Callable[[], None], arguments: list[str]) -> None:
-    """What a child does: something to itself, then the command; what it says goes to a file."""
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    before()
-    cli.main(arguments)
-
-
-def fails(log: Path, before: Callable[[], None], arguments: list[str]) -> str:
+def fails(log: Path, arguments: list[str], *before: Callable[[], None]) -> str:
     """Start the command and give the one line with which it ends, having exited with 2."""
-    assert finish(begin_call(told, log, before, arguments)) == 2
+    assert finish(begin_call(told, log, arguments, *before)) == 2
     text = log.read_text()
     assert "Traceback" not in text
     return text.splitlines()[-1]
@@ -48,13 +41,13 @@ def limit_files(n_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
 
 
-@pytest.mark.parametrize(("n_bytes", "file"), [(1000, "manifest.json"), (3000, "unit-00000.parquet")])
-def test_no_file_may_grow(embedded: Path, whole: dict[str, pa.Table], tmp_path: Path, n_bytes: int, file: str) -> None:
+def test_no_file_may_grow(embedded: Path, whole: dict[str, pa.Table], tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
-    message = fails(log, partial(limit_files, n_bytes), command(embedded, out))
-    assert file in message
-    assert "can't be written: File too large" in message
-    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
+    for n_bytes, file in ((1000, "manifest.json"), (3000, "unit-00000.parquet")):
+        message = fails(log, command(embedded, out), partial(limit_files, n_bytes))
+        assert file in message
+        assert "can't be written: File too large" in message
+        assert not [path for path in out.rglob("*") if path.name.endswith(".tmp")]
     assert finish(begin(command(embedded, out))) == 0
     assert tables(out) == {"scores": whole["scores"]}
 
@@ -109,22 +102,20 @@ def respect_permissions() -> None:
     assert libc.capset(header, data) == 0
 
 
-@pytest.mark.parametrize("folder", [".", "scores"])
-def test_a_folder_that_becomes_read_only(
-    embedded: Path, whole: dict[str, pa.Table], tmp_path: Path, folder: str
-) -> None:
+def test_a_folder_that_becomes_read_only(embedded: Path, whole: dict[str, pa.Table], tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     killed = begin(command(embedded, out))
     wait_for_units(out, 2)
     killed.kill()
     finish(killed)
     (out / "lock").unlink()  # a new one must be made
-    (out / folder).chmod(0o555)
-    try:
-        message = fails(log, respect_permissions, command(embedded, out))
-    finally:
-        (out / folder).chmod(0o755)
-    assert re.search("can't be (written|locked): Permission denied", message)
+    for folder in (".", "scores"):
+        (out / folder).chmod(0o555)
+        try:
+            message = fails(log, command(embedded, out), respect_permissions)
+        finally:
+            (out / folder).chmod(0o755)
+        assert re.search("can't be (written|locked): Permission denied", message)
     assert finish(begin(command(embedded, out))) == 0
     assert tables(out) == {"scores": whole["scores"]}
 
@@ -156,7 +147,7 @@ def test_a_clock_that_was_set_back(embedded: Path, whole: dict[str, pa.Table], t
     for file in out.rglob("*"):
         os.utime(file, (time.time() + 3e7,) * 2)
     before = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
-    assert finish(begin_call(told, log, set_clock_back, command(embedded, out))) == 0
+    assert finish(begin_call(told, log, command(embedded, out), set_clock_back)) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert tables(out) == {"scores": whole["scores"]}
 
@@ -167,12 +158,8 @@ def test_the_second_of_two_starts_is_refused(embedded: Path, whole: dict[str, pa
     wait_for_units(out, 1)
     os.kill(first.pid, signal.SIGSTOP)  # SIGSTOP: it holds the folder for as long as the test needs
     try:
-        assert f"is in use by process {first.pid} on " in fails(log, do_nothing, command(embedded, out))
+        assert f"is in use by process {first.pid} on " in fails(log, command(embedded, out))
     finally:
         os.kill(first.pid, signal.SIGCONT)
     assert finish(first) == 0
     assert tables(out) == {"scores": whole["scores"]}
-
-
-def do_nothing() -> None:
-    """Nothing is done before."""

@@ -3,11 +3,10 @@
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -37,14 +36,13 @@ class Moment:
 MOMENTS = [
     Moment("while the input is read", "delta_attnmask.reading.rows:fingerprint_file"),
     Moment("before the manifest is in place", "pathlib:Path.replace"),
-    Moment("while the manifest is put in place", "os:link"),
-    Moment("behind the manifest", "delta_attnmask.storage:_sync_folder", n=2),
+    Moment("behind the manifest", "delta_attnmask.storage:_sync_folder"),
     Moment("in the self-check", "delta_attnmask.modeling.selfcheck:check_model"),
     Moment("in a batch", "delta_attnmask.scoring.units:sweep_batch", n=2),
     Moment("while rows are encoded", "delta_attnmask.encoding.encoder:Encoder._draft", n=8),
-    Moment("while a side table is written", "delta_attnmask.unit_folders:pq.write_table", is_half_written=True),
-    Moment("between a side table and the scores", "delta_attnmask.unit_folders:pq.write_table", n=2),
-    Moment("while the scores are written", "delta_attnmask.unit_folders:pq.write_table", n=4, is_half_written=True),
+    Moment("while a side table is written", "delta_attnmask.folders:pq.write_table", is_half_written=True),
+    Moment("between a side table and the scores", "delta_attnmask.folders:pq.write_table", n=2),
+    Moment("while the scores are written", "delta_attnmask.folders:pq.write_table", n=4, is_half_written=True),
     Moment("before the scores are in place", "pathlib:Path.replace", n=4),
     Moment("behind the scores", "delta_attnmask.storage:_sync_folder", n=2),
     Moment("before the end is marked", "delta_attnmask.runs:RunFolder.mark_complete"),
@@ -98,6 +96,13 @@ def begin_call(function: Callable[..., None], *arguments: Any) -> ForkServerProc
     return child
 
 
+def told(log: Path, arguments: list[str], before: Callable[[], Any] = lambda: None) -> None:
+    """What a child does: something to itself, then the command; what it says goes to a file."""
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    before()
+    cli.main(arguments)
+
+
 def finish(child: ForkServerProcess) -> int:
     """Its exit code."""
     child.join()
@@ -138,7 +143,7 @@ def test_a_run_killed_at_many_moments_ends_with_the_same_table(
 
 
 def test_killed_and_stopped_from_outside(embedded: Path, tmp_path: Path) -> None:
-    n_rows = 10 * N_ROWS  # enough that a signal comes in time
+    n_rows = 3 * N_ROWS  # enough that a signal comes in time
     out = tmp_path / "run"
     killed = begin(command(embedded, out, n_rows=n_rows))
     wait_for_units(out, 2)
@@ -146,14 +151,15 @@ def test_killed_and_stopped_from_outside(embedded: Path, tmp_path: Path) -> None
     assert finish(killed) == -signal.SIGKILL
     units = {path: path.stat().st_mtime_ns for path in (out / "scores").glob("unit-*")}
 
-    arguments = [sys.executable, "-m", "delta_attnmask", *command(embedded, out, n_rows=n_rows)]
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as stopped:
-        wait_for_units(out, len(units) + 2)
-        stopped.send_signal(signal.SIGINT)
-        _, error = stopped.communicate()
-    assert stopped.returncode == 130
-    assert error.splitlines()[-1] == "delta-attnmask: stopped; rerun the same command to resume"
-    assert "Traceback" not in error
+    log = tmp_path / "log"
+    listen = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # also if these tests ignore it
+    stopped = begin_call(told, log, command(embedded, out, n_rows=n_rows), listen)
+    wait_for_units(out, len(units) + 2)
+    assert stopped.pid is not None
+    os.kill(stopped.pid, signal.SIGINT)
+    assert finish(stopped) == 130
+    assert log.read_text().splitlines()[-1] == "delta-attnmask: stopped; rerun the same command to resume"
+    assert "Traceback" not in log.read_text()
     assert not (out / "complete.json").exists()
 
     assert finish(begin(command(embedded, out, n_rows=n_rows))) == 0

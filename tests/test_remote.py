@@ -12,7 +12,7 @@ import pytest
 from delta_attnmask import cli
 from delta_attnmask.errors import ArtifactError, DataError, RowError
 from delta_attnmask.evaluating.predictions import EvaluationFolder
-from delta_attnmask.locations import RemoteFolder, as_path, as_url
+from delta_attnmask.locations import FileStore, as_path, as_url
 from delta_attnmask.manifest import Manifest, Shard
 from delta_attnmask.reading.images import ImageLimits, read_image_file
 from delta_attnmask.reading.rows import FileRows
@@ -73,7 +73,8 @@ def test_a_run_behind_a_url_is_the_run_of_a_folder(
         do_units(joined)
         assert run.units_to_do() == []
         run.mark_complete()
-    assert [name for name in files(store, "runs/a") if "/" not in name] == ["complete.json", "manifest.json"]
+    own = [name for name in files(store, "runs/a") if "/" not in name]
+    assert own == ["complete.json", "manifest.json", "pace.json"]
     with RunFolder.start(tmp_path / "run", manifest) as local:
         do_units(local)
     found = RunFolder.open(url)
@@ -123,7 +124,7 @@ def test_shards_behind_a_url_are_merged(store: fsspec.AbstractFileSystem, manife
     found = RunFolder.open(url)
     assert found.is_complete
     assert found.read_scores() == before
-    assert not [name for name in files(store, "runs/a") if "pace" in name or "lock" in name]
+    assert not [name for name in files(store, "runs/a") if "lock" in name]
 
 
 def test_data_behind_a_url_is_fetched_once_until_it_changes(store: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_data_behind_a_url_is_fetched_once_until_it_changes(store: fsspec.Abstra
 def test_images_behind_a_url(store: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     store.pipe_file("/images/a/x.png", b"12345")
     store.pipe_file("/secret.png", b"1")
-    root = RemoteFolder("memory://images")
+    root = FileStore("memory://images")
     assert read_image_file("a/x.png", root) == b"12345"
     for reference, reason in [
         ("a/none.png", "no such file in memory://images"),

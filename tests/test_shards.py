@@ -20,7 +20,6 @@ from delta_attnmask.manifest import WHOLE, Manifest, Shard
 from delta_attnmask.records import Fingerprint
 from delta_attnmask.runs import Pace, RunFolder, merge_run
 from delta_attnmask.scores import SampleScore
-from delta_attnmask.storage import create_text
 
 N_ROWS, UNIT_ROWS, N_UNITS = 58, 5, 12
 
@@ -49,8 +48,7 @@ def do_units(run: RunFolder, n_units: int | None = None) -> None:
         rows = run.unit_rows(unit)
         side = pa.table({"row": [*rows][::2], "value": [1.0 * row for row in rows][::2]})
         run.write_unit(unit, [score_of(row) for row in rows], sweep=side)
-        run.count(len(rows))
-    run.keep_pace()
+        run.add_pace(len(rows), 1.0)
 
 
 def do_shard(path: Path, manifest: Manifest, shard: Shard) -> None:
@@ -115,11 +113,7 @@ def test_the_pace_of_shards_is_that_of_the_slowest(tmp_path: Path, manifest: Man
             (tmp_path / f"pace-{index}-of-2.json").write_text(text)
         assert run.pace == Pace(20, 5.0)
         do_units(run)
-        run.mark_complete()
-    pace = RunFolder.open(tmp_path).pace
-    assert pace.n_rows == 20 + N_ROWS
-    assert pace.seconds >= 5.0
-    assert not list(tmp_path.glob("pace*"))
+    assert RunFolder.open(tmp_path).pace == Pace(20 + N_ROWS, 5.0 + N_UNITS)
 
 
 # Locks and left-overs
@@ -149,15 +143,14 @@ def test_a_shard_of_another_run_is_refused(tmp_path: Path, manifest: Manifest) -
             RunFolder.join(tmp_path, replace(manifest, unit_rows=6))
 
 
-def test_of_many_that_write_the_manifest_one_is_first(tmp_path: Path) -> None:
-    def create(idx: int) -> bool:
-        return create_text(tmp_path / "manifest.json", f"{idx}" * 1000, f"-{idx}-of-8")
+def test_of_many_that_begin_at_once_one_writes_the_manifest(tmp_path: Path, manifest: Manifest) -> None:
+    def begin(idx: int) -> str:
+        with RunFolder.start(tmp_path, replace(manifest, created=str(idx)), Shard(idx, 8)) as run:
+            return run.manifest.created
 
     with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(create, range(8)))
-    assert sum(outcomes) == 1
-    assert (tmp_path / "manifest.json").read_text() == f"{outcomes.index(True)}" * 1000
-    assert len(list(tmp_path.iterdir())) == 1
+        found = set(pool.map(begin, range(8)))
+    assert found == {RunFolder.open(tmp_path).manifest.created}
 
 
 def test_a_shard_removes_what_it_left_itself_and_nothing_of_others(tmp_path: Path, manifest: Manifest) -> None:
@@ -177,14 +170,11 @@ def test_a_shard_removes_what_it_left_itself_and_nothing_of_others(tmp_path: Pat
         assert not any(file.exists() for file in others)
 
 
-def test_file_systems_without_locks_or_links(
-    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_systems_without_locks(tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(code: int, *_: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", partial(fail, errno.ENOLCK))
-    monkeypatch.setattr(os, "link", partial(fail, errno.EPERM))
     with RunFolder.start(tmp_path, manifest, Shard(0, 2)) as run:
         do_units(run)
         left = tmp_path / "scores" / ".unit-00001.parquet-1-of-2.0123abcd.tmp"
@@ -210,27 +200,16 @@ def test_locks_that_fail_for_another_reason(
 
 def test_a_merged_run_reads_the_same(done: Path) -> None:
     before = tables(done)
-    seen: list[tuple[int, int]] = []
-    run = merge_run(done, lambda *numbers: seen.append(numbers))
+    run = merge_run(done)
     assert files(done) == files(done, "sweep") == ["merged-00000-00011.parquet"]
     assert tables(done) == before
     assert run.is_complete
-    assert seen == [(N_ROWS // 2, N_ROWS), (N_ROWS, N_ROWS)]  # scores, then the sweep
     assert run.units_to_do() == []
     assert RunFolder.open(done).pace.n_rows == N_ROWS
     with RunFolder.start(done, run.manifest) as again:
         assert again.units_to_do() == []
     merge_run(done)
     assert tables(done) == before
-
-
-def test_files_are_merged_up_to_a_size(done: Path) -> None:
-    before = tables(done)
-    merge_run(done, max_units=5)
-    assert files(done) == [f"merged-{first:05d}-{last:05d}.parquet" for first, last in ((0, 4), (5, 9), (10, 11))]
-    assert tables(done) == before
-    merge_run(done)  # what is merged stays as it is
-    assert len(files(done)) == 3
 
 
 def test_bytes_bound_a_merged_file(done: Path) -> None:
@@ -242,6 +221,8 @@ def test_bytes_bound_a_merged_file(done: Path) -> None:
     assert [unit for file in merged for unit in file.units] == [*range(N_UNITS)]
     assert all(sum(sizes[unit] for unit in file.units) <= 3 * max(sizes) for file in merged)
     assert 4 <= len(merged) < 12
+    merge_run(done)  # what is merged stays as it is
+    assert RunFolder.open(done).unit_files() == merged
 
 
 def test_an_incomplete_run_is_not_merged(tmp_path: Path, manifest: Manifest) -> None:
@@ -285,18 +266,21 @@ def stop_at(n: int, counter: "count[int]", function: Callable[..., Any]) -> Call
 
 def test_a_merge_that_is_killed_anywhere_loses_nothing(done: Path) -> None:
     before = tables(done)
+    limit = 4 * max(path.stat().st_size for path in done.glob("*/unit-*"))
     n_kills = 0
     for n in range(0, 60, 3):
         with pytest.MonkeyPatch.context() as patched:
             counter = count()
-            for owner, name in ((pq, "write_table"), (Path, "replace"), (Path, "unlink")):
+            for owner, name in ((pq, "write_table"), (Path, "replace"), (os, "remove")):
                 patched.setattr(owner, name, stop_at(n, counter, getattr(owner, name)))
             try:
-                merge_run(done, max_units=4)
+                merge_run(done, max_bytes=limit)
             except Stop:
                 n_kills += 1
         assert tables(done) == before
     assert n_kills >= 4
-    merge_run(done, max_units=4)
+    merge_run(done, max_bytes=limit)
     assert tables(done) == before
-    assert files(done) == files(done, "sweep") == [f"merged-{n:05d}-{n + 3:05d}.parquet" for n in (0, 4, 8)]
+    for kind in ("scores", "sweep"):
+        assert files(done, kind)
+        assert all(name.startswith("merged-") for name in files(done, kind))

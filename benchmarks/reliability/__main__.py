@@ -31,7 +31,7 @@ import pyarrow as pa
 from benchmarks.reliability.starts import start, start_stub
 from benchmarks.scale.__main__ import make_manifest
 from delta_attnmask.embedded import export
-from delta_attnmask.executing.actors import Cluster, connect, import_ray
+from delta_attnmask.executing.actors import Cluster, connect
 from delta_attnmask.runs import RunFolder
 
 _CONTEXT = get_context("forkserver")
@@ -99,8 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder), options.engine, options.rows, options.unit_rows)
         if options.engine == "ray-stub":
-            ray = import_ray(has_own_cluster=True)
-            connect(ray, Cluster(n_workers=4))
+            ray, _ = connect(Cluster(n_actors=4))
             home.address = ray.get_runtime_context().gcs_address
         else:
             export(home.folder / "data")

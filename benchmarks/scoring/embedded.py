@@ -25,6 +25,7 @@ from benchmarks.scoring.runs import plain_forward, plain_loss
 from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import plan_batches
 from delta_attnmask.encoding.encoder import EncodedSample
+from delta_attnmask.encoding.row_encoder import EncodedRow
 from delta_attnmask.errors import RowError
 from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.modeling.anatomy import examine
@@ -111,7 +112,7 @@ def _make_bench(home: Path, n_rows: int, n_threads: int) -> Bench:
     plan = ScoringPlan(MaskSettings.paper())
     scorer = UnitScorer(loaded, dataset.load_image, plan)
     starts = range(0, n_rows, UNIT_ROWS)
-    units = [scorer.encode_records(list(dataset.records(start, min(start + UNIT_ROWS, n_rows)))) for start in starts]
+    units = [scorer.encode(list(dataset.records(start, min(start + UNIT_ROWS, n_rows)))) for start in starts]
     cost = image_cost(examine(loaded.model))
     planned = [samples for unit in units for samples in plan_batches(_samples(unit), plan.batch_tokens, cost)]
     collated = [scorer.batches.collate(samples) for samples in planned]
@@ -121,8 +122,8 @@ def _make_bench(home: Path, n_rows: int, n_threads: int) -> Bench:
     return Bench(loaded, dataset, plan, batches, padding)
 
 
-def _samples(encoded: Sequence[EncodedSample | RowError]) -> list[EncodedSample]:
-    return [sample for sample in encoded if not isinstance(sample, RowError)]
+def _samples(encoded: Sequence[EncodedRow | RowError]) -> list[EncodedSample]:
+    return [row[""] for row in encoded if not isinstance(row, RowError)]
 
 
 def _set_up(home: Path, n_rows: int, n_threads: int, clock: str) -> None:

@@ -4,29 +4,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from delta_attnmask.calibration import Calibration
-    from delta_attnmask.encoding.encoder import Encoder
-    from delta_attnmask.errors import (
-        ArtifactError,
-        DataError,
-        DeltaAttnMaskError,
-        DeviceError,
-        ReasonCode,
-        RowError,
-        SettingsError,
-        TooLittleDataError,
-        UnitsFailedError,
-        UnsupportedModelError,
-    )
-    from delta_attnmask.reading.rows import load_rows
-    from delta_attnmask.results import Scores
-    from delta_attnmask.scorer import DeltaAttnMask
-    from delta_attnmask.scoring.delta import BatchScore, score_batch
-    from delta_attnmask.selecting.selector import select_rows
-    from delta_attnmask.selection import Selection
-    from delta_attnmask.settings import MaskSettings
-    from delta_attnmask.training.masked_states import MaskedStateAugmentation, masked_states
-    from delta_attnmask.training.plan import AugmentationSettings
+    from delta_attnmask.calibration import Calibration as Calibration
+    from delta_attnmask.encoding.encoder import Encoder as Encoder
+    from delta_attnmask.errors import ArtifactError as ArtifactError
+    from delta_attnmask.errors import DataError as DataError
+    from delta_attnmask.errors import DeltaAttnMaskError as DeltaAttnMaskError
+    from delta_attnmask.errors import DeviceError as DeviceError
+    from delta_attnmask.errors import ReasonCode as ReasonCode
+    from delta_attnmask.errors import RowError as RowError
+    from delta_attnmask.errors import SettingsError as SettingsError
+    from delta_attnmask.errors import TooLittleDataError as TooLittleDataError
+    from delta_attnmask.errors import UnitsFailedError as UnitsFailedError
+    from delta_attnmask.errors import UnsupportedModelError as UnsupportedModelError
+    from delta_attnmask.reading.rows import load_rows as load_rows
+    from delta_attnmask.results import Scores as Scores
+    from delta_attnmask.scorer import DeltaAttnMask as DeltaAttnMask
+    from delta_attnmask.scoring.delta import BatchScore as BatchScore
+    from delta_attnmask.scoring.delta import score_batch as score_batch
+    from delta_attnmask.selecting.selector import select_rows as select_rows
+    from delta_attnmask.selection import Selection as Selection
+    from delta_attnmask.settings import MaskSettings as MaskSettings
+    from delta_attnmask.training.masked_states import MaskedStateAugmentation as MaskedStateAugmentation
+    from delta_attnmask.training.masked_states import masked_states as masked_states
+    from delta_attnmask.training.plan import AugmentationSettings as AugmentationSettings
 
 __version__ = "0.1.0"
 
@@ -56,31 +56,7 @@ _HOMES = {
     "select_rows": "selecting.selector",
 }
 
-__all__ = [
-    "ArtifactError",
-    "AugmentationSettings",
-    "BatchScore",
-    "Calibration",
-    "DataError",
-    "DeltaAttnMask",
-    "DeltaAttnMaskError",
-    "DeviceError",
-    "Encoder",
-    "MaskSettings",
-    "MaskedStateAugmentation",
-    "ReasonCode",
-    "RowError",
-    "Scores",
-    "Selection",
-    "SettingsError",
-    "TooLittleDataError",
-    "UnitsFailedError",
-    "UnsupportedModelError",
-    "load_rows",
-    "masked_states",
-    "score_batch",
-    "select_rows",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -91,4 +67,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*_HOMES, "__version__"]

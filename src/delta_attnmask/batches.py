@@ -137,45 +137,29 @@ def require_fitting(inputs: Mapping[str, Any], labels: Tensor) -> None:
             "inputs hold 'labels', with which the model would compute its own loss; give them as the argument "
             "`labels` and take them out: labels = inputs.pop('labels')"
         )
-    _require_ids("labels", labels)
-    if labels.ndim != 2:
-        raise DataError(
-            f"labels: expected the shape [batch, seq], got {list(labels.shape)}; one sample is a batch of one: "
-            "labels[None]"
-        )
-    given = {name: inputs[name] for name in ("input_ids", "attention_mask", "inputs_embeds") if name in inputs}
-    given = {name: value for name, value in given.items() if value is not None}
-    if "input_ids" not in given and "inputs_embeds" not in given:
+    names = ("input_ids", "attention_mask", "inputs_embeds")
+    given = {"labels": labels} | {name: inputs[name] for name in names if inputs.get(name) is not None}
+    if not given.keys() & {"input_ids", "inputs_embeds"}:
         raise DataError(f"inputs: expected 'input_ids' among them, got {sorted(inputs)}; give the tokens' ids")
     for name, value in given.items():
-        _require_like_labels(name, value, labels)
-
-
-def _require_ids(name: str, values: Any) -> None:
-    if not isinstance(values, Tensor):
-        raise DataError(
-            f"{name}: expected an integer tensor [batch, seq], got {type(values).__name__}; "
-            f"give torch.as_tensor({name})"
-        )
-    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
-        is_labels = " (-100 where a position is no answer token)" if name == "labels" else ""
-        raise DataError(f"{name}: expected token ids as integers{is_labels}, got {values.dtype}")
-
-
-def _require_like_labels(name: str, values: Any, labels: Tensor) -> None:
-    """One value a token, on the labels' device."""
-    if name == "input_ids":
-        _require_ids(name, values)
-    if not isinstance(values, Tensor):
-        raise DataError(f"{name}: expected a tensor, got {type(values).__name__}; give torch.as_tensor({name})")
-    shape = values.shape[:-1] if name == "inputs_embeds" else values.shape
-    if shape != labels.shape:
-        raise DataError(
-            f"labels: expected the shape of {name}, {list(shape)}, got {list(labels.shape)}; labels are unshifted, "
-            "one for each token with the prompt and the padding, -100 where a position is no answer token"
-        )
-    if values.device != labels.device:
-        raise DataError(
-            f"labels are on {labels.device}, {name} on {values.device}; move all of them to the model's device: "
-            f"labels.to({str(values.device)!r})"
-        )
+        if not isinstance(value, Tensor):
+            raise DataError(f"{name}: expected a tensor, got {type(value).__name__}; give torch.as_tensor({name})")
+        is_whole = not (value.dtype == torch.bool or value.is_floating_point() or value.is_complex())
+        if name in ("labels", "input_ids") and not is_whole:
+            raise DataError(f"{name}: expected token ids as integers, got {value.dtype}")
+        if labels.ndim != 2:
+            raise DataError(
+                f"labels: expected the shape [batch, seq], got {list(labels.shape)}; one sample is a batch of one: "
+                "labels[None]"
+            )
+        shape = value.shape[:-1] if name == "inputs_embeds" else value.shape
+        if shape != labels.shape:
+            raise DataError(
+                f"labels: expected the shape of {name}, {list(shape)}, got {list(labels.shape)}; labels are unshifted, "
+                "one for each token with the prompt and the padding, -100 where a position is no answer token"
+            )
+        if value.device != labels.device:
+            raise DataError(
+                f"labels are on {labels.device}, {name} on {value.device}; move all of them to the model's device: "
+                f"labels.to({str(value.device)!r})"
+            )

@@ -10,21 +10,18 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from pyarrow import ArrowException
-
-from delta_attnmask.errors import ArtifactError, DataError, DeltaAttnMaskError
-from delta_attnmask.storage import create_text, hold_lock, write_atomically
+from delta_attnmask.errors import ArtifactError, DataError
+from delta_attnmask.storage import hold_lock, write_atomically
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}(?=[^/])")  # one slash: as a URL looks that was made a Path
 _FILE = re.compile(r"file:/{1,3}")
-_WAIT_S = 5.0  # for shards that start at the same moment
 
 
 def as_url(location: str | Path) -> str | None:
@@ -41,174 +38,92 @@ def as_path(location: str | Path) -> Path:
     return Path(location) if match is None else Path("/" + text[match.end() :])
 
 
-class LocalFolder:
-    """The files of a folder on this machine: written whole or not at all, and locked by who writes them.
+class FileStore:
+    """The files of a folder: on this machine, or by fsspec in an object store or on a file server.
 
-    Names are relative, such as `scores/unit-00000.parquet`.
+    Names are relative, such as `scores/unit-00000.parquet`. A file is put in place as a whole, in one step.
+    Raises ArtifactError, with what the file system says, where it refuses.
+
+    location: as the user names it. is_local: on this machine, where there are locks.
     """
 
-    filesystem = None  # of fsspec; None stands for this machine's
-    errors: tuple[type[Exception], ...] = (OSError, ArrowException)  # what reading may raise
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def place(self, name: str) -> str:
-        """What `filesystem` calls a file."""
-        return str(self.path / name)
-
-    def names(self, folder: str = "") -> list[str]:
-        """What lies directly in a folder; nothing if it isn't there."""
-        try:
-            return os.listdir(self.path / folder)  # noqa: PTH208 - names are all that is needed
-        except FileNotFoundError:
-            return []
-
-    def folders(self) -> list[str]:
-        """The folders that aren't empty."""
-        return sorted(entry.name for entry in self.path.iterdir() if entry.is_dir() and any(entry.iterdir()))
-
-    def size(self, name: str) -> int:
-        return (self.path / name).stat().st_size
-
-    @contextmanager
-    def write(self, name: str, tag: str = "") -> Iterator[IO[bytes]]:
-        with write_atomically(self.path / name, tag) as file:
-            yield file
-
-    def create(self, name: str, text: str, tag: str = "") -> None:
-        """Write unless it is there."""
-        create_text(self.path / name, text, tag)
-
-    def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
-
-    @contextmanager
-    def hold(self, tag: str = "") -> Iterator[bool]:
-        """Make the folder and lock it, or with a tag that share of it; yields False where there are no locks.
-
-        Who holds the whole folder holds `lock` and every share's lock. A share holds its own, and while it takes that
-        one also `lock`, so that nobody begins on the whole unseen.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(f"folder {self.path} can't be made: {error.strerror}") from error
-        with ExitStack() as held:
-            if tag:
-                with hold_lock(self.path / "lock", _WAIT_S):
-                    is_locked = held.enter_context(hold_lock(self.path / f"lock{tag}"))
-            else:
-                is_locked = held.enter_context(hold_lock(self.path / "lock"))
-                for share in self.path.glob("lock-*"):
-                    held.enter_context(hold_lock(share))
-            yield is_locked
-
-
-class RemoteFolder:
-    """The files of a folder in an object store or on a file server.
-
-    Each write puts a whole file in one step, as object stores do; there are no locks.
-    Raises DeltaAttnMaskError, with what the file system says, where it refuses.
-    """
-
-    errors: tuple[type[Exception], ...] = (Exception,)  # plug-ins for stores raise what their clients raise
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, location: str | Path) -> None:
         import fsspec
 
-        with _plain_errors(self.url):
-            base, root = fsspec.url_to_fs(self.url)
+        url = as_url(location)
+        self.is_local = url is None
+        self.location = str(as_path(location)) if url is None else url.rstrip("/")
+        with _plain_errors(self.location):
+            if url is None:
+                base, root = fsspec.filesystem("file"), os.path.abspath(self.location)  # noqa: PTH100 - links stay
+            else:
+                base, root = fsspec.url_to_fs(self.location)
             self.filesystem = fsspec.filesystem("dir", fs=base, path=root)
 
     def __str__(self) -> str:
-        return self.url
+        return self.location
 
     @cached_property
     def path(self) -> Path:
-        """A folder on this machine for what is fetched; it is removed together with this object."""
+        """The folder; for one at a URL a copy of its JSON files, which is removed together with this object."""
+        if self.is_local:
+            return Path(self.location)
         folder = Path(tempfile.mkdtemp(prefix="delta-attnmask-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
-    def place(self, name: str) -> str:
-        """What `filesystem` calls a file."""
-        return name
-
-    def names(self, folder: str = "") -> list[str]:
-        """What lies directly in a folder; nothing if it isn't there."""
-        return [posixpath.basename(entry["name"].rstrip("/")) for entry in self._list(folder)]
-
-    def folders(self) -> list[str]:
-        return [posixpath.basename(one["name"].rstrip("/")) for one in self._list("") if one["type"] == "directory"]
-
-    def size(self, name: str) -> int:
-        with _plain_errors(f"{self.url}/{name}"):
-            return int(self.filesystem.size(name))
-
-    @contextmanager
-    def write(self, name: str, tag: str = "") -> Iterator[IO[bytes]]:
-        buffer = BytesIO()
-        yield buffer
-        with _plain_errors(f"{self.url}/{name}"):
-            self.filesystem.pipe_file(name, buffer.getvalue())
-        if name.endswith(".json"):
-            (self.path / name).write_bytes(buffer.getvalue())
-
-    def create(self, name: str, text: str, tag: str = "") -> None:
-        """Write unless it is there. Some stores can't decide that in one step, so what came of it is fetched."""
-        with _plain_errors(f"{self.url}/{name}"):
-            with suppress(FileExistsError):
-                self.filesystem.pipe_file(name, text.encode(), mode="create")
-            self.filesystem.get_file(name, str(self.path / name))
-
-    def remove(self, name: str) -> None:
-        (self.path / name).unlink(missing_ok=True)
-        with _plain_errors(f"{self.url}/{name}"), suppress(FileNotFoundError):
-            self.filesystem.rm_file(name)
-
-    @contextmanager
-    def hold(self, tag: str = "") -> Iterator[bool]:
-        yield False
-
-    def fetch_json(self) -> None:
-        """Copy the JSON files to `path`."""
         for name in self.names():
             if name.endswith(".json"):
-                with _plain_errors(f"{self.url}/{name}"):
-                    self.filesystem.get_file(name, str(self.path / name))
+                with _plain_errors(f"{self}/{name}"):
+                    self.filesystem.get_file(name, str(folder / name))
+        return folder
 
-    def _list(self, folder: str) -> list[dict[str, Any]]:
-        with _plain_errors(self.url):
+    def names(self, folder: str = "") -> list[str]:
+        """What lies directly in a folder, in order; nothing if it isn't there."""
+        with _plain_errors(self.location):
             self.filesystem.invalidate_cache()
             try:
-                found: list[dict[str, Any]] = self.filesystem.ls(folder, detail=True)
+                found = self.filesystem.ls(folder, detail=False)
             except FileNotFoundError:
                 return []
-        return sorted(found, key=lambda entry: entry["name"])
+        return sorted(posixpath.basename(name.rstrip("/")) for name in found)
 
-    def read(self, name: str, max_bytes: int) -> bytes | None:
+    def size(self, name: str) -> int:
+        with _plain_errors(f"{self}/{name}"):
+            return int(self.filesystem.size(name))
+
+    def read(self, name: str, max_bytes: int | None = None) -> bytes | None:
         """A file's first bytes, so many at most; None if it isn't there. Raises OSError where it can't be read."""
         try:
-            content: bytes = self.filesystem.cat_file(name, start=0, end=max_bytes)
+            content: bytes = self.filesystem.cat_file(name, start=None if max_bytes is None else 0, end=max_bytes)
         except FileNotFoundError:
             return None
         except Exception as error:  # plug-ins for stores raise what their clients raise
-            raise OSError(f"{self.url}/{name}: {type(error).__name__}: {_one_line(error)}") from error
+            raise OSError(f"{self}/{name}: {_one_line(error)}") from error
         return content
 
+    @contextmanager
+    def write(self, name: str, tag: str = "") -> Iterator[IO[bytes]]:
+        """A file that is put in place at the end. tag: as in `write_atomically`."""
+        if self.is_local:
+            with write_atomically(self.path / name, tag) as file:
+                yield file
+            return
+        buffer = BytesIO()
+        yield buffer
+        with _plain_errors(f"{self}/{name}"):
+            self.filesystem.pipe_file(name, buffer.getvalue())
 
-def reach(location: str | Path) -> LocalFolder | RemoteFolder:
-    """The folder of a path, or of a URL with its JSON files fetched."""
-    if (url := as_url(location)) is None:
-        return LocalFolder(as_path(location))
-    remote = RemoteFolder(url)
-    remote.fetch_json()
-    return remote
+    def remove(self, name: str) -> None:
+        with _plain_errors(f"{self}/{name}"), suppress(FileNotFoundError):
+            self.filesystem.rm_file(name)
+
+    @contextmanager
+    def lock(self, name: str, wait_s: float = 0) -> Iterator[bool]:
+        """`hold_lock` in this folder; False at a URL, where there are no locks."""
+        if not self.is_local:
+            yield False
+            return
+        with hold_lock(self.path / name, wait_s) as is_locked:
+            yield is_locked
 
 
 def fetch_file(url: str) -> Path:
@@ -228,12 +143,12 @@ def fetch_file(url: str) -> Path:
 @contextmanager
 def beside(location: str | Path) -> Iterator[Path]:
     """A folder of this machine in which a run folder's calibration is read and written."""
-    folder = reach(location)
-    local = folder.path / "calibration.json"
+    files = FileStore(location)
+    local = files.path / "calibration.json"
     was_there = local.exists()
-    yield folder.path
-    if isinstance(folder, RemoteFolder) and local.exists() and not was_there:
-        with folder.write(local.name) as file:
+    yield files.path
+    if not files.is_local and local.exists() and not was_there:
+        with files.write(local.name) as file:
             file.write(local.read_bytes())
 
 
@@ -242,13 +157,11 @@ def _plain_errors(what: str) -> Iterator[None]:
     """Turn what a file system's own code raises, which may be anything, into an ArtifactError of one line."""
     try:
         yield
-    except DeltaAttnMaskError:
-        raise
     except ImportError as error:
         raise ArtifactError(f"{what}: {error}") from error
     except Exception as error:
-        raise ArtifactError(f"{what} can't be reached: {type(error).__name__}: {_one_line(error)}") from error
+        raise ArtifactError(f"{what} can't be reached: {_one_line(error)}") from error
 
 
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())[:200]
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

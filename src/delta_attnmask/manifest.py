@@ -13,7 +13,6 @@ from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.records import Fingerprint
 
 MANIFEST_SCHEMA = 2
-_OLD_SCHEMA = 1  # without `revision`
 _HASH = re.compile(r"[0-9a-f]{40,}")
 _N_HASH_DIGITS = 12
 _VERSIONED = ("delta-attnmask", "torch", "transformers", "tokenizers", "pillow", "pyarrow", "numpy")
@@ -65,11 +64,7 @@ class Manifest:
     def from_json(cls, text: str) -> Self:
         """Raises ValueError, KeyError or TypeError for what is no manifest that this version knows."""
         values = json.loads(text)
-        known = {field.name for field in fields(cls)}
-        schema = values.pop("schema")
-        if schema == _OLD_SCHEMA:
-            values["revision"] = None
-        if schema not in {MANIFEST_SCHEMA, _OLD_SCHEMA} or set(values) != known:
+        if values.pop("schema") != MANIFEST_SCHEMA or set(values) != {field.name for field in fields(cls)}:
             raise ValueError("written by another version")
         values["input"] = Fingerprint(**values["input"])
         return cls(**values | {name: tuple(values[name]) for name in ("extra_columns", "command")})

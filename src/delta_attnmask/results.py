@@ -88,7 +88,7 @@ class Scores:
         with RunFolder.start(folder, self.manifest) as run:
             run.write_all(self.stored, self.side_tables)
             if self.calibration is not None:
-                self.calibration.save(run.path)
+                run.write_json(FILE, dict(self.calibration.report), indent=1)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -98,7 +98,7 @@ class Scores:
         return cls(
             run.read_scores(),
             run.manifest,
-            Calibration.load(run.path) if (run.path / FILE).exists() else None,
+            Calibration.load(run.path) if FILE in run.files.names() else None,
             {name: table for name, table in sides.items() if table is not None},
         )
 

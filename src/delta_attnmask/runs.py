@@ -1,9 +1,9 @@
 """The folder of a scoring run: scores by unit, how fast they came, and the merge of its files. No torch here.
 
-Beside what every folder has (see `folders`, `unit_folders`):
+Beside what every folder has (see `folders`):
 
 RUN/scores/…         one row for each input row; side tables lie beside it, in folders of their names
-RUN/pace.json        rows scored so far and the seconds that took, over all starts
+RUN/pace.json        rows scored so far and the seconds that took, over all starts that weren't killed
 RUN/failed.json      units that kept failing at the last start, with their reasons
 RUN/complete.json    written when no unit is missing
 
@@ -11,45 +11,30 @@ Shards have `pace` and `failed` files of their own, such as `pace-0-of-8.json`.
 """
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from delta_attnmask.errors import ArtifactError
-from delta_attnmask.locations import LocalFolder, RemoteFolder
-from delta_attnmask.manifest import WHOLE, Manifest, Shard
+from delta_attnmask.folders import UnitFolder
 from delta_attnmask.scores import SampleScore, reading_options, score_schema, score_table
 from delta_attnmask.storage import remove_stale
-from delta_attnmask.unit_folders import MAX_BYTES, MAX_UNITS, UnitFolder
-
-_SECONDS_BETWEEN_WRITES, _SECONDS_BETWEEN_PUTS = 1.0, 30.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long scoring took: wall-clock seconds from the start to the last unit, for the rows of these units.
+    """How long scoring took: wall-clock seconds, for so many rows.
 
-    Summed over all starts; a process that is killed leaves out what it did in its last second. Of shards, which run
-    side by side, the slowest counts.
+    Summed over all starts but those that were killed. Of shards, which run side by side, the slowest counts.
     """
 
     n_rows: int = 0
     seconds: float = 0.0
-
-    @classmethod
-    def read(cls, path: Path) -> "Pace":
-        """What a `pace.json` or `complete.json` says; no rows if nobody knows."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**found.get("pace", found))
-        return cls()
 
 
 class RunFolder(UnitFolder):
@@ -60,11 +45,6 @@ class RunFolder(UnitFolder):
     early_files: ClassVar[frozenset[str]] = frozenset({"calibration.json"})
     main_table = "scores"
 
-    def __init__(self, files: LocalFolder | RemoteFolder, manifest: Manifest, shard: Shard = WHOLE) -> None:
-        super().__init__(files, manifest, shard)
-        self._counted = Pace.read(self._pace_path(shard))
-        self._since = self._written = time.monotonic()
-
     @property
     def schema(self) -> pa.Schema:
         """The columns of the scores."""
@@ -72,7 +52,7 @@ class RunFolder(UnitFolder):
 
     @property
     def is_complete(self) -> bool:
-        return (self.path / "complete.json").exists()
+        return "complete.json" in self.files.names()
 
     def write_unit(self, unit: int, scores: Sequence[SampleScore], **side_tables: pa.Table) -> None:
         """Put a unit's scores in place, whole or not at all; side tables go first, into folders of their names.
@@ -86,25 +66,18 @@ class RunFolder(UnitFolder):
             self.write_table(table, unit, name)
         self.write_table(score_table(ordered, self.manifest.extra_columns), unit)
 
-    def write_all(
-        self, scores: pa.Table, side_tables: Mapping[str, pa.Table] | None = None, *, max_units: int = MAX_UNITS
-    ) -> None:
-        """Put the scores of all rows in place from one table, in files of many units, and mark the run complete.
+    def write_all(self, scores: pa.Table, side_tables: Mapping[str, pa.Table]) -> None:
+        """Put the scores of all rows in place from one table, and mark the run complete.
 
-        The table must have the run's columns, and every row once and in order. In side tables the column `row` says
-        where a line belongs.
+        The table must have the run's columns, and every row once and in order.
         """
         if set(scores.column_names) != set(self.schema.names):
             raise ArtifactError(f"expected the columns {self.schema.names}, got {scores.column_names}")
-        scores = scores.select(self.schema.names).cast(self.schema)
         self.require_rows(scores, range(self.manifest.n_rows))
-        for first in range(0, self.n_units, max_units):
-            last = min(first + max_units, self.n_units) - 1
-            rows = self.unit_rows(first, last)
-            for name, table in (side_tables or {}).items():
-                is_here = pc.and_(pc.greater_equal(table["row"], rows.start), pc.less(table["row"], rows.stop))
-                self.write_table(table.filter(is_here), first, name, last)
-            self.write_table(scores.slice(rows.start, len(rows)), first, last=last)
+        if self.n_units:
+            for name, table in side_tables.items():
+                self.write_table(table, 0, name, self.n_units - 1)
+            self.write_table(scores.select(self.schema.names).cast(self.schema), 0, last=self.n_units - 1)
         self.mark_complete()
 
     # How far the run is
@@ -112,35 +85,29 @@ class RunFolder(UnitFolder):
     @property
     def pace(self) -> Pace:
         """How long the units took that are in place; no rows if nobody knows."""
-        shards = [Pace.read(path) for path in sorted(self.path.glob("pace-*.json"))]
-        alone = Pace.read(self._pace_path(WHOLE))
-        seconds = alone.seconds + max((pace.seconds for pace in shards), default=0.0)
-        return Pace(alone.n_rows + sum(pace.n_rows for pace in shards), round(seconds, 3))
+        found = {name: self._read_pace(name) for name in self.files.names() if name.startswith("pace")}
+        alone = found.pop("pace.json", Pace())
+        seconds = alone.seconds + max((pace.seconds for pace in found.values()), default=0.0)
+        return Pace(alone.n_rows + sum(pace.n_rows for pace in found.values()), round(seconds, 3))
 
-    def count(self, n_rows: int) -> None:
-        """Count the rows of a unit that is done, and the time since the last one."""
-        now = time.monotonic()
-        self._counted = Pace(self._counted.n_rows + n_rows, round(self._counted.seconds + now - self._since, 3))
-        self._since = now
-        if now - self._written >= (_SECONDS_BETWEEN_WRITES if self.files.filesystem is None else _SECONDS_BETWEEN_PUTS):
-            self.keep_pace()
+    def add_pace(self, n_rows: int, seconds: float) -> None:
+        """Count the rows that a start did, and what they took."""
+        if n_rows:
+            before = self._read_pace(name := f"pace{self.shard.tag}.json")
+            self.write_json(name, {"n_rows": before.n_rows + n_rows, "seconds": round(before.seconds + seconds, 3)})
 
-    def keep_pace(self) -> None:
-        """Write down what was counted."""
-        if self._counted.n_rows:
-            self._written = time.monotonic()
-            self.write_json(f"pace{self.shard.tag}.json", asdict(self._counted))
-
-    @property
-    def failed_path(self) -> Path:
-        return self.path / f"failed{self.shard.tag}.json"
+    def _read_pace(self, name: str) -> Pace:
+        with suppress(OSError, ValueError, TypeError):
+            return Pace(**json.loads(self.files.read(name) or b""))
+        return Pace()
 
     def keep_failed(self, failed: Sequence[dict[str, Any]]) -> None:
         """Record which units kept failing; nothing is left of what an earlier start recorded."""
+        name = f"failed{self.shard.tag}.json"
         if failed:
-            self.write_json(self.failed_path.name, {"units": list(failed)}, indent=1)
+            self.write_json(name, {"units": list(failed)}, indent=1)
         else:
-            self.files.remove(self.failed_path.name)
+            self.files.remove(name)
 
     def withdraw(self) -> None:
         """Take the manifest away if no unit is in place, so that a corrected start may be another run.
@@ -153,16 +120,10 @@ class RunFolder(UnitFolder):
     def mark_complete(self) -> None:
         """Record that nothing is missing; ArtifactError if a unit is. Only who holds the whole run may do so."""
         self.require_all()
-        self.keep_pace()
         counts = {"n_rows": self.manifest.n_rows, "n_units": self.n_units, "pace": asdict(self.pace)}
         self.write_json("complete.json", counts)
-        for path in self.path.glob("pace*.json"):
-            self.files.remove(path.name)
-        remove_stale(self.path)
-
-    def _pace_path(self, shard: Shard) -> Path:
-        path = self.path / f"pace{shard.tag}.json"
-        return path if path.exists() or not shard.is_whole else self.path / "complete.json"
+        if self.files.is_local:
+            remove_stale(self.path)
 
     # Reading
 
@@ -193,28 +154,16 @@ class RunFolder(UnitFolder):
         return self.read_files(files, columns) if files else None
 
 
-def merge_run(
-    location: str | Path,
-    on_progress: Callable[[int, int], None] = lambda n_done, n_rows: None,
-    *,
-    max_bytes: int = MAX_BYTES,
-    max_units: int = MAX_UNITS,
-) -> RunFolder:
+def merge_run(location: str | Path, **limits: int) -> RunFolder:
     """Check that every row is there exactly once, put the unit files into few large ones, and mark the run complete.
 
-    Killed at any moment, a merge loses nothing and can start again.
-    on_progress gets how many rows are merged and how many there are; where rows have several tables, each counts for
-    its share.
+    Killed at any moment, a merge loses nothing and can start again. limits: of `UnitFolder.merge_files`.
     Raises ArtifactError where rows are missing or doubled, and where a process still works on the run.
     """
     with RunFolder.start(location, RunFolder.open(location).manifest) as run:
         run.require_all()
-        side = [name for name in run.files.folders() if name != run.main_table and run.unit_files(name)]
-        n_done = 0
-        for table in (run.main_table, *side):
-            for n_rows in run.merge_files(table, max_bytes, max_units):
-                n_done += n_rows
-                on_progress(n_done // (1 + len(side)), run.manifest.n_rows)
+        for table in ("scores", "sweep", "embeddings"):
+            run.merge_files(table, **limits)
         run.read_scores(["row"])
         run.mark_complete()
         return run

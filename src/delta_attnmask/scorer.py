@@ -1,9 +1,10 @@
 """`DeltaAttnMask`: calibrate, score and select with one loaded model, in memory or into a run folder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -14,9 +15,9 @@ from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.locations import beside
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
-from delta_attnmask.progress import RunBar, is_watched, print_note, show_progress
+from delta_attnmask.progress import is_watched, print_note, show_progress
 from delta_attnmask.reading.rows import Rows, load_rows
-from delta_attnmask.scoring.jobs import score_dataset, score_in_memory
+from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import UNIT_ROWS
@@ -137,7 +138,7 @@ class DeltaAttnMask:
 
         settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
             folder that `calibrate` made. calibration: what `calibrate` gave, in its place.
-        out: a run folder, made if missing; the same call resumes it. None keeps everything in memory.
+        out: a run folder, made if missing; the same call resumes it. None keeps nothing but what is returned.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
         embeddings: keep a vector of each row, for diversity, near duplicates and clusters.
         batch_tokens: upper bound of rows times longest row in a batch; halved when memory runs out.
@@ -152,59 +153,47 @@ class DeltaAttnMask:
         if calibration is not None and settings != "auto":
             raise SettingsError("settings and calibration are both given; leave one out")
         source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
-        options = ScoringOptions(
-            settings=settings if calibration is None else calibration,
-            also=tuple(also),
-            sweep=sweep,
-            embeddings=embeddings,
-            batch_tokens=batch_tokens,
-            attention=attention,
-            workers=workers,
-        )
         shown = is_watched(progress)
-        with _evaluating(self.loaded.model):
-            plan, calibration = make_plan(self.loaded, source, options, out, shown=shown)
+        with _evaluating(self.loaded.model), TemporaryDirectory(prefix="delta-attnmask-") as temporary:
+            plan, calibration = make_plan(
+                self.loaded,
+                source,
+                out,
+                settings=settings if calibration is None else calibration,
+                also=also,
+                sweep=sweep,
+                embeddings=embeddings,
+                batch_tokens=batch_tokens,
+                attention=attention,
+                workers=workers,
+                shown=shown,
+            )
+            folder = temporary if out is None else out
             with show_progress("scoring", source.n_rows, shown=shown) as advance:
-                listeners = RunBar(advance).listeners
-                if out is not None:
-                    score_dataset(self.loaded, source, out, plan, unit_rows=unit_rows, **listeners)
-                    return Scores.load(out)
-                manifest, tables = score_in_memory(self.loaded, source, plan, **listeners)
-        return Scores(tables.pop("scores"), manifest, calibration, tables)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringOptions:
-    """What is computed for each row, and how.
-
-    settings: see `DeltaAttnMask.score`. changes: single mask settings given beside it.
-    The others: as in `DeltaAttnMask.score`.
-    """
-
-    settings: Wanted = "auto"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    also: tuple[str, ...] = ()
-    sweep: bool = False
-    embeddings: bool = False
-    batch_tokens: int = 8192
-    attention: AttentionBackend = "auto"
-    workers: int | None = None
+                score_dataset(self.loaded, source, folder, plan, unit_rows=unit_rows, on_progress=advance)
+            scores = Scores.load(folder)
+        return scores if out is not None else replace(scores, calibration=calibration)
 
 
 def make_plan(
     loaded: LoadedModel | None,
     rows: Rows,
-    options: ScoringOptions,
     out: str | Path | None,
     *,
+    settings: Wanted = "auto",
+    changes: Mapping[str, Any] | None = None,
+    also: Sequence[str] = (),
+    sweep: bool = False,
+    embeddings: bool = False,
     may_calibrate: bool = True,
     shown: bool = True,
-    notify: Callable[[str], None] = print_note,
+    **compute: Any,
 ) -> tuple[ScoringPlan, Calibration | None]:
     """What a run computes, after calibrating if that is asked for, and the calibration that it goes by, if any.
 
     loaded: None where the model is elsewhere. out: the run's folder, in which the calibration is kept.
-    may_calibrate: False for one of several processes. shown: show the progress. notify: is given notes, a line each.
+    changes: single mask settings given beside `settings`. may_calibrate: False for one of several processes.
+    shown: show the progress. compute: batch_tokens, attention, workers, as in `DeltaAttnMask.score` like the others.
     """
 
     def calibrate() -> Calibration:
@@ -212,39 +201,25 @@ def make_plan(
 
         assert loaded is not None
         with show_progress("calibrating", shown=shown) as advance:
-            found = calibrate_rows(
-                loaded,
-                rows,
-                batch_tokens=options.batch_tokens,
-                attention=options.attention,
-                workers=options.workers,
-                on_progress=advance,
-            )
+            found = calibrate_rows(loaded, rows, on_progress=advance, **compute)
         if shown:
-            notify(found.describe())
+            print_note(found.describe())
         return found
 
-    rivals = load_rivals(options.also)
+    rivals = load_rivals(also)
     with nullcontext() if out is None else beside(out) as folder:
+        may = may_calibrate and loaded is not None
         chosen, calibration = choose_preset(
-            options.settings,
-            options.changes,
-            loaded,
-            rows,
-            folder,
-            calibrate if may_calibrate and loaded is not None else None,
-            notify,
+            settings, changes or {}, loaded, rows, folder, calibrate if may else None, print_note
         )
     plan = ScoringPlan(
         settings=chosen.mask,
-        sweep=STANDARD_GRID if options.sweep else (),
+        sweep=STANDARD_GRID if sweep else (),
         rivals=rivals,
-        batch_tokens=options.batch_tokens,
         form=chosen.form,
-        embed=options.embeddings,
-        attention=options.attention,
+        embed=embeddings,
         calibration=chosen.calibration,
-        workers=options.workers,
+        **compute,
     )
     return plan, calibration
 

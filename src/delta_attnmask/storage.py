@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from delta_attnmask.errors import ArtifactError
 
 TEMPORARY = ".tmp"
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -25,7 +24,7 @@ def write_atomically(path: Path, tag: str = "") -> Iterator[BinaryIO]:
     tag: goes into the name of what is written aside, for `remove_stale`.
     Raises ArtifactError where the system refuses, as with a full disk.
     """
-    aside = _aside(path, tag)
+    aside = path.with_name(f".{path.name}{tag}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("xb") as file:
@@ -41,35 +40,9 @@ def write_atomically(path: Path, tag: str = "") -> Iterator[BinaryIO]:
             aside.unlink()
 
 
-def write_text_atomically(path: Path, text: str, tag: str = "") -> None:
-    with write_atomically(path, tag) as file:
+def write_text_atomically(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
         file.write(text.encode())
-
-
-def create_text(path: Path, text: str, tag: str = "") -> bool:
-    """Write a file unless it is there; of several processes that try, exactly one gets True.
-
-    A hard link decides, which also holds on NFS. On a file system without links a later writer may replace an earlier
-    one, so whoever depends on the content must read it back.
-    """
-    whole = _aside(path, tag)
-    try:
-        write_text_atomically(whole, text, tag)
-        try:
-            os.link(whole, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise ArtifactError(f"{path} can't be written: {error.strerror}") from error
-            if path.exists():
-                return False
-            whole.replace(path)
-        _sync_folder(path.parent)
-        return True
-    finally:
-        with suppress(OSError):
-            whole.unlink()
 
 
 def remove_stale(folder: Path, tag: str = "") -> None:
@@ -82,10 +55,6 @@ def remove_stale(folder: Path, tag: str = "") -> None:
         aside.unlink(missing_ok=True)
 
 
-def _aside(path: Path, tag: str) -> Path:
-    return path.with_name(f".{path.name}{tag}.{secrets.token_hex(4)}{TEMPORARY}")
-
-
 def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -96,13 +65,14 @@ def _sync_folder(path: Path) -> None:
 
 @contextmanager
 def hold_lock(path: Path, wait_s: float = 0) -> Iterator[bool]:
-    """Hold a lock file alone; the kernel releases it when the process ends, however it ends.
+    """Hold a lock file alone, in a folder that is made if it is missing; it is released however the process ends.
 
     Yields False where the file system has no locks. Raises ArtifactError, naming the holder, where another process
     keeps it for longer than `wait_s`.
     """
     lock = FileLock(path, timeout=wait_s, thread_local=False, fallback_to_soft=False)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         with suppress(OSError):

@@ -21,7 +21,6 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import loss_batch
-from delta_attnmask.scoring.jobs import Progress
 
 Line = dict[str, Any]
 OWN = EvaluationPlan(image_swap=False)
@@ -227,22 +226,24 @@ def test_goes_on_where_it_stopped_and_gives_the_same(
     whole: EvaluationFolder,
     tmp_path: Path,
 ) -> None:
-    progress: list[Progress] = []
+    progress: list[int] = []
 
-    def stop(done: Progress) -> None:
-        progress.append(done)
-        if len(progress) == 1:
-            raise KeyboardInterrupt
+    def note(n_done: int, n_rows: int, n_failed: int = 0, n_before: int = 0) -> None:
+        progress.append(n_done)
+
+    def stop(*numbers: int) -> None:
+        note(*numbers)
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=stop)
     assert not (tmp_path / "eval" / "evaluation.json").exists()
     with pytest.raises(ArtifactError, match="incomplete"):
         EvaluationFolder.open(tmp_path / "eval").read()
-    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=progress.append)
-    assert [done.n_done for done in progress] == [4, 8, 9]
+    folder = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=note)
+    assert progress == [4, 8, 9]
     assert texts(folder) == texts(whole)
-    again = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=progress.append)
+    again = evaluate_dataset(embedded_model, dataset, tmp_path / "eval", unit_rows=4, on_progress=note)
     assert texts(again) == texts(whole)
     assert len(progress) == 3  # nothing was left to do
 

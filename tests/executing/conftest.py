@@ -8,9 +8,8 @@ import pytest
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[str]:
     """The address of a cluster of 4 CPUs on this machine, to which this process is connected."""
-    from delta_attnmask.executing.actors import Cluster, connect, import_ray
+    from delta_attnmask.executing.actors import Cluster, connect
 
-    ray = import_ray(has_own_cluster=True)
-    connect(ray, Cluster(n_actors=4))
+    ray, _ = connect(Cluster(n_actors=4))
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

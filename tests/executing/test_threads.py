@@ -40,9 +40,9 @@ def test_the_users_settings_stand() -> None:
     assert _told(OMP_WAIT_POLICY="active") == "unset"
 
 
-def test_nothing_is_told_when_it_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", sys)
+def test_nothing_is_told_when_it_is_too_late() -> None:
+    import torch  # noqa: F401
+
+    before = dict(os.environ)
     assert not wait_briefly()
-    assert "GOMP_SPINCOUNT" not in os.environ
+    assert os.environ == before

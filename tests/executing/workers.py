@@ -116,8 +116,8 @@ class WritingWorker:
 
 
 def drive(plan: Writing, address: str) -> None:
-    """What a driver of its own does: let two workers of a cluster write the run."""
+    """What a driver of its own does: let a worker of a cluster write the run."""
     from delta_attnmask.scoring.jobs import score_units
 
-    with ray_pool(plan, Cluster(2, 0, address)) as pool:
+    with ray_pool(plan, Cluster(1, 0, address)) as pool:
         score_units(pool, plan.path)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -65,9 +64,8 @@ def test_a_table_without_rows() -> None:
     assert embedding_table({}, 3).num_rows == 0
 
 
-@pytest.mark.parametrize("width", [None, 1])  # 1 is what earlier versions wrote for a unit without vectors
 def test_units_without_a_scored_row_are_merged_with_others(
-    embedded: Path, embedded_model: LoadedModel, tmp_path: Path, width: int | None
+    embedded: Path, embedded_model: LoadedModel, tmp_path: Path
 ) -> None:
     rows = json.loads((embedded / "pool.json").read_text())[:6]
     (tmp_path / "data.json").write_text(json.dumps([5, 6, *rows[:2], 7, 8, *rows[2:]]))
@@ -76,8 +74,6 @@ def test_units_without_a_scored_row_are_merged_with_others(
     run = score_dataset(embedded_model, dataset, tmp_path / "run", plan, unit_rows=2)
     schemas = {run.read_files([file]).schema for file in run.unit_files("embeddings")}
     assert len(schemas) == 1
-    if width is not None:
-        pq.write_table(embedding_table({}, width), run.unit_path(0, "embeddings"))
     wanted = np.array([2, 3, 6, 9])
     before = read_embeddings(run, wanted)
     merged = merge_run(tmp_path / "run")

@@ -33,7 +33,7 @@ def with_first_token_alone(inputs: dict[str, Any], labels: Tensor) -> Batch:
     ("change", "message"),
     [
         (with_labels, r"inputs hold 'labels'.*labels = inputs.pop\('labels'\)"),
-        (lambda inputs, labels: (inputs, labels.tolist()), r"expected an integer tensor \[batch, seq\], got list"),
+        (lambda inputs, labels: (inputs, labels.tolist()), "labels: expected a tensor, got list"),
         (
             lambda inputs, labels: (inputs, labels[0]),
             r"expected the shape \[batch, seq\], got \[\d+\]; .*labels\[None\]",
@@ -41,8 +41,8 @@ def with_first_token_alone(inputs: dict[str, Any], labels: Tensor) -> Batch:
         (lambda inputs, labels: (inputs, labels[:, None]), r"expected the shape \[batch, seq\], got \[2, 1, \d+\]"),
         (lambda inputs, labels: (inputs, labels[:1]), r"the shape of input_ids, \[2, (\d+)\], got \[1, \1\]"),
         (lambda inputs, labels: (inputs, labels[:, 1:]), r"the shape of input_ids, .*labels are unshifted"),
-        (lambda inputs, labels: (inputs, labels.float()), "expected token ids as integers .*got torch.float32"),
-        (lambda inputs, labels: (inputs, labels != IGNORED), "expected token ids as integers .*got torch.bool"),
+        (lambda inputs, labels: (inputs, labels.float()), "labels: expected token ids as integers, got torch.float32"),
+        (lambda inputs, labels: (inputs, labels != IGNORED), "labels: expected token ids as integers, got torch.bool"),
         (
             lambda inputs, labels: (inputs | {"attention_mask": inputs["attention_mask"][:, 1:]}, labels),
             "the shape of attention_mask",

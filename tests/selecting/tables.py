@@ -72,7 +72,7 @@ def write_run(folder: Path, scores: list[SampleScore], **settings: object) -> Ru
         for unit in run.units_to_do():
             rows = run.unit_rows(unit)
             run.write_unit(unit, scores[rows.start : rows.stop])
-            run.count(len(rows))
+            run.add_pace(len(rows), 1.0)
         run.mark_complete()
     return run
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.terminal import print_check, print_table
 from delta_attnmask.errors import DeltaAttnMaskError
-from delta_attnmask.progress import RunBar, show_progress
+from delta_attnmask.progress import show_progress
 from delta_attnmask.reading.rows import load_rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Indices, ranking_values
@@ -54,17 +54,15 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
 def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
     """Calibrate and score the pool, with the paper's plainest reading beside the calibrated setting."""
     from delta_attnmask.modeling.load import load_model
-    from delta_attnmask.scorer import ScoringOptions, make_plan
+    from delta_attnmask.scorer import make_plan
     from delta_attnmask.scoring.jobs import score_dataset
 
     rows = load_rows(home / "pool.json", home / "images", limit=limit)
     loaded = load_model(str(home / "model"))
-    options = ScoringOptions(also=("el2n", "entropy", "margin", "image_share"))
-    plan, _ = make_plan(loaded, rows, options, out)
+    plan, _ = make_plan(loaded, rows, out, also=("el2n", "entropy", "margin", "image_share"))
     plan = replace(plan, sweep=(PRESETS["paper"].mask,))
     with show_progress("scoring", rows.n_rows) as advance:
-        bar = RunBar(advance)
-        return score_dataset(loaded, rows, out, plan, **bar.listeners, on_check=print_check)
+        return score_dataset(loaded, rows, out, plan, on_progress=advance, on_check=print_check)
 
 
 def _print_ways(run: RunFolder, selection: Selection, defects: list[int]) -> None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from delta_attnmask.cli.options import DataOptions, ModelOptions
 from delta_attnmask.cli.terminal import print_faults, print_table, with_interval
-from delta_attnmask.progress import RunBar, show_progress
+from delta_attnmask.progress import show_progress
 from delta_attnmask.reading.faults import count_faults
 
 
@@ -52,7 +52,7 @@ def evaluate(
             plan,
             unit_rows=unit_rows,
             command=tuple(sys.argv),
-            on_progress=RunBar(advance).show,
+            on_progress=advance,
         )
     report = json.loads((folder.path / "evaluation.json").read_text(encoding="utf-8"))
     lines = [_line(name or "(none)", figures) for name, figures in report["sources"].items()]

@@ -11,7 +11,7 @@ from delta_attnmask.cli.options import ComputeOptions, DataOptions, MaskOptions,
 from delta_attnmask.cli.terminal import print_check, print_data, print_outcome
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
-from delta_attnmask.progress import RunBar, show_progress
+from delta_attnmask.progress import show_progress
 from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.settings import require_positive
 
@@ -73,22 +73,25 @@ def score(
     print_data(source)
 
     from delta_attnmask.executing.actors import Cluster
-    from delta_attnmask.scorer import ScoringOptions, make_plan
+    from delta_attnmask.scorer import make_plan
     from delta_attnmask.scoring.jobs import score_dataset, score_on_cluster
     from delta_attnmask.scoring.trial import dry_run_line
     from delta_attnmask.scoring.worker import Recipe, Task
 
     is_stand_in = dry_run and settings == "auto"
-    options = ScoringOptions(
+    loaded = model.load(compile=compile).loaded if engine == "local" else None
+    plan, _ = make_plan(
+        loaded,
+        source,
+        None if dry_run else out,
         settings="relative" if is_stand_in else settings,
         changes=mask.given,
-        also=tuple(split_names(also) or ()),
+        also=split_names(also) or (),
         sweep=sweep,
         embeddings=embeddings,
+        may_calibrate=share.is_whole,
         **asdict(compute),
     )
-    loaded = model.load(compile=compile).loaded if engine == "local" else None
-    plan, _ = make_plan(loaded, source, options, None if dry_run else out, may_calibrate=share.is_whole)
     if dry_run and loaded is not None:
         instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
         values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
@@ -97,15 +100,15 @@ def score(
         return 0
     how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
     with show_progress("scoring", source.n_rows) as advance:
-        bar = RunBar(advance)
+        listeners: dict[str, Any] = {"on_progress": advance, "on_check": print_check}
         if loaded is not None:
-            run = score_dataset(loaded, source, out, plan, **how, **bar.listeners, on_check=print_check)
+            run = score_dataset(loaded, source, out, plan, **how, **listeners)
         else:
             task = Task(source, str(out), plan, **how)
             recipe = Recipe(task, model.model, model.dtype, model.device, model.revision, compile)
             cluster = Cluster(actors, gpus_per_actor, address)
-            run = score_on_cluster(recipe, cluster, on_start=bar.show, on_progress=bar.show, on_check=print_check)
-    return print_outcome(run, bar.n_before)
+            run = score_on_cluster(recipe, cluster, **listeners)
+    return print_outcome(run)
 
 
 def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: object) -> None:
@@ -124,8 +127,7 @@ def merge(run: Path, /) -> None:
     Args:
         run: Run folder that `score` wrote.
     """
-    with show_progress("merging") as advance:
-        done = merge_run(run, lambda n_done, n_rows: advance(n_done, n_rows, 0))
+    done = merge_run(run)
     n_files = len(done.unit_files())
     print(
         f"{done.location}: {done.manifest.n_rows} rows, each once, in {n_files} file{'s' * (n_files != 1)}; "

@@ -97,11 +97,8 @@ def print_faults(faults: Faults) -> None:
             print(f"Fix: {fix}")
 
 
-def print_outcome(run: RunFolder, n_before: int) -> int:
-    """Print how many rows of a run (or of its shard) were scored, why others failed, and the next step; the exit code.
-
-    n_before: rows that were done before this start.
-    """
+def print_outcome(run: RunFolder) -> int:
+    """Print how many rows of a run or its shard were scored, why others failed, and the next step; the exit code."""
     shard, where = run.shard, run.location
     command = f"select {where} --keep 20% --out FILE" if shard.is_whole else f"merge {where}, after all shards"
     next_step = f"Next: delta-attnmask {command}"
@@ -115,8 +112,8 @@ def print_outcome(run: RunFolder, n_before: int) -> int:
     print(f"{where}: {whose}{n_rows - n_failed:,} scored, {n_failed:,} failed")
     columns = (failed[name].to_pylist() for name in ("row", "reason_code", "reason"))
     print_faults(count_faults(zip(*columns, strict=True)))
-    if n_failed and n_before:
-        print(f"{n_before:,} rows were done before; failed rows aren't tried again: score into another --out for that")
+    if n_failed:
+        print("Failed rows aren't tried again when you rerun this; score into another --out for that")
     if 2 * n_failed > n_rows:
         print("More rows failed than were scored: fix that first")
     if n_rows == n_failed:

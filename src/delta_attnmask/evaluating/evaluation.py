@@ -1,7 +1,7 @@
 """Evaluate a model on a data set into a folder, unit by unit; what is finished is never done again."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -24,9 +24,9 @@ from delta_attnmask.evaluating.measures import normalise
 from delta_attnmask.evaluating.predictions import EvaluationFolder, Line
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.modeling.load import LoadedModel
+from delta_attnmask.progress import Advance, show_nothing
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import ImageRef, Record, form_of
-from delta_attnmask.scoring.jobs import Progress
 from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Item, Unit, Window, run_halving
 from delta_attnmask.scoring.worker import UNIT_ROWS, make_manifest
 from delta_attnmask.settings import require_positive
@@ -67,7 +67,7 @@ def evaluate_dataset(
     *,
     unit_rows: int = UNIT_ROWS,
     command: tuple[str, ...] = (),
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Advance = show_nothing,
 ) -> EvaluationFolder:
     """Answer every row of `dataset` into the folder `out`, or finish what an earlier call began there.
 
@@ -101,7 +101,7 @@ def evaluate_dataset(
                 folder.write_unit(unit, lines)
                 n_here += len(manifest.rows_of(unit))
                 n_failed += len({line["row"] for line in lines if _has_failed(line) and line["swapped_row"] is None})
-                on_progress(Progress(n_before + n_here, manifest.n_rows, n_here, n_failed))
+                on_progress(n_before + n_here, manifest.n_rows, n_failed, n_before)
         except torch.AcceleratorError as error:
             raise DeviceError(f"the device failed: {error}; rerun the same command to resume") from error
         finally:

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from delta_attnmask.errors import ArtifactError
+from delta_attnmask.folders import UnitFolder
 from delta_attnmask.manifest import Manifest
-from delta_attnmask.unit_folders import UnitFolder
 
 PREDICTION_SCHEMA = pa.schema(
     [

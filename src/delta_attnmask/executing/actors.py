@@ -12,8 +12,8 @@ import secrets
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from delta_attnmask.errors import DeltaAttnMaskError, SettingsError
@@ -29,7 +29,6 @@ from delta_attnmask.executing.engines import (
     trace_of,
 )
 
-_GROUPS_AT_A_TIME = 2  # of one actor: one is done, one waits there
 _MOST_UNITS = 4  # of a group
 _GROUPS_A_WORKER = 8  # at least, where there are as many units, so that no worker waits long for the last one
 _FAILED_STARTS = 3  # in a row, then an actor is given up
@@ -69,52 +68,40 @@ def ray_pool(
 
     Raises SettingsError where Ray is missing or the cluster is too small.
     """
-    ray = import_ray(has_own_cluster=cluster.address is None)
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        connect(ray, cluster)
-    pool: RayPool[WorkerT, Any] | None = None
-    try:
+    ray, is_ours = connect(cluster)
+    with ExitStack() as closing:
+        if is_ours:
+            closing.callback(ray.shutdown)
         n_workers, n_gpus = _fit(ray.cluster_resources(), cluster)
         options = {"num_cpus": 1, "num_gpus": n_gpus, "max_restarts": 0}
-        pool = RayPool(ray, make_worker, n_workers, options, faults, tries)
+        pool: RayPool[WorkerT, Any] = RayPool(ray, make_worker, n_workers, options, faults, tries)
+        closing.callback(pool.close)
         yield pool
-    finally:
-        if pool is not None:
-            pool.close()
-        if is_ours:
-            ray.shutdown()
 
 
-def import_ray(*, has_own_cluster: bool) -> Any:
-    """Ray, set to report nothing to anybody and to accept no other clients in a cluster of our own."""
+def connect(cluster: Cluster) -> tuple[Any, bool]:
+    """Ray, connected to a cluster that runs or to one of our own on this machine; False where it was so already.
+
+    Ray is set to report nothing to anybody, and a cluster of our own to accept no other clients.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if has_own_cluster and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+    if cluster.address is None and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
     try:
         import ray
     except ImportError as error:
         raise SettingsError("the engine ray needs Ray: pip install 'delta-attnmask[ray]'") from error
-    return ray
-
-
-def connect(ray: Any, cluster: Cluster) -> None:
-    """Connect to a running cluster, or start one on this machine."""
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if cluster.address is not None:
-            ray.init(address=cluster.address, **quiet)
-            return
+    if ray.is_initialized():
+        return ray, False
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if cluster.address is None:
         n_cpus = max(os.cpu_count() or 1, cluster.n_actors or 1)
-        ray.init(
-            address="local",
-            num_cpus=n_cpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **quiet,
-        )
+        options |= {"num_cpus": n_cpus, "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=cluster.address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise SettingsError(f"Ray can't be started or reached at {cluster.address}: {error}") from error
+    return ray, True
 
 
 def _fit(resources: dict[str, float], cluster: Cluster) -> tuple[int, float]:
@@ -135,7 +122,7 @@ def _fit(resources: dict[str, float], cluster: Cluster) -> tuple[int, float]:
 class _Reply:
     """What an actor answers: values, one for each unit that was done, or what went wrong after these.
 
-    error: set where it ends the run.
+    trace: empty where the actor died. error: set where it ends the run.
     """
 
     values: tuple[Any, ...] = ()
@@ -146,59 +133,40 @@ class _Reply:
 
 
 class _Actor(Generic[WorkerT]):
-    """Holds a worker inside an actor's process."""
+    """Holds a worker inside an actor's process. What goes wrong is answered, since Ray sends errors only as text."""
 
     def __init__(self, make_worker: Callable[[], WorkerT], faults: Faults) -> None:
         self._make_worker, self._faults = make_worker, faults
-        self._worker: WorkerT | None = None
 
     def start(self) -> _Reply:
-        """Make the worker; it isn't made with the actor, whose own errors reach the driver only as text."""
-
-        def make() -> Iterator[None]:
-            self._worker = self._make_worker()
-            yield None
-
-        return self._collect(make())
+        return self._collect(self._start)
 
     def ask(self, question: Callable[[WorkerT], Any]) -> _Reply:
-        return self._collect(question(self._ready()) for _ in range(1))
+        return self._collect(lambda: iter([question(self._worker)]))
 
     def do(self, units: Units) -> _Reply:
-        return self._collect(done for _ in range(1) for done in self._ready().run(units))
+        return self._collect(lambda: self._worker.run(units))
 
-    def _ready(self) -> WorkerT:
-        if self._worker is None:
-            raise RuntimeError("the worker hasn't been made")
-        return self._worker
+    def _start(self) -> Iterator[None]:
+        self._worker = self._make_worker()
+        yield None
 
-    def _collect(self, values: Iterator[Any]) -> _Reply:
+    def _collect(self, call: Callable[[], Iterator[Any]]) -> _Reply:
         found: list[Any] = []
         try:
-            found.extend(values)
+            found.extend(call())
         except self._faults.ends_run as error:
-            return _Reply(tuple(found), describe(error), error=error)
+            return _Reply(tuple(found), describe(error), trace_of(error), error)
         except Exception as error:  # noqa: BLE001 - whatever a unit meets; the driver decides
             ends_worker = isinstance(error, self._faults.ends_worker)
             return _Reply(tuple(found), describe(error), trace_of(error), ends_worker=ends_worker)
         return _Reply(tuple(found))
 
 
-@dataclass(eq=False)
-class _Seat:
-    """A place for an actor, and which groups of units it has. An actor that dies is followed by another."""
-
-    actor: Any
-    is_ready: bool = False
-    n_failed_starts: int = 0
-    groups: list[Units] = field(default_factory=list)
-    is_alone: bool = False  # it has a unit that failed before, and gets no other beside it
-
-
 class RayPool(Generic[WorkerT, DoneT]):
-    """Actors that do units. Use `ray_pool`.
+    """Actors that do units, a group of them at a time; one that dies is replaced. Use `ray_pool`.
 
-    A unit whose worker died is tried again, then alone on its worker, so that no other is blamed for what it does.
+    Units whose actor died are tried again, each in a group of its own, so that none is blamed for what another does.
     """
 
     def __init__(
@@ -210,28 +178,31 @@ class RayPool(Generic[WorkerT, DoneT]):
         faults: Faults,
         tries: int,
     ) -> None:
-        self._ray, self._tries = ray, tries
-        self._recipe = ray.put(make_worker)
-        self._faults = faults
+        self._ray, self._n_workers, self._tries = ray, n_workers, tries
+        self._recipe, self._faults = ray.put(make_worker), faults
         self._actor_class = ray.remote(_Actor).options(**options)
-        self._waiting: dict[Any, tuple[_Seat, Units]] = {}  # what an answer will be about; no units for a start
-        self._n_tries: Counter[int] = Counter()
-        self._seats = [self._start(_Seat(None)) for _ in range(n_workers)]
+        self._idle: list[Any] = []
+        self._waiting: dict[Any, tuple[Any, Units]] = {}  # by what will be answered: the actor, and what it does
+        self._starting: dict[Any, int] = {}  # actors that start, and how many in their place failed to before
+        for _ in range(n_workers):
+            self._start(0)
 
     def close(self) -> None:
-        for seat in self._seats:
-            self._ray.kill(seat.actor)
+        for actor in [*self._idle, *(actor for actor, _ in self._waiting.values())]:
+            self._ray.kill(actor)
 
     def ask(self, question: Callable[[WorkerT], Answer]) -> Answer:
         """What the first worker that is ready answers."""
         while True:
-            while not (ready := [seat for seat in self._seats if seat.is_ready]):
+            while not self._idle:
                 self._receive()
+            actor = self._idle.pop()
             try:
-                reply = self._ray.get(ready[0].actor.ask.remote(question))
-            except self._ray.exceptions.RayActorError as error:
-                self._replace(ready[0], describe(error))
+                reply = self._ray.get(actor.ask.remote(question))
+            except self._ray.exceptions.RayActorError:
+                self._replace(actor)
                 continue
+            self._idle.append(actor)
             if reply.reason:
                 raise reply.error or DeltaAttnMaskError(f"a worker can't answer: {reply.reason}\n{reply.trace}")
             (answer,) = reply.values
@@ -239,83 +210,58 @@ class RayPool(Generic[WorkerT, DoneT]):
 
     def run(self, units: Sequence[int]) -> Iterator[DoneT | Failure]:
         """Do all units; see `Pool`."""
-        to_do, suspects = deque(_group(units, len(self._seats))), deque[int]()
-        self._n_tries.clear()
-        while to_do or suspects or any(seat.groups for seat in self._seats):
-            self._hand_out(to_do, suspects)
-            for group, reply in self._receive():
-                yield from reply.values
-                if len(reply.values) < len(group):
-                    yield from self._judge(group[len(reply.values) :], reply, to_do, suspects)
+        to_do = deque(_group(units, self._n_workers))
+        n_tries: Counter[int] = Counter()
+        n_open = len(to_do)
+        while n_open:
+            while to_do and self._idle:
+                actor, group = self._idle.pop(), to_do.popleft()
+                self._waiting[actor.do.remote(group)] = actor, group
+            group, reply = self._receive()
+            yield from reply.values
+            left = group[len(reply.values) :]
+            n_open -= bool(group)
+            if left and (reply.trace or len(left) == 1):  # else nobody knows which one the worker died of
+                unit, *others = left
+                n_tries[unit] += 1
+                if n_tries[unit] == self._tries:
+                    yield Failure(unit, self._tries, reply.reason, reply.trace)
+                    left = tuple(others)
+            to_do.extend((unit,) for unit in left)
+            n_open += len(left)
 
-    def _judge(self, left: Units, reply: _Reply, to_do: deque[Units], suspects: deque[int]) -> Iterator[Failure]:
-        """The first of the units that are left failed, or any of them where the worker died."""
-        if not reply.trace and len(left) > 1:  # nobody knows which one the worker died of
-            suspects.extend(left)
-            return
-        unit, *others = left
-        if others:
-            to_do.appendleft(tuple(others))
-        self._n_tries[unit] += 1
-        if self._n_tries[unit] < self._tries:
-            suspects.append(unit)
-        else:
-            yield Failure(unit, self._n_tries[unit], reply.reason, reply.trace)
-
-    def _hand_out(self, to_do: deque[Units], suspects: deque[int]) -> None:
-        for seat in self._seats:
-            while seat.is_ready and to_do and not seat.is_alone and len(seat.groups) < _GROUPS_AT_A_TIME:
-                self._submit(seat, to_do.popleft())
-            if seat.is_ready and suspects and not seat.groups:
-                seat.is_alone = True
-                self._submit(seat, (suspects.popleft(),))
-
-    def _submit(self, seat: _Seat, group: Units) -> None:
-        seat.groups.append(group)
-        self._waiting[seat.actor.do.remote(group)] = (seat, group)
-
-    def _receive(self) -> list[tuple[Units, _Reply]]:
-        """Wait for the next answer, and give what it says about units; starts are taken note of."""
+    def _receive(self) -> tuple[Units, _Reply]:
+        """Wait for the next answer: which units it is about, none for a start, and what it says of them."""
         (reference, *_), _ = self._ray.wait(list(self._waiting), num_returns=1)
-        seat, group = self._waiting.pop(reference)
+        actor, group = self._waiting.pop(reference)
         try:
             reply: _Reply = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # the answer couldn't be sent
             reply = _Reply(reason=describe(error), trace=str(error))
         except self._ray.exceptions.RayError as error:
-            return self._replace(seat, f"the worker died: {describe(error)}")
+            reply = _Reply(reason=f"the worker died: {describe(error)}", ends_worker=True)
         if reply.error is not None:
+            self._idle.append(actor)
             raise reply.error
-        if not group:
-            if reply.reason:
-                return self._replace(seat, reply.reason)
-            seat.is_ready, seat.n_failed_starts = True, 0
-            return []
-        seat.groups.remove(group)
-        seat.is_alone = False
-        others = self._replace(seat, reply.reason) if reply.ends_worker else []
-        return [(group, reply), *others]
+        n_failed = self._starting.pop(actor, None)
+        if reply.ends_worker or (n_failed is not None and reply.reason):
+            self._replace(actor, 0 if n_failed is None else n_failed + 1, reply.reason)
+        else:
+            self._idle.append(actor)
+        return group, reply if group else _Reply()
 
-    def _replace(self, seat: _Seat, reason: str) -> list[tuple[Units, _Reply]]:
-        """Start another actor in a seat; the groups that the old one had come back as failed."""
-        if not seat.is_ready:
-            seat.n_failed_starts += 1
-        lost = [(group, _Reply(reason=reason)) for group in seat.groups]
-        self._waiting = {ref: (owner, group) for ref, (owner, group) in self._waiting.items() if owner is not seat}
-        self._ray.kill(seat.actor)
-        seat.groups, seat.is_alone, seat.is_ready = [], False, False
-        if seat.n_failed_starts < _FAILED_STARTS:
-            self._start(seat)
-            return lost
-        self._seats.remove(seat)
-        if not self._seats:
+    def _replace(self, actor: Any, n_failed: int = 0, reason: str = "") -> None:
+        """Start another actor, unless too many in this place failed to start."""
+        self._ray.kill(actor)
+        if n_failed < _FAILED_STARTS:
+            self._start(n_failed)
+        elif not self._idle and not self._waiting:
             raise DeltaAttnMaskError(f"no worker could be started; the last one: {reason}")
-        return lost
 
-    def _start(self, seat: _Seat) -> _Seat:
-        seat.actor = self._actor_class.remote(self._recipe, self._faults)
-        self._waiting[seat.actor.start.remote()] = (seat, ())
-        return seat
+    def _start(self, n_failed: int) -> None:
+        actor = self._actor_class.remote(self._recipe, self._faults)
+        self._starting[actor] = n_failed
+        self._waiting[actor.start.remote()] = actor, ()
 
 
 def _group(units: Sequence[int], n_workers: int) -> list[Units]:

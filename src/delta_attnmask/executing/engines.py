@@ -1,7 +1,4 @@
-"""What an engine is handed and what it gives back, and the engine that runs units in this process.
-
-A worker holds what is expensive to make, such as a model, and does units. An engine knows nothing else of the work.
-"""
+"""What an engine is handed and what it gives back, and the engine that runs units in this process."""
 
 import traceback
 from collections import Counter, deque
@@ -19,7 +16,7 @@ TRIES = 3
 
 
 class Worker(Protocol[Done_co]):
-    """Does units. One may be done more than once, and by several workers at a time, with the same result each time."""
+    """Holds what is expensive to make, such as a model, and does units; one done again has the same result again."""
 
     def run(self, units: Iterable[int]) -> Iterator[Done_co]:
         """Do the units in order and give one result for each; what it raises is about the first that has none."""

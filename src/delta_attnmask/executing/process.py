@@ -1,13 +1,10 @@
 """Settings of this process that torch on a CPU is faster with: what freed memory and waiting threads do.
 
-A forward on a CPU makes and frees hundreds of tensors of some megabytes. glibc gives the top of its heap back as soon
-as 128 KiB of it are free, or more once larger blocks have been freed, and the kernel fills each page with zeros when
-it is asked for again: a quarter of a small model's forward went into that.
+A forward on a CPU makes and frees hundreds of tensors of some megabytes; glibc gives their memory back each time, and
+the kernel fills each page with zeros when it is asked for again: a quarter of a small model's forward.
 
-Threads of one matrix product wait for the slowest of them. libgomp, which torch computes with on Linux, lets them spin
-for milliseconds, which is good alone; but where another program has one of the cores, the thread that is waited for is
-the one that can't run. Two shards of a run on the same two cores took four to eight times as long as one process for
-all of it, and hardly longer with short spinning, which costs a process alone nothing. docs/performance.md has both.
+Threads of one matrix product wait for the slowest of them. libgomp lets them spin for milliseconds; where another
+program has one of the cores, the thread that is waited for is the one that can't run. docs/performance.md has figures.
 """
 
 import ctypes
@@ -30,12 +27,8 @@ def keep_freed_memory() -> bool:
 
     Only glibc on Linux knows the options; elsewhere, and where the user has set the allocator, nothing is changed.
     """
-    is_set_by_user = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(
-        "GLIBC_TUNABLES", ""
-    )
-    if sys.platform != "linux" or is_set_by_user:
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    is_set_by_user = any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
+    mallopt = None if sys.platform != "linux" or is_set_by_user else getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_M_TRIM_THRESHOLD, _KEPT))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.exporting.files import ConvertedRow, find_ending, name_members, write_rows
-from delta_attnmask.locations import RemoteFolder
+from delta_attnmask.locations import FileStore
 from delta_attnmask.reading.formats import Target
 from delta_attnmask.reading.llama_factory import OPENAI_ENTRY, add_entry
 from delta_attnmask.reading.rows import Rows
@@ -102,7 +102,7 @@ class ImagePlaces:
     def place(self, ref: ImageRef) -> str:
         """The path of an image as a trainer needs it; RowError where there can't be one."""
         root = self._dataset.part_of(ref).images_root
-        if not ref.path or isinstance(root, RemoteFolder):
+        if not ref.path or isinstance(root, FileStore):
             return self._below_root(self._unpack(self._dataset.read_image_bytes(ref)))
         if root is None:
             raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {ref.path!r:.80}: no image folder was given")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delta_attnmask.errors import ReasonCode, RowError
-from delta_attnmask.locations import RemoteFolder
+from delta_attnmask.locations import FileStore
 from delta_attnmask.reading.containers import show_bytes
 from delta_attnmask.records import ImageRef
 
@@ -43,14 +43,14 @@ class ImageLimits:
     allow_outside: bool = False
 
 
-def read_image_file(path: str, root: Path | RemoteFolder | None, limits: ImageLimits = ImageLimits()) -> bytes:
+def read_image_file(path: str, root: Path | FileStore | None, limits: ImageLimits = ImageLimits()) -> bytes:
     """The undecoded image at a path below `root`; RowError with the reason. Nothing is fetched from the network."""
     if "://" in path:
         detail = f"image {_short(path)}: URLs are never fetched; save it below the image folder"
         raise RowError(ReasonCode.URL_IMAGE, detail)
     if root is None and not (limits.allow_outside and Path(path).is_absolute()):
         raise RowError(ReasonCode.NO_IMAGE_FOLDER, f"image {_short(path)}: no image folder was given")
-    if isinstance(root, RemoteFolder):
+    if isinstance(root, FileStore):
         return _read_remote(path, root, limits)
     try:
         return _read_file(path, root or Path("/"), limits)
@@ -122,7 +122,7 @@ def encode_picture(image: "Image") -> bytes:
     return file.getvalue()
 
 
-def _read_remote(reference: str, root: RemoteFolder, limits: ImageLimits) -> bytes:
+def _read_remote(reference: str, root: FileStore, limits: ImageLimits) -> bytes:
     """Raises RowError for what the row is to blame for, OSError for what the network is: that is tried again."""
     name = posixpath.normpath(reference)
     if name.startswith(("/", "..")):

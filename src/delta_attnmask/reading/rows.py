@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
-from delta_attnmask.locations import RemoteFolder, as_path, as_url
+from delta_attnmask.locations import FileStore, as_path, as_url
 from delta_attnmask.reading.containers import Container, FileContainer, open_container, open_input
 from delta_attnmask.reading.conversation import Format
 from delta_attnmask.reading.formats import choose_format, read_record
@@ -31,7 +31,7 @@ from delta_attnmask.records import Fingerprint, ImageRef, Record
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ImagesRoot = Path | RemoteFolder | None
+ImagesRoot = Path | FileStore | None
 
 
 @dataclass(frozen=True)
@@ -302,10 +302,10 @@ def fingerprint_file(path: Path) -> Fingerprint:
         return Fingerprint(digest.hexdigest(), file.tell())
 
 
-def find_folder(location: str | Path) -> Path | RemoteFolder:
+def find_folder(location: str | Path) -> Path | FileStore:
     """The image folder; DataError where there is none."""
     if (url := as_url(location)) is not None:
-        return RemoteFolder(url)
+        return FileStore(url)
     path = as_path(location)
     if not path.is_dir():
         raise DataError(f"image folder {path.absolute()} is no directory")

@@ -5,6 +5,7 @@
 Beside a device with cores of its own every arrow runs ahead of the next, across units; on a CPU they take turns.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -57,8 +58,6 @@ class Window(Generic[Encoded]):
 
 def default_workers(device: torch.device) -> int:
     """Worker processes for a device: none where it is the CPU itself, else up to 8, shared among the GPUs."""
-    import os
-
     if not has_own_cores(device):
         return 0
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -160,7 +159,7 @@ class Batches:
 
         on_failure: is given each sample on which the model fails alone. Raises what is about more than a sample.
         """
-        is_too_large = len(samples) > 1 and len(samples) * max(map(_n_tokens, samples)) > self.batch_tokens
+        is_too_large = len(samples) > 1 and len(samples) * _longest(samples) > self.batch_tokens
         for part in self.plan(samples) if is_too_large else [samples]:
             ready = collated if part is samples else None
 
@@ -169,25 +168,26 @@ class Batches:
             ) -> None:
                 function(ready if ready is not None and some is whole else self.collate(some))
 
-            run_halving(part, run, on_failure, lambda some: self.shrink(len(some), max(map(_n_tokens, some))))
+            run_halving(part, run, on_failure, lambda some: self.shrink(len(some), _longest(some)))
 
     def shrink(self, n_samples: int, n_tokens: int) -> None:
         """Make batches smaller after one of so many samples, the longest of `n_tokens`, was too much."""
         self.batch_tokens = min(self.batch_tokens, n_samples * n_tokens // 2)
 
     def ahead(self, samples: Sequence[EncodedSample]) -> Iterator[tuple[list[EncodedSample], EncodedBatch | None]]:
-        """The planned batches, each with its collated form unless that fails."""
-        for batch in self.plan(samples):
-            yield batch, self._try_collate(batch)
+        """The planned batches, each with its collated form; None where that fails.
 
-    def _try_collate(self, batch: Sequence[EncodedSample]) -> EncodedBatch | None:
-        """None where it fails: `run` meets the same error and finds the sample that it comes from."""
-        try:
-            return self.collate(batch)
-        except FATAL:
-            raise
-        except Exception:  # noqa: BLE001 - a model's code may raise anything
-            return None
+        `run` then meets the same error, and finds the sample that it comes from.
+        """
+        for batch in self.plan(samples):
+            collated = None
+            try:
+                collated = self.collate(batch)
+            except FATAL:
+                raise
+            except Exception:  # noqa: BLE001 - a model's code may raise anything
+                pass
+            yield batch, collated
 
 
 def in_step(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
@@ -239,5 +239,5 @@ def _attempt(run: Callable[[list[Item]], None], batch: list[Item]) -> tuple[str,
     return "", False
 
 
-def _n_tokens(sample: EncodedSample) -> int:
-    return sample.n_tokens
+def _longest(samples: Sequence[EncodedSample]) -> int:
+    return max(sample.n_tokens for sample in samples)

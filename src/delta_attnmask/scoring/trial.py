@@ -98,18 +98,13 @@ def refuse_hopeless(what: str, scores: Sequence[SampleScore], scorer: UnitScorer
     if not is_forgotten and any(score.status == "ok" for score in scores):
         return
     others = [] if is_forgotten or len(scores) >= rows.n_rows else spaced_records(rows, _N_OTHERS, _N_OTHERS)
-    if _has_usable(others, scorer):
-        return
+    for start in range(0, len(others), _AT_ONCE):
+        if any(score.status == "ok" for score in scorer.score_records(others[start : start + _AT_ONCE])):
+            return
     whose = f"most rows of {what} can't" if is_forgotten else f"no row of {what} could"
     nor = f", nor any of {len(others)} from all over the data" if others else ""
     kind = UnsupportedModelError if commonest(faults)[0].code in REFUSED_BY_MODEL else DataError
     raise kind(f"{whose} be scored{nor}; {describe_faults(faults)}")
-
-
-def _has_usable(records: Sequence[Record], scorer: UnitScorer) -> bool:
-    """Whether any of the rows gets a score; tried bit by bit."""
-    some = (records[start : start + _AT_ONCE] for start in range(0, len(records), _AT_ONCE))
-    return any(score.status == "ok" for part in some for score in scorer.score_records(part))
 
 
 def _peak_bytes(device: torch.device) -> int:

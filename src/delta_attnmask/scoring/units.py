@@ -139,13 +139,6 @@ class UnitScorer:
         """The scores of some records, in their order."""
         return [one for unit in self.score([Unit(0, len(records), records)] * bool(records)) for one in unit.scores]
 
-    def encode_records(self, records: Sequence[Record]) -> list[EncodedSample | RowError]:
-        """The rows themselves as the model reads them, or why they can't be encoded; all of them held together."""
-        unit = Unit(0, len(records), records)
-        windows = self.encoded.windows([unit] * bool(records))
-        rows = [encoded for window in windows for _, encoded in window.rows]
-        return [encoded if isinstance(encoded, RowError) else encoded[""] for encoded in rows]
-
     def _jobs(self, windows: Iterable[EncodedWindow]) -> Iterator["_Job | EncodedWindow"]:
         """The batches of each window, and the window itself once it has no more."""
         for window in windows:
@@ -188,7 +181,9 @@ class UnitScorer:
                 found.numbers.setdefault(row, {})[name] = value
         is_unmaskable = main.masked_loss.isnan() & ~main.is_masked.any(-1)
         for index in is_unmaskable.nonzero().flatten().tolist():
-            found.failures[batch.rows[index]] = _no_such_token(self.plan.settings)
+            how = f"tokens={self.plan.settings.tokens!r}, exclude={self.plan.settings.exclude!r}"
+            detail = f"the row has no token that may be masked with {how}"
+            found.failures[batch.rows[index]] = RowError(ReasonCode.NOTHING_MASKABLE, detail)
         if self.plan.sweep:
             masked = torch.stack([score.masked_loss for score in result.scores[1:]], dim=1).tolist()
             scored.sweep.update(zip(batch.rows, masked, strict=True))
@@ -305,9 +300,3 @@ def row_score(
 def _samples(window: EncodedWindow, name: str) -> list[EncodedSample]:
     """The encoded rows of a window, or a variant of them, where it could be encoded."""
     return [encoded[name] for _, encoded in window.rows if not isinstance(encoded, RowError) and name in encoded]
-
-
-def _no_such_token(settings: MaskSettings) -> RowError:
-    excluded = "" if settings.exclude == "none" else f", exclude={settings.exclude!r}"
-    detail = f"the row has no token that may be masked with tokens={settings.tokens!r}{excluded}"
-    return RowError(ReasonCode.NOTHING_MASKABLE, detail)

@@ -1,7 +1,7 @@
-"""The worker of a scoring run: it scores units with one model and hands them to a sink."""
+"""The worker of a scoring run: it scores units with one model and writes them into the run's folder."""
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,6 @@ FAULTS = Faults(
     ends_worker=(DeviceError,),
 )
 
-Sink = Callable[[ScoredUnit, dict[str, pa.Table]], None]
-
 
 @dataclass(frozen=True)
 class Task:
@@ -47,26 +45,29 @@ class Task:
 
 
 class UnitWorker:
-    """Scores units with a loaded model and hands them to a sink; a unit that is done again is the same again.
+    """Scores units with a loaded model into the run's folder; a unit that is done again is the same again."""
 
-    sink: keeps a scored unit with its side tables; None for the run's folder.
-    """
-
-    def __init__(self, loaded: LoadedModel, task: Task, sink: "Sink | None" = None) -> None:
+    def __init__(self, loaded: LoadedModel, task: Task) -> None:
         self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
-        self.manifest = scoring_manifest(loaded, task.rows, self.scorer.plan, task.unit_rows, task.command)
+        plan = self.scorer.plan
+        settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
+        if plan.calibration:
+            settings["calibration"] = plan.calibration
+        if plan.sweep:
+            settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
+        if plan.embed:
+            settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
+        self.manifest = make_manifest(loaded, task.rows, settings, task.unit_rows, task.command, tuple(plan.rivals))
         self._task = task
-        self._keep = sink or self._write
-        self._folder: RunFolder | None = None
-        self._n_done = 0
+        self._has_begun = False
 
     def run(self, units: Iterable[int]) -> Iterator[UnitReport]:
         try:
             for scored in self.scorer.score(map(self._unit, units)):
-                if not self._n_done:
+                if not self._has_begun:
                     refuse_hopeless("the first unit", scored.scores, self.scorer, self._task.rows)
-                self._keep(scored, side_tables(scored, self.scorer))
-                self._n_done += 1
+                self._write(scored)
+                self._has_begun = True
                 n_failed = sum(score.status == "failed" for score in scored.scores)
                 yield UnitReport(scored.index, len(scored.scores), n_failed, scored.check)
         except torch.AcceleratorError as error:
@@ -76,16 +77,21 @@ class UnitWorker:
         rows = self.manifest.rows_of(unit)
         return Unit(unit, len(rows), self._task.rows.records(rows.start, rows.stop))
 
-    def _write(self, scored: ScoredUnit, tables: dict[str, pa.Table]) -> None:
-        """Put a unit into the run's folder, once it is certain that it is this run's."""
-        if self._folder is None:
-            try:
-                self._folder = RunFolder.join(self._task.out, self.manifest, self._task.shard)
-            except ArtifactError as error:
-                raise ArtifactError(
-                    f"on {socket.gethostname()}: {error}. All workers need the same model, data and run folder"
-                ) from error
-        self._folder.write_unit(scored.index, scored.scores, **tables)
+    def _write(self, scored: ScoredUnit) -> None:
+        """Put a unit into the run's folder, once it is certain that it is still this run's."""
+        plan, side = self.scorer.plan, {}
+        if plan.sweep:
+            side["sweep"] = sweep_table(scored, plan.sweep)
+        if plan.embed:
+            width = text_config(self.scorer.loaded.model).hidden_size
+            side["embeddings"] = embedding_table(scored.embeddings, width)
+        try:
+            folder = RunFolder.join(self._task.out, self.manifest, self._task.shard)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"on {socket.gethostname()}: {error}. All workers need the same model, data and run folder"
+            ) from error
+        folder.write_unit(scored.index, scored.scores, **side)
 
 
 @dataclass(frozen=True)
@@ -105,20 +111,6 @@ class Recipe:
         if self.compile:
             compile_blocks(loaded.model)
         return UnitWorker(loaded, self.task)
-
-
-def scoring_manifest(
-    loaded: LoadedModel, rows: Rows, plan: ScoringPlan, unit_rows: int, command: tuple[str, ...] = ()
-) -> Manifest:
-    """What this run is, for its folder."""
-    settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
-    if plan.calibration:
-        settings["calibration"] = plan.calibration
-    if plan.sweep:
-        settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
-    if plan.embed:
-        settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
-    return make_manifest(loaded, rows, settings, unit_rows, command, tuple(plan.rivals))
 
 
 def make_manifest(
@@ -144,16 +136,6 @@ def make_manifest(
         extra_columns=extra_columns,
         command=command,
     )
-
-
-def side_tables(unit: ScoredUnit, scorer: UnitScorer) -> dict[str, pa.Table]:
-    """What a unit has beside its scores, by the name of the table."""
-    tables: dict[str, pa.Table] = {}
-    if scorer.plan.sweep:
-        tables["sweep"] = sweep_table(unit, scorer.plan.sweep)
-    if scorer.plan.embed:
-        tables["embeddings"] = embedding_table(unit.embeddings, text_config(scorer.loaded.model).hidden_size)
-    return tables
 
 
 def sweep_table(unit: ScoredUnit, sweep: tuple[MaskSettings, ...]) -> pa.Table:

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.folders import UnitFile
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates, Indices, Vectors, find_candidates, stored_columns
 from delta_attnmask.selecting.rules import read_columns
 from delta_attnmask.selecting.selector import TEXT_COLUMNS, Background, count_sources, prepare, select_rows
 from delta_attnmask.selection import Budget, Selection
-from delta_attnmask.unit_folders import UnitFile
 
 
 @dataclass(frozen=True)
