@@ -1,7 +1,7 @@
 """Evaluate a model on a data set into a folder, unit by unit; what is finished is never done again."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
