@@ -10,8 +10,9 @@ from PIL import Image
 from transformers import CLIPImageProcessor, LlavaImageProcessor, Qwen2VLImageProcessor
 
 from delta_attnmask.encoding.encoder import Encoder
-from delta_attnmask.encoding.processing import Enlargement, find_shorter_side
+from delta_attnmask.encoding.processing import Enlargement
 from delta_attnmask.errors import RowError
+from tests.encoding.wrapped import Wrapped
 from tests.reading.prompts import FAMILIES, Prompts, conversation, llava
 
 
@@ -24,39 +25,35 @@ def encode(encoder: Encoder, *images: Image.Image) -> Any:
     return encoder.encode(conversation((None,) * len(images), "A cat."), images)
 
 
-def llava_at(edge: int) -> Encoder:
+def counting(found: Prompts) -> tuple[Encoder, list[int]]:
+    """An encoder, and how many images each call of its processor is given."""
+    wrapped = Wrapped(found.processor)
+    return Encoder(wrapped, found.image_token_id), wrapped.n_images
+
+
+def llava_at(edge: int) -> Prompts:
     found = llava()
     found.processor.image_processor = CLIPImageProcessor(
         size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge}
     )
-    return found.encoder()
-
-
-def count_calls(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each call of the processor is given."""
-    calls: list[int] = []
-    run = encoder._processing.run
-    monkeypatch.setattr(encoder._processing, "run", lambda prompt: (calls.append(len(prompt.images)), run(prompt))[1])
-    return calls
+    return found
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 10_000)])
-def test_one_long_image(size, monkeypatch):
-    encoder = llava_at(336)
-    calls = count_calls(encoder, monkeypatch)
+def test_one_long_image(size):
+    encoder, calls = counting(llava_at(336))
     with pytest.raises(RowError, match=rf"more than 200000000 pixels .*one of {size[0]}x{size[1]} becomes \d{{9,}}"):
         encode(encoder, Image.new("RGB", size))
     assert not calls
 
 
-def test_images_that_are_long_together(monkeypatch):
-    encoder = llava_at(56)
+def test_images_that_are_long_together():
+    encoder, calls = counting(llava_at(56))
     one = Image.new("RGB", (1, 2000))
     assert encode(encoder, one).inputs["pixel_values"].shape == (1, 3, 56, 56)
-    calls = count_calls(encoder, monkeypatch)
     with pytest.raises(RowError, match="pixels of the row's images"):
         encode(encoder, *[one] * 40)
-    assert not calls
+    assert calls == [1]
 
 
 def test_padding_to_a_square_counts():
@@ -68,9 +65,11 @@ def test_padding_to_a_square_counts():
 
 def test_the_number_of_pixels_is_no_edge():
     """Qwen's `shortest_edge` is a number of pixels, and its `longest_edge` bounds what comes of an image."""
-    assert find_shorter_side(Qwen2VLImageProcessor()) == 0
-    assert find_shorter_side(CLIPImageProcessor(size={"shortest_edge": 336})) == 336
-    assert find_shorter_side(None) == 0
+    long = [Image.new("RGB", (1, 10_000))]
+    Enlargement(Qwen2VLImageProcessor(), lambda image: {}).refuse(long)
+    Enlargement(None, lambda image: {}).refuse(long)
+    with pytest.raises(RowError, match="becomes 1128960000"):
+        Enlargement(CLIPImageProcessor(size={"shortest_edge": 336}), lambda image: {}).refuse(long)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,32 +83,36 @@ def test_odd_images_are_encoded_or_refused(family, size):
 
 
 @pytest.mark.parametrize("family", ["SmolVLM", "InternVL"])
-def test_many_small_images_that_become_many_tiles(family, monkeypatch):
+def test_many_small_images_that_become_many_tiles(family):
     """One of each size is processed, which says what all of them take."""
-    encoder = prompts(family).encoder()
-    small, wide = Image.new("RGB", (1, 1)), Image.new("RGB", (4, 2))
-    n_pixels = [encode(encoder, image).inputs["pixel_values"].numel() // 3 for image in (small, wide)]
-    calls = count_calls(encoder, monkeypatch)
-    monkeypatch.setattr(encoder._enlargement, "_max_made", 20 * sum(n_pixels))
-    assert len(encode(encoder, *[small, wide] * 20).images) == 40
-    assert sorted(calls) == [1, 1, 40]
-    calls.clear()
+    encoder, calls = counting(prompts(family))
+    sizes = [(4, 2), (1, 1)]
+    one_each = [encode(encoder, Image.new("RGB", size)).inputs for size in sizes]
+    many = [Image.new("RGB", size) for size in sizes * 20]
+    assert len(encode(encoder, *many).images) == 40
+    assert sorted(calls) == [1, 1, 1, 1, 40]
+    n_pixels = [inputs["pixel_values"].numel() // 3 for inputs in one_each]
+    made = dict(zip(sizes, one_each, strict=True))
+    found = Enlargement(None, lambda image: made[image.size], max_pixels=2 * 20 * sum(n_pixels))
+    found.refuse(many)
     with pytest.raises(RowError, match="one of 1x1 becomes"):
-        encode(encoder, *[wide] * 20, *[small] * 22)
-    assert not calls
+        found.refuse([*many, *[Image.new("RGB", (1, 1))] * 2])
 
 
-def test_few_images_are_processed_once(monkeypatch):
-    encoder = prompts("InternVL").encoder()
-    calls = count_calls(encoder, monkeypatch)
+def test_few_images_are_processed_once():
+    encoder, calls = counting(prompts("InternVL"))
     encode(encoder, *[Image.new("RGB", (4, 4))] * 8)
     assert calls == [8]
 
 
-def test_sizes_are_forgotten_before_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("delta_attnmask.encoding.processing._MAX_SIZES", 10)
-    found = Enlargement(None, lambda image: {"pixel_values": torch.zeros(image.size), "ids": torch.zeros(9).long()})
-    for first in (1, 20):
-        found.refuse([Image.new("RGB", (first + n, 3)) for n in range(9)])
-    assert len(found._made) <= 10
-    assert found._made[28, 3] == 28
+def test_a_size_is_processed_once():
+    sizes = []
+
+    def process(image):
+        sizes.append(image.size)
+        return {"pixel_values": torch.zeros(image.size), "ids": torch.zeros(9).long()}
+
+    found = Enlargement(None, process)
+    for _ in range(3):
+        found.refuse([Image.new("RGB", (n % 3 + 1, 3)) for n in range(9)])
+    assert sorted(sizes) == [(1, 3), (2, 3), (3, 3)]

@@ -1,6 +1,5 @@
 """Prompts processed together come out as each does alone, and are only then processed together."""
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -14,6 +13,7 @@ from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.encoding.processing import Processing, Prompt
 from delta_attnmask.errors import RowError
 from delta_attnmask.records import Record
+from tests.encoding.wrapped import Wrapped
 from tests.reading.prompts import FAMILIES, Prompts, conversation, qwen_tokenizer, template, text_only
 
 in_every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -73,23 +73,15 @@ def check_same(found: EncodedSample | RowError, expected: EncodedSample) -> None
         assert torch.equal(found.inputs[name], tensor), name
 
 
-def count_calls(processing: Processing, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many prompts each call of the processor is given."""
-    calls: list[int] = []
-    call = processing._call
-
-    def counted(prompts: Sequence[Prompt], **options: Any) -> Any:
-        calls.append(len(prompts))
-        return call(prompts, **options)
-
-    monkeypatch.setattr(processing, "_call", counted)
-    return calls
+def counting(found: Prompts, change: Any = None, **options: Any) -> tuple[Encoder, list[int]]:
+    """An encoder, and how many prompts each call of its processor is given."""
+    wrapped = Wrapped(found.processor, change)
+    return Encoder(wrapped, found.image_token_id, **options), wrapped.n_prompts
 
 
 @in_every_family
-def test_together_as_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, together = prompts(family).encoder(), prompts(family).encoder()
-    calls = count_calls(together._processing, monkeypatch)
+def test_together_as_alone(family: str) -> None:
+    alone, (together, calls) = prompts(family).encoder(), counting(prompts(family))
     for _ in range(2):  # the second time every kind is known
         for found, (record, images) in zip(together.encode_all(rows()), rows(), strict=True):
             check_same(found, alone.encode(record, images))
@@ -102,14 +94,13 @@ def kinds() -> list[tuple[tuple[int, int], ...]]:
     return [tuple(image.size for image in images) for _, images in rows()]
 
 
-def test_a_processor_that_pads_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_that_pads_by_itself() -> None:
     """The first two are as long as each other, so that they show no padding."""
     alike = [(conversation((None, word), "Yes.", row=n), pictures((40, 60), seed=n)) for n, word in enumerate("ab")]
     longer = [(conversation((None, "c " * n), "Yes.", row=n), pictures((40, 60), seed=n)) for n in range(2, 9)]
     n_tokens = [aya().encoder().encode(*row).n_tokens for row in longer]
     assert len(set(n_tokens)) == len(longer)
-    encoder = aya().encoder(max_tokens=n_tokens[-2])
-    calls = count_calls(encoder._processing, monkeypatch)
+    encoder, calls = counting(aya(), max_tokens=n_tokens[-2])
     *found, refused = encoder.encode_all([*alike, *longer])
     for sample, row in zip(found, [*alike, *longer[:-1]], strict=True):
         check_same(sample, aya().encoder().encode(*row))
@@ -123,32 +114,29 @@ def test_large_pixels_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     n_bytes = prompts("LLaVA-1.5").encoder().encode(*some[0]).inputs["pixel_values"].nbytes
     for allowed, expected in ((n_bytes, [1] * 5), (n_bytes * 2, [2, 2, 1]), (n_bytes * 4, [4, 1])):
         monkeypatch.setattr("delta_attnmask.encoding.processing._MAX_BYTES", allowed)
-        encoder = prompts("LLaVA-1.5").encoder()
-        calls = count_calls(encoder._processing, monkeypatch)
+        encoder, calls = counting(prompts("LLaVA-1.5"))
         for sample, row in zip(encoder.encode_all(some), some, strict=True):
             check_same(sample, prompts("LLaVA-1.5").encoder().encode(*row))
         assert calls == [1, 1, 2, *expected]
 
 
-def test_many_images_a_row_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = prompts("LLaVA-1.5").encoder()
-    calls = count_calls(encoder._processing, monkeypatch)
+def test_many_images_a_row_go_one_by_one() -> None:
+    encoder, calls = counting(prompts("LLaVA-1.5"))
     found = encoder.encode_all([(conversation((None,) * 9, "Cats."), pictures(*[(9, 9)] * 9)) for _ in range(3)])
     assert all(isinstance(sample, EncodedSample) for sample in found)
     assert max(calls) == 1
 
 
-def test_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = text_only().encoder()
+def test_text_alone() -> None:
+    found, calls = counting(text_only())
     texts = [(conversation("Why? " * n, "So. " * (9 - n), row=n), []) for n in range(8)]
-    calls = count_calls(found._processing, monkeypatch)
     for sample, (record, images) in zip(found.encode_all(texts), texts, strict=True):
         check_same(sample, text_only().encoder().encode(record, images))
     assert calls == [1, 1, 2, 6]
 
 
 @in_every_family
-def test_a_bad_row_takes_no_other_with_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_row_takes_no_other_with_it(family: str) -> None:
     found = prompts(family)
     good = rows()[:4]
     n_tokens = max(found.encoder().encode(*row).n_tokens for row in good)
@@ -165,19 +153,6 @@ def test_a_bad_row_takes_no_other_with_it(family: str, monkeypatch: pytest.Monke
     ):
         assert isinstance(outcome, RowError)
         assert reason in str(outcome)
-
-
-class Wrapped:
-    """A processor whose call is changed by `change(found, n_prompts)`."""
-
-    def __init__(self, processor: Any, change: Any) -> None:
-        self._processor, self._change = processor, change
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
-
-    def __call__(self, text: list[str], **arguments: Any) -> Any:
-        return self._change(dict(self._processor(text=text, **arguments)), len(text))
 
 
 def _fail_together(found: dict[str, Any], n_prompts: int) -> dict[str, Any]:
@@ -210,10 +185,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_differs_is_processed_one_by_one(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_differs_is_processed_one_by_one(change: str) -> None:
     found = prompts("LLaVA-1.5")
-    encoder = Encoder(Wrapped(found.processor, CHANGES[change]), found.image_token_id)
-    calls = count_calls(encoder._processing, monkeypatch)
+    encoder, calls = counting(found, CHANGES[change])
     some = [(conversation((None, "What?"), "Cat. " * (n + 1), row=n), pictures((40, 60), seed=n)) for n in range(5)]
     for _ in range(2):
         for outcome, (record, images) in zip(encoder.encode_all(some), some, strict=True):
@@ -231,20 +205,17 @@ def _shrink_among_many(found: dict[str, Any], n_prompts: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", [_fail_among_many, _shrink_among_many])
-def test_what_differs_among_many_is_processed_one_by_one_from_then_on(
-    change: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_differs_among_many_is_processed_one_by_one(change: Any) -> None:
     found = prompts("LLaVA-1.5")
-    encoder = Encoder(Wrapped(found.processor, change), found.image_token_id)
-    calls = count_calls(encoder._processing, monkeypatch)
+    encoder, calls = counting(found, change)
     some = [(conversation((None, "What?"), "Cat. " * (n + 1), row=n), pictures((40, 60), seed=n)) for n in range(5)]
     for _ in range(2):
         for outcome, (record, images) in zip(encoder.encode_all(some), some, strict=True):
             check_same(outcome, found.encoder().encode(record, images))
-    assert calls == [1, 1, 2, 3, 1, 1, 1] + [1] * 5
+    assert calls == [1, 1, 2, 3, 1, 1, 1] + [5] + [1] * 5
 
 
-def test_a_failure_among_known_prompts_is_the_rows_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_among_known_prompts_is_the_rows_own() -> None:
     found = prompts("LLaVA-1.5")
 
     def refuse(inputs: dict[str, Any], n_prompts: int) -> dict[str, Any]:

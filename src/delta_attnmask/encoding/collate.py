@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,13 +19,6 @@ _OVERHEAD = 0.025  # of the budget: what a batch costs whatever is in it; set ag
 _MAX_SAMPLES = 512  # of a batch; bounds the time that planning takes
 
 
-class _Plan(NamedTuple):
-    """Batches, and what they cost in tokens of the decoder, padding included."""
-
-    cost: float
-    batches: list[list[EncodedSample]]
-
-
 def plan_batches(
     samples: Sequence[EncodedSample], batch_tokens: int, image_cost: float = 0.0
 ) -> list[list[EncodedSample]]:
@@ -35,20 +28,12 @@ def plan_batches(
     image_cost: what encoding an image token costs, in tokens of the decoder. Samples of the same images are put
         together where that saves more (a batch encodes an image once) than the padding that it brings.
     """
-    by_length = _by_length(samples)
-    if not image_cost or not _share_images(samples):
-        return _cut(by_length, batch_tokens, 0.0).batches
-    plans = [_cut(ordered, batch_tokens, image_cost) for ordered in (by_length, _by_images(samples))]
-    return min(plans, key=lambda plan: plan.cost).batches
-
-
-def _share_images(samples: Sequence[EncodedSample]) -> bool:
+    by_length = sorted(samples, key=lambda s: (sorted(s.inputs), -s.n_tokens, s.row))
+    plans = [_cut(by_length, batch_tokens, image_cost)]
     images = [sample.images for sample in samples if sample.images]
-    return len(set(images)) < len(images)
-
-
-def _by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
-    return sorted(samples, key=lambda s: (sorted(s.inputs), -s.n_tokens, s.row))
+    if image_cost and len(set(images)) < len(images):
+        plans.append(_cut(_by_images(samples), batch_tokens, image_cost))
+    return min(plans, key=lambda plan: plan[0])[1]
 
 
 def _by_images(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
@@ -61,8 +46,13 @@ def _by_images(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
     return sorted(samples, key=lambda s: (sorted(s.inputs), -longest[s.images], first[s.images], -s.n_tokens, s.row))
 
 
-def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float) -> _Plan:
-    """The cheapest batches of samples in this order: the shortest way over the places where one may end."""
+def _cut(
+    ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float
+) -> tuple[float, list[list[EncodedSample]]]:
+    """The cheapest batches of samples in this order: the shortest way over the places where one may end.
+
+    Returns their cost too, in tokens of the decoder, padding included.
+    """
     lengths = [sample.n_tokens for sample in ordered]
     names = [frozenset(sample.inputs) for sample in ordered]
     numbers: dict[tuple[ImageRef, ...], int] = {}  # references take long to compare
@@ -88,7 +78,7 @@ def _cut(ordered: Sequence[EncodedSample], batch_tokens: int, image_cost: float)
     while stop:
         batches.insert(0, list(ordered[begins[stop] : stop]))
         stop = begins[stop]
-    return _Plan(costs[-1], batches)
+    return costs[-1], batches
 
 
 def collate(samples: Sequence[EncodedSample], pad_token_id: int, side: Side = "right") -> EncodedBatch:
@@ -108,8 +98,7 @@ def collate(samples: Sequence[EncodedSample], pad_token_id: int, side: Side = "r
 def _image_of(samples: Sequence[EncodedSample]) -> tuple[int, ...] | None:
     """For each image the index of the first that equals it; None where one entry of the model's input is no image.
 
-    Some processors give an entry for each sample. Where as many images as samples are spread over fewer of them, the
-    their number doesn't distinguish two of them.
+    Some processors give an entry for each sample: with as many images as samples, an entry may be either.
     """
     images = [image for sample in samples for image in sample.images]
     if len(images) == len(samples) and any(len(sample.images) != 1 for sample in samples):

@@ -11,7 +11,7 @@ one. A token that reaches over the answer's edge counts as a whole: LLaVA-1.5's 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, pairwise, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +136,10 @@ class Encoder:
         drafts = [or_reason(self._draft, record, images) for record, images in rows]
         prompts = [draft.prompt for draft in drafts if isinstance(draft, _Draft)]
         processed = iter(self._processing.run_all(prompts))
-        return [draft if isinstance(draft, RowError) else self._finish(draft, next(processed)) for draft in drafts]
+        pairs = [(draft, draft if isinstance(draft, RowError) else next(processed)) for draft in drafts]
+        return [
+            found if isinstance(found, RowError) else or_reason(self._label, draft, found) for draft, found in pairs
+        ]
 
     def _draft(self, record: Record, images: Sequence[Any]) -> "_Draft":
         self._refuse(record)
@@ -148,9 +151,6 @@ class Encoder:
         edges = np.array(tokenized["offset_mapping"]).reshape(-1, 2)
         runs = [self._answer_run(text, tokenized, edges, answer) for answer in answers]
         return _Draft(record, Prompt(text, tuple(images)), ids, runs)
-
-    def _finish(self, draft: "_Draft", inputs: Inputs | RowError) -> EncodedSample | RowError:
-        return inputs if isinstance(inputs, RowError) else or_reason(self._label, draft, inputs)
 
     def _label(self, draft: "_Draft", inputs: Inputs) -> EncodedSample:
         """Find the answers among the tokens that the processor made of the prompt."""
@@ -189,7 +189,8 @@ class Encoder:
         answers, at = [], len(first)
         for text, following in zip(texts, after, strict=True):
             stop = at + len(_as_written(text, following, whole, at))
-            answers.append(Answer(at, stop, stop + _n_common(following, after[-1])))
+            common = takewhile(lambda pair: pair[0] == pair[1], zip(following, after[-1], strict=False))
+            answers.append(Answer(at, stop, stop + len(list(common))))
             at = stop + len(following)
         return whole, answers
 
@@ -246,11 +247,6 @@ def _as_written(answer: str, following: str, prompt: str, at: int) -> str:
     raise RowError(
         ReasonCode.TEMPLATE, "the model's chat template changes the answer's text, so it can't be located in the prompt"
     )
-
-
-def _n_common(text: str, other: str) -> int:
-    """How many characters both begin with."""
-    return next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
 
 
 def _place(runs: list[Run], plain: list[int], expanded: list[int], placeholder: int | None) -> list[Run]:

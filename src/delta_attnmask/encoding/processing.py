@@ -1,19 +1,18 @@
 """What a model's processor makes of prompts and their images; of several in one call where that changes nothing.
 
-Getting ready takes a processor as long as processing small images does: 32 calls cost twice what one call for 32 rows
-costs. Prompts with as many images of the same sizes give tensors of the same shape but for the text's length, so what
-comes of them together can be cut apart without knowing the model. For each kind of prompt that is tried on two first,
-which must come out exactly as each alone; if they don't, or become so large that nothing is saved, that kind is
-processed one by one.
+32 calls cost twice what one call for 32 rows with small images costs. Prompts with as many images of the same sizes
+give tensors of the same shape but for the text's length, so what comes of them together can be cut apart without
+knowing the model. For each kind of prompt that is tried on two first, which must come out exactly as each alone.
 
-What it makes of a row's images is bounded before it is called (`Enlargement`): the caps of `ImageLimits` count pixels
-as they are in the files, but a processor that brings the shorter side to 336 pixels makes 3,360,000 columns of an image
-of 1x10,000, and one that cuts tiles makes a dozen pictures of a single pixel.
+What a processor makes of a row's images is bounded before it is called (`Enlargement`): the caps of `ImageLimits` count
+pixels as they are in the files, but a processor that brings the shorter side to 336 pixels makes 3,360,000 columns of
+an image of 1x10,000, and one that cuts tiles makes a dozen pictures of a single pixel.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -77,32 +76,27 @@ class Processing:
         return [found[index] for index in range(len(prompts))]
 
     def _run_kind(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
-        found: list[Inputs | RowError] = [] if kind in self._n_bytes else self._try_out(kind, prompts)
-        while len(found) < len(prompts):
-            n_bytes = self._n_bytes.get(kind)  # may change: a kind that fails together goes one by one from there on
-            n_prompts = 1 if n_bytes is None else max(1, _MAX_BYTES // max(n_bytes, 1))
-            found += self._run_some(kind, prompts[len(found) : len(found) + n_prompts])
+        found: list[Inputs | RowError] = []
+        if kind not in self._n_bytes and len(prompts) > 1 and len(kind.sizes) <= _MAX_IMAGES:
+            found = [or_reason(self.run, prompt) for prompt in prompts[:2]]
+            self._try_out(kind, prompts[:2], [inputs for inputs in found if not isinstance(inputs, RowError)])
+        n_bytes = self._n_bytes.get(kind)
+        step = 1 if n_bytes is None else max(1, _MAX_BYTES // max(n_bytes, 1))
+        for start in range(len(found), len(prompts), step):
+            some = prompts[start : start + step]
+            together = None if n_bytes is None or len(some) == 1 else self._run_together(some, n_bytes)
+            found += together or [or_reason(self.run, prompt) for prompt in some]
         return found
 
-    def _try_out(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
-        """Process the first two alone, and see whether they come out of one call too; none where that isn't tried."""
-        if len(prompts) < 2 or len(kind.sizes) > _MAX_IMAGES:
-            return []
-        alone = [or_reason(self.run, prompt) for prompt in prompts[:2]]
-        good = [inputs for inputs in alone if not isinstance(inputs, RowError)]
-        if len(good) == len(alone):
-            n_bytes = _n_pixel_bytes(good[0])
-            self._remember(kind, n_bytes if _are_equal(self._run_together(prompts[:2], n_bytes), good) else None)
-        return alone
-
-    def _run_some(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
-        n_bytes = self._n_bytes.get(kind)
-        if len(prompts) > 1 and n_bytes is not None and (together := self._run_together(prompts, n_bytes)) is not None:
-            return list(together)
-        alone = [or_reason(self.run, prompt) for prompt in prompts]
-        if len(prompts) > 1 and not any(isinstance(inputs, RowError) for inputs in alone):
-            self._remember(kind, None)  # it was no prompt's fault
-        return alone
+    def _try_out(self, kind: Kind, prompts: Sequence[Prompt], alone: Sequence[Inputs]) -> None:
+        """Note whether prompts come out of one call as they do alone; nothing where the processor refuses one."""
+        if len(self._n_bytes) >= _MAX_KINDS:
+            self._n_bytes.clear()
+        if len(alone) == len(prompts):
+            n_bytes = _n_pixel_bytes(alone[0])
+            together = self._run_together(prompts, n_bytes) or []
+            is_same = len(together) == len(alone) and all(map(_are_equal, together, alone))
+            self._n_bytes[kind] = n_bytes if is_same else None
 
     def _run_together(self, prompts: Sequence[Prompt], n_bytes: int) -> list[Inputs] | None:
         """One call for prompts of a kind, cut apart again; None where it fails, pads or makes another amount of pixels.
@@ -114,9 +108,11 @@ class Processing:
             text_options = {**options, "return_tensors": None, "padding": False}
             options = {"text_kwargs": text_options, "images_kwargs": {"return_tensors": "pt"}}
         try:
-            found = _cut_apart(self._call(prompts, **options), len(prompts))
+            made = self._call(prompts, **options)
+            shares = {name: _shares(value, len(prompts)) for name, value in made.items()}
         except (RowError, TypeError, ValueError, RuntimeError):  # of one prompt or of all; each alone will show which
             return None
+        found = [{name: share[index] for name, share in shares.items()} for index in range(len(prompts))]
         return found if all(_is_whole(inputs, n_bytes) for inputs in found) else None
 
     def _call(self, prompts: Sequence[Prompt], **options: Any) -> Mapping[str, Any]:
@@ -136,11 +132,6 @@ class Processing:
     def _has_bos(self, text: str) -> bool:
         return self._bos != "" and text.startswith(self._bos)
 
-    def _remember(self, kind: Kind, n_bytes: int | None) -> None:
-        if len(self._n_bytes) >= _MAX_KINDS:
-            self._n_bytes.clear()
-        self._n_bytes[kind] = n_bytes
-
 
 def or_reason(step: Callable[..., Done], *arguments: Any) -> Done | RowError:
     """What `step` gives, or the RowError that it raises."""
@@ -150,16 +141,11 @@ def or_reason(step: Callable[..., Done], *arguments: Any) -> Done | RowError:
         return error
 
 
-def _cut_apart(found: Mapping[str, Any], n_prompts: int) -> list[Inputs]:
-    """Each prompt's share of every tensor's first dimension, and its own entry of every list.
+def _shares(value: Any, n_prompts: int) -> Sequence[Tensor]:
+    """Each prompt's share of a tensor's first dimension, or its own entry of a list.
 
     Raises TypeError, ValueError or RuntimeError for what can't be cut.
     """
-    shares = {name: _shares(value, n_prompts) for name, value in found.items()}
-    return [{name: share[index] for name, share in shares.items()} for index in range(n_prompts)]
-
-
-def _shares(value: Any, n_prompts: int) -> Sequence[Tensor]:
     if isinstance(value, Tensor) and value.ndim and len(value) % n_prompts == 0:
         return value.chunk(n_prompts)
     if isinstance(value, list) and len(value) == n_prompts:
@@ -177,15 +163,10 @@ def _n_pixel_bytes(inputs: Inputs) -> int:
     return sum(value.nbytes for value in inputs.values() if isinstance(value, Tensor) and value.is_floating_point())
 
 
-def _are_equal(some: Sequence[Inputs] | None, others: Sequence[Inputs]) -> bool:
-    return some is not None and all(
-        one.keys() == other.keys() and all(_is_equal(one[name], other[name]) for name in one)
-        for one, other in zip(some, others, strict=True)
-    )
-
-
-def _is_equal(one: Tensor, other: Any) -> bool:
-    return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+def _are_equal(one: Inputs, other: Inputs) -> bool:
+    if one.keys() != other.keys() or not all(isinstance(value, Tensor) for value in other.values()):
+        return False
+    return all(one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one)
 
 
 # What becomes of images
@@ -209,12 +190,12 @@ class Enlargement:
         process: "Callable[[Image], Mapping[str, Any]]",
         max_pixels: int = ImageLimits().max_row_pixels,
     ) -> None:
-        self._shorter_side = find_shorter_side(image_processor)
+        size: Mapping[str, int] = getattr(image_processor, "size", None) or {}
+        # With both edges, Qwen's first is a number of pixels, and the second bounds what comes of an image.
+        self._shorter_side = 0 if size.get("longest_edge") else size.get("shortest_edge") or 0
         self._makes_square = hasattr(image_processor, "pad_to_square")
-        self._process = process
         self._max_pixels = max_pixels
-        self._max_made = max_pixels // 2
-        self._made: dict[Size, int] = {}
+        self._count_made = lru_cache(_MAX_SIZES)(partial(_count_made, process))
 
     def refuse(self, images: "Sequence[Image]") -> None:
         """Raise RowError for images that would take too much memory in the processor or after it.
@@ -224,7 +205,7 @@ class Enlargement:
         sizes = Counter(image.size for image in images)
         self._bound(sizes, self._count_resized, self._max_pixels)
         if len(images) > _FEW:
-            self._bound(sizes, self._count_made, self._max_made)
+            self._bound(sizes, self._count_made, self._max_pixels // 2)
 
     def _bound(self, sizes: Counter[Size], count: Callable[[Size], int], allowed: int) -> None:
         n_pixels = 0
@@ -243,22 +224,10 @@ class Enlargement:
         enlarged = long * self._shorter_side**2 // short
         return max(short * long, enlarged, long**2 if self._makes_square else 0)
 
-    def _count_made(self, size: Size) -> int:
-        if size not in self._made:
-            if len(self._made) >= _MAX_SIZES:
-                self._made.clear()
-            self._made[size] = self._measure(size)
-        return self._made[size]
 
-    def _measure(self, size: Size) -> int:
-        from PIL import Image
+def _count_made(process: "Callable[[Image], Mapping[str, Any]]", size: Size) -> int:
+    from PIL import Image
 
-        found = self._process(Image.new("RGB", size))
-        n_values: int = sum(value.numel() for value in found.values() if value.is_floating_point())
-        return n_values // 3
-
-
-def find_shorter_side(image_processor: Any) -> int:
-    """The pixels that every image's shorter side gets whatever its longer one becomes; 0 if there is no such rule."""
-    size: Mapping[str, int] = getattr(image_processor, "size", None) or {}
-    return 0 if size.get("longest_edge") else size.get("shortest_edge") or 0
+    found = process(Image.new("RGB", size))
+    n_values: int = sum(value.numel() for value in found.values() if value.is_floating_point())
+    return n_values // 3

@@ -1,6 +1,6 @@
 """Rows become encoded samples: their images are read, and they and what variant scores make of them are encoded."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -71,12 +71,15 @@ class RowEncoder:
 
     def _encode_together(self, rows: Sequence[tuple[Record, Images | RowError]]) -> list[EncodedRow | RowError]:
         encoded: list[EncodedRow | RowError] = [images if isinstance(images, RowError) else {} for _, images in rows]
-        readings = [
-            (index, *reading)
-            for index, (record, images) in enumerate(rows)
-            if not isinstance(images, RowError)
-            for reading in self._readings(record, images)
-        ]
+        readings: list[tuple[int, str, Record, Images]] = []  # the row itself, and what the variants make of it
+        for index, (record, images) in enumerate(rows):
+            if isinstance(images, RowError):
+                continue
+            readings.append((index, "", record, images))
+            for name, change in self._variants.items():
+                with suppress(RowError):
+                    if (changed := change(record)) is not None:
+                        readings.append((index, name, changed, images if changed.images else []))
         outcomes = self._encoder.encode_all([(record, images) for _, _, record, images in readings])
         for (index, name, *_), outcome in zip(readings, outcomes, strict=True):
             samples = encoded[index]
@@ -87,14 +90,6 @@ class RowEncoder:
             elif not name:  # a variant that can't be encoded leaves its column empty; the row stands
                 encoded[index] = outcome
         return encoded
-
-    def _readings(self, record: Record, images: Images) -> Iterator[tuple[str, Record, Images]]:
-        """What is encoded of a row: itself, and what the variants make of it."""
-        yield "", record, images
-        for name, change in self._variants.items():
-            with suppress(RowError):
-                if (changed := change(record)) is not None:
-                    yield name, changed, images if changed.images else []
 
 
 def n_bytes(outcome: EncodedRow | RowError) -> int:
