@@ -43,6 +43,8 @@ class CapturedForward:
     """What one forward left, and how to run its tail and its head again.
 
     states, first_block: as in `Keeper`.
+    saliency: `[batch, pool, seq]`, pools in the order of `query_weights`.
+    n_recorded: decoder blocks whose attention was seen. backend: which attention code ran, such as "triton".
     answer_positions: sample and position of each row, which predict an answer token.
     """
 
@@ -58,28 +60,15 @@ class CapturedForward:
     ):
         self.states = kept.states
         self.first_block = kept.first_block
+        self.saliency = recorder.saliency
+        self.n_recorded = recorder.n_blocks
+        self.backend = "+".join(sorted(recorder.backends))
         self.answer_positions = answer_positions
         self._anatomy = anatomy
-        self._recorder = recorder
         self._roles = roles
         self._targets = roles.targets(labels)
         self._kept = kept
         self._last_block = last_block  # where it runs on the rows alone
-
-    @property
-    def saliency(self) -> Tensor:
-        """`[batch, pool, seq]`, pools in the order of `query_weights`."""
-        return self._recorder.saliency
-
-    @property
-    def n_recorded(self) -> int:
-        """Decoder blocks whose attention was seen."""
-        return self._recorder.n_blocks
-
-    @property
-    def backend(self) -> str:
-        """Which attention code ran, such as "triton"."""
-        return "+".join(sorted(self._recorder.backends))
 
     def final_rows(self) -> Tensor:
         """The decoder's output at the positions that predict an answer token; `[row, hidden]`."""

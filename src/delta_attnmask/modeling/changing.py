@@ -60,7 +60,12 @@ def changing_block(model: nn.Module, block: int, plan: Plan, columns: Sequence[s
     Raises UnsupportedModelError or SettingsError where the model or its attention can't be read.
     """
     anatomy = examine(innermost(model))
-    _require_readable(anatomy)
+    name = anatomy.decoder_config._attn_implementation
+    if name not in ("sdpa", "eager"):
+        raise SettingsError(
+            f"attn_implementation={name!r}: the attention that tokens receive can be read of 'sdpa' and 'eager' in "
+            "training; load the model with attn_implementation='sdpa'"
+        )
     changer = _Changer(anatomy, anatomy.resolve_block(block), plan, columns)
     handles = changer.register(model)
     try:
@@ -156,15 +161,6 @@ class _Changer:
 
     def _end_replay(self) -> None:
         self._replayed = None
-
-
-def _require_readable(anatomy: Anatomy) -> None:
-    name = anatomy.decoder_config._attn_implementation
-    if name not in ("sdpa", "eager"):
-        raise SettingsError(
-            f"attn_implementation={name!r}: the attention that tokens receive can be read of 'sdpa' and 'eager' in "
-            "training; load the model with attn_implementation='sdpa'"
-        )
 
 
 @contextmanager

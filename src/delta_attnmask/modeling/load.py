@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
@@ -27,6 +27,7 @@ from delta_attnmask.settings import Dtype
 
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _VALUES_PER_TENSOR = 64  # of a fingerprint
+_NOT_PORTABLE = {"_name_or_path", "transformers_version"}
 _SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
 
 
@@ -73,7 +74,8 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
     placement = {"device_map": device} if device in PLACEMENTS else {}
     try:
         config = AutoConfig.from_pretrained(name, revision=revision, **_SAFE)
-        kind: Any = AutoModelForImageTextToText if _takes_images(config) else AutoModelForCausalLM
+        takes_images = type(config) in AutoModelForImageTextToText._model_mapping
+        kind: Any = AutoModelForImageTextToText if takes_images else AutoModelForCausalLM
         with bars_on_terminals_only():
             options = _SAFE | placement | {"dtype": wanted, "revision": revision, "use_safetensors": True}
             model = kind.from_pretrained(name, **options)
@@ -104,14 +106,14 @@ def _explain(error: Exception, device: str, dtype: torch.dtype) -> str:
 @contextmanager
 def bars_on_terminals_only() -> Iterator[None]:
     """Keep transformers' progress bars out of logs."""
-    if sys.stderr.isatty() or not hf_logging.is_progress_bar_enabled():
-        yield
-        return
-    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    is_log = not sys.stderr.isatty() and hf_logging.is_progress_bar_enabled()
+    if is_log:
+        hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if is_log:
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -156,10 +158,6 @@ def _merged(name: str, base: LoadedModel) -> LoadedModel:
     return replace(base, name=name, model=merged.eval())
 
 
-def _takes_images(config: Any) -> bool:
-    return type(config) in AutoModelForImageTextToText._model_mapping
-
-
 def _load_processor(name: str, revision: str | None) -> Any:
     """The processor, or for a text-only folder its tokenizer."""
     try:
@@ -177,22 +175,15 @@ def model_fingerprint(model: nn.Module) -> str:
     checkpoints of one model differ; so does the same checkpoint in another precision.
     """
     config: Any = model.config
-    digest = sha256(json.dumps(_portable(config.to_dict()), sort_keys=True, default=str).encode())
+    # Without what says where the model lies or which version wrote it.
+    kept = {name: value for name, value in config.to_dict().items() if name not in _NOT_PORTABLE}
+    digest = sha256(json.dumps(kept, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(_some_values(tensor.detach()).tobytes())
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // _VALUES_PER_TENSOR)
+        digest.update(flat[::step][:_VALUES_PER_TENSOR].cpu().double().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _some_values(tensor: Tensor) -> Any:
-    flat = tensor.reshape(-1)
-    step = max(1, flat.numel() // _VALUES_PER_TENSOR)
-    return flat[::step][:_VALUES_PER_TENSOR].cpu().double().numpy()
-
-
-def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what says where the model lies or which version wrote it."""
-    return {name: value for name, value in config.items() if name not in {"_name_or_path", "transformers_version"}}
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:

@@ -37,7 +37,7 @@ class Rounding:
         self._anatomy, self._inputs = anatomy, inputs
         self._places = roles.predicts_answer.nonzero(as_tuple=True)
         self._targets = roles.targets(labels)
-        self._spreads: dict[tuple[int | None, int | None, int], Tensor] = {}
+        self._spreads: dict[tuple[int | None, int], Tensor] = {}
         self.unit = 0.0
         with changed_outputs(anatomy.blocks[-1:], self._noted):
             self.losses = self._run()
@@ -53,7 +53,7 @@ class Rounding:
         return any(bool((found <= times * self._spread(blocks, draw)).all()) for draw in range(_N_DRAWS))
 
     def _spread(self, blocks: slice, draw: int) -> Tensor:
-        key = (blocks.start, blocks.stop, draw)
+        key = (blocks.start, draw)
         if key not in self._spreads:
             generator = torch.Generator().manual_seed(draw)
             with changed_outputs(self._anatomy.blocks[blocks], lambda states: self._moved(states, generator)):

@@ -35,8 +35,10 @@ _can_share: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 @contextmanager
 def packed_vision(anatomy: Anatomy) -> Iterator[None]:
     """Let the attention modules that are given the images' boundaries, and use "sdpa", attend to all at once."""
-    configs = [config for config in _configs(anatomy.modules) if config is not anatomy.decoder_config]
-    packed = [config for config in configs if config._attn_implementation == "sdpa"]
+    takers = (module for module in anatomy.modules if _takes_boundaries(type(module).forward))
+    configs = {id(config): config for module in takers if (config := getattr(module, "config", None)) is not None}
+    configs.pop(id(anatomy.decoder_config), None)
+    packed = [config for config in configs.values() if config._attn_implementation == "sdpa"]
     table = AttentionInterface._global_mapping
     table[PACKED] = packed_attention
     try:
@@ -71,17 +73,11 @@ def packed_attention(
         return output.transpose(1, 2).contiguous(), None
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     if query.device.type == "cuda" and takes_flash(query) and query.shape[-1] % 8 == 0 and max_length_q is not None:
-        return _flash(query, key, value, cu_seq_lens_q.int(), int(max_length_q), scaling)[None], None
+        starts, longest, flash = cu_seq_lens_q.int(), int(max_length_q), torch.ops.aten._flash_attention_forward
+        options = {"return_debug_mask": False, "scale": scaling}
+        return flash(query, key, value, starts, starts, longest, longest, 0.0, False, **options)[0][None], None
     lengths = cu_seq_lens_q.diff().tolist()
     return _by_image(query, key, value, lengths, scaling)[None], None
-
-
-def _flash(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, longest: int, scale: float | None) -> Tensor:
-    kernel = torch.ops.aten._flash_attention_forward
-    output: Tensor = kernel(
-        query, key, value, starts, starts, longest, longest, 0.0, False, return_debug_mask=False, scale=scale
-    )[0]
-    return output
 
 
 def _by_image(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], scale: float | None) -> Tensor:
@@ -97,13 +93,6 @@ def _by_image(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], sca
         output = functional.scaled_dot_product_attention(q, k, v, scale=scale)
         outputs.append(output.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)
-
-
-def _configs(modules: Sequence[nn.Module]) -> list[Any]:
-    """The configurations of modules that are given where each image begins."""
-    packing = [module for module in modules if _takes_boundaries(type(module).forward)]
-    configs = (getattr(module, "config", None) for module in packing)
-    return list({id(config): config for config in configs if config is not None}.values())
 
 
 @functools.cache
