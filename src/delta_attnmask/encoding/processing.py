@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,10 @@ _MAX_IMAGES = 8  # of a prompt that is processed with others
 _MAX_BYTES = 8 << 20  # of pixels made by one call for several prompts; more takes longer than one by one
 
 Inputs = dict[str, Tensor]
+Size = tuple[int, int]
+# What prompts have in common whose tensors have the same shapes but for the text: the sizes of their images, the number
+# of placeholders, and whether the template writes the token that begins the text.
+Kind = tuple[tuple[Size, ...], int, bool]
 Done = TypeVar("Done")
 
 
@@ -38,14 +42,6 @@ class Prompt:
 
     text: str
     images: "tuple[Image, ...]" = ()
-
-
-class Kind(NamedTuple):
-    """What prompts have in common whose tensors have the same shapes but for the text."""
-
-    sizes: tuple[tuple[int, int], ...]
-    n_placeholders: int
-    has_bos: bool
 
 
 class Processing:
@@ -77,7 +73,7 @@ class Processing:
 
     def _run_kind(self, kind: Kind, prompts: Sequence[Prompt]) -> list[Inputs | RowError]:
         found: list[Inputs | RowError] = []
-        if kind not in self._n_bytes and len(prompts) > 1 and len(kind.sizes) <= _MAX_IMAGES:
+        if kind not in self._n_bytes and len(prompts) > 1 and len(kind[0]) <= _MAX_IMAGES:
             found = [or_reason(self.run, prompt) for prompt in prompts[:2]]
             self._try_out(kind, prompts[:2], [inputs for inputs in found if not isinstance(inputs, RowError)])
         n_bytes = self._n_bytes.get(kind)
@@ -127,7 +123,7 @@ class Processing:
 
     def _kind(self, prompt: Prompt) -> Kind:
         n_placeholders = prompt.text.count(self._placeholder) if self._placeholder else 0
-        return Kind(tuple(image.size for image in prompt.images), n_placeholders, self._has_bos(prompt.text))
+        return tuple(image.size for image in prompt.images), n_placeholders, self._has_bos(prompt.text)
 
     def _has_bos(self, text: str) -> bool:
         return self._bos != "" and text.startswith(self._bos)
@@ -173,8 +169,6 @@ def _are_equal(one: Inputs, other: Inputs) -> bool:
 
 _FEW = 8  # images, whatever becomes of them
 _MAX_SIZES = 4096  # remembered
-
-Size = tuple[int, int]
 
 
 class Enlargement:

@@ -15,7 +15,7 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.keeping import Keeper, Positions, rows_of
-from delta_attnmask.modeling.last_block import LastBlock, Rows, last_block_on_rows
+from delta_attnmask.modeling.last_block import LastBlock, Rows
 from delta_attnmask.modeling.recorder import REGISTRY_LOCK, AttentionRecorder, recording
 from delta_attnmask.modeling.running import (
     evaluating,
@@ -166,7 +166,7 @@ def captured_forward(
     samples, places = roles.predicts_answer.nonzero(as_tuple=True)
     positions = samples, places
     keeper = Keeper(anatomy, blocks, positions)
-    last_block: list[LastBlock] = []
+    last_block: LastBlock | None = None
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(REGISTRY_LOCK)
         stack.enter_context(evaluating(anatomy))
@@ -178,8 +178,8 @@ def captured_forward(
         stack.enter_context(shared_images(anatomy.model, image_of))
         with keeper.attached(), ExitStack() as running:
             if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:
-                rows = Rows.of(roles.predicts_answer)
-                running.enter_context(last_block_on_rows(anatomy.blocks[-1], recorder, rows, last_block))
+                last_block = LastBlock(anatomy.blocks[-1].forward, recorder, Rows.of(roles.predicts_answer))
+                running.enter_context(replaced_forward(anatomy.blocks[-1], last_block))
             recorder.is_recording = query_weights.shape[1] > 0
             anatomy.model(**inputs, **no_cache(anatomy.model))
             recorder.is_recording = False
@@ -188,8 +188,7 @@ def captured_forward(
                 f"{type(anatomy.model).__name__}: none of its decoder blocks uses transformers' attention interface, "
                 "so the attention that tokens receive can't be read; choose another model (docs/models.md)"
             )
-        last = last_block[-1] if last_block else None
-        yield CapturedForward(anatomy, recorder, roles, labels, positions, keeper, last)
+        yield CapturedForward(anatomy, recorder, roles, labels, positions, keeper, last_block)
 
 
 def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | None) -> Callable[..., Any]:

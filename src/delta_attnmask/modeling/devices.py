@@ -38,11 +38,6 @@ def choose_device(device: str, present: tuple[str, int] | None = None) -> torch.
     raise SettingsError(f"device={device!r}: {problem}; possible here: {', '.join(possible)}")
 
 
-def has_own_cores(device: torch.device) -> bool:
-    """Whether the device computes while this process's threads do other things; only the CPU itself doesn't."""
-    return device.type != "cpu"
-
-
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """The precision of that name; "auto" is bfloat16 on an NVIDIA GPU, float16 on one too old for it, else float32."""
     if dtype == "auto" and device.type == "cuda":
@@ -55,12 +50,9 @@ def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
 
 def refuse_offloaded(name: str, model: nn.Module) -> None:
     """Raise UnsupportedModelError where accelerate left parts outside the GPUs, to be fetched at every forward."""
-    sizes = dict.fromkeys((False, True), 0)
-    for parameter in model.parameters():
-        sizes[parameter.is_meta] += parameter.numel()
-    if sizes[True]:
-        share = sizes[True] / sum(sizes.values())
+    n_left, n_all = (sum(p.numel() for p in model.parameters() if p.is_meta or counts) for counts in (False, True))
+    if n_left:
         raise UnsupportedModelError(
-            f"{name}: {share:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
+            f"{name}: {n_left / n_all:.0%} of its parameters don't fit the GPUs; use more of them (with --engine ray, "
             "--gpus-per-actor), or --dtype bfloat16"
         )

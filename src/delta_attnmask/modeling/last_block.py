@@ -5,18 +5,17 @@ those of the captured forward, and at masked positions those of one run in which
 keys of the other positions never change, and only the rows that are read need attention and what follows it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.plain_attention import attend
-from delta_attnmask.modeling.recorder import AtAttention, AttentionCall, AttentionRecorder
-from delta_attnmask.modeling.running import Call, first_states, given_states, replaced_forward, with_states
+from delta_attnmask.modeling.recorder import AttentionCall, AttentionRecorder
+from delta_attnmask.modeling.running import Reached, first_states, given_states, with_states
 
 _STATES = ("query", "key", "value")
 
@@ -49,23 +48,25 @@ class Rows:
 
 
 class LastBlock:
-    """The last block of one captured forward.
+    """The last block of one captured forward; in the place of its forward it gives zeros but for the rows.
 
-    forward: its own. call: the arguments that it was given. output: what it then gave for the rows, in the form that
-    it gives, zeros at the other positions.
+    forward: its own.
     Raises UnsupportedModelError where it doesn't attend over the whole sequence through transformers' interface.
     """
 
-    def __init__(self, forward: Callable[..., Any], recorder: AttentionRecorder, call: Call, rows: Rows):
-        self._forward, self._recorder, self._call = forward, recorder, call
-        self._states = given_states(*call)  # [batch, seq, hidden]
-        self._rows = rows.on(self._states.device)
+    def __init__(self, forward: Callable[..., Any], recorder: AttentionRecorder, rows: Rows):
+        self._forward, self._recorder, self._rows = forward, recorder, rows
         self._filled: list[tuple[Tensor, AttentionCall]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._call = (args, kwargs)
+        self._states = given_states(args, kwargs)  # [batch, seq, hidden]
+        self._rows = self._rows.on(self._states.device)
         self._attention = self._attention_of(self._states)
         own = self._finish_rows(self._states, self._attention)
         states = torch.zeros_like(self._states)
         states[self._places] = first_states(own)[0]
-        self.output = with_states(own, states)
+        return with_states(own, states)
 
     def run(self, states: Tensor) -> Tensor:
         """Its output at the rows if it were given `states` `[batch, seq, hidden]`; `[1, row, hidden]`."""
@@ -108,8 +109,9 @@ class LastBlock:
         self._recorder.stops_at_last = True
         try:
             self._run_block(states, None)
-        except AtAttention as reached:
-            return reached.call
+        except Reached as reached:
+            call: AttentionCall = reached.call
+            return call
         finally:
             self._recorder.stops_at_last = False
         raise UnsupportedModelError("the last block attends to nothing that can be read")
@@ -128,21 +130,6 @@ class LastBlock:
         kept = ("hidden_states", "attention_mask")  # what stands in for attention needs no mask
         kwargs = {name: value if name in kept else narrow(value) for name, value in kwargs.items()}
         return self._forward(*args, **kwargs)
-
-
-@contextmanager
-def last_block_on_rows(
-    block: nn.Module, recorder: AttentionRecorder, rows: Rows, made: list[LastBlock]
-) -> Iterator[None]:
-    """Run the last block for the rows alone; what it is asked to give elsewhere are zeros. It is put into `made`."""
-    whole = block.forward
-
-    def on_rows(*args: Any, **kwargs: Any) -> Any:
-        made.append(LastBlock(whole, recorder, (args, kwargs), rows))
-        return made[-1].output
-
-    with replaced_forward(block, on_rows):
-        yield
 
 
 def at_rows(value: Any, rows: Rows, batch: int, seq: int) -> Any:

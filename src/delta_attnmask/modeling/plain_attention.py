@@ -7,7 +7,6 @@ each token receives costs the product of queries and keys, and the exponentials,
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +15,6 @@ _CPU_QUERIES, _GPU_QUERIES = 32, 256  # of a tile; few on a CPU, since causal ti
 _CPU_ELEMENTS = 1 << 19  # of a tile's scores for each core, so that they stay in its cache
 _GPU_ELEMENTS = 1 << 24  # 64 MiB in float32
 _LOG2_E = math.log2(math.e)
-
-
-class Tile(NamedTuple):
-    """Some samples, and some queries of them."""
-
-    samples: slice
-    queries: slice
 
 
 def attend(
@@ -79,7 +71,8 @@ def attend(
     return output, received
 
 
-def _tiles(query: Tensor, n_keys: int) -> Iterator[Tile]:
+def _tiles(query: Tensor, n_keys: int) -> Iterator[tuple[slice, slice]]:
+    """Some samples, and some queries of them."""
     batch, n_heads, n_queries, _ = query.shape
     if query.device.type == "cpu":
         most, n_elements = _CPU_QUERIES, torch.get_num_threads() * _CPU_ELEMENTS
@@ -89,7 +82,7 @@ def _tiles(query: Tensor, n_keys: int) -> Iterator[Tile]:
     n_samples = max(1, n_elements // (n_heads * n_keys * step))
     for sample in range(0, batch, n_samples):
         for start in range(0, n_queries, step):
-            yield Tile(slice(sample, sample + n_samples), slice(start, min(start + step, n_queries)))
+            yield slice(sample, sample + n_samples), slice(start, min(start + step, n_queries))
 
 
 def _products(query: Tensor, key: Tensor, scale: float) -> Tensor:

@@ -17,6 +17,7 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.modeling.kernels import additive, counted_spans, fused_attend, takes_kernel, triton_fault
 from delta_attnmask.modeling.plain_attention import attend
+from delta_attnmask.modeling.running import Reached
 from delta_attnmask.settings import AttentionBackend
 
 REGISTRY_LOCK = threading.RLock()  # transformers keeps attention functions in one global table
@@ -45,14 +46,6 @@ class AttentionCall:
     is_causal: bool
     softcap: float | None
     sinks: Tensor | None
-
-
-class AtAttention(Exception):
-    """Ends the last block's forward at its attention."""
-
-    def __init__(self, call: AttentionCall):
-        super().__init__()
-        self.call = call
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -134,7 +127,7 @@ class AttentionRecorder:
     backend: "auto" takes the fastest: on NVIDIA GPUs torch's kernels, whose columns the Triton kernel sums; "triton"
         refuses where that can't run; "plain" keeps to the definition, as softcaps, attention sinks and CPUs always do.
     backends: what ran, such as "triton". original: the model's own function. n_blocks: whose attention was summed.
-    stops_at_last: whether the last block's forward ends where it attends, with `AtAttention`.
+    stops_at_last: whether the last block's forward ends where it attends, with `Reached`.
     stand_in: what the last block's attention returns instead, `[batch, seq, head, dim]`.
     """
 
@@ -184,7 +177,7 @@ class AttentionRecorder:
         if is_last and self.stops_at_last:
             if self.is_recording:
                 self._attend(call)
-            raise AtAttention(call)
+            raise Reached(call)
         return self._attend(call).transpose(1, 2).contiguous(), None
 
     def _is_ours(self, module: nn.Module, query: Tensor, key: Tensor) -> bool:

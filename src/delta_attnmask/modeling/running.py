@@ -62,8 +62,10 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = before
 
 
-class _Reached(Exception):
-    def __init__(self, call: Call):
+class Reached(Exception):
+    """Ends a forward where it is to go no further. call: what it would have called there."""
+
+    def __init__(self, call: Any):
         super().__init__()
         self.call = call
 
@@ -75,13 +77,14 @@ def run_up_to(model: nn.Module, inputs: Mapping[str, Any], module: nn.Module) ->
     """
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _Reached((args, kwargs))
+        raise Reached((args, kwargs))
 
     hook = module.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         model(**inputs)
-    except _Reached as reached:
-        return reached.call
+    except Reached as reached:
+        call: Call = reached.call
+        return call
     finally:
         hook.remove()
     raise UnsupportedModelError(f"{type(model).__name__}: its forward never calls its {type(module).__name__}")

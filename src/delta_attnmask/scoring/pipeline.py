@@ -18,7 +18,6 @@ from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError, UnsupportedModelError
 from delta_attnmask.executing.workers import Workers, ahead
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.devices import has_own_cores
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.running import with_positions
 from delta_attnmask.modeling.vision import image_cost
@@ -58,7 +57,7 @@ class Window(Generic[Encoded]):
 
 def default_workers(device: torch.device) -> int:
     """Worker processes for a device: none where it is the CPU itself, else up to 8, shared among the GPUs."""
-    if not has_own_cores(device):
+    if device.type == "cpu":
         return 0
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     n_devices = torch.cuda.device_count() if device.type == "cuda" else 1
@@ -82,7 +81,7 @@ class EncodedRows(Generic[Encoded]):
         chunk: int | None = None,
     ) -> None:
         n_workers = default_workers(device) if n_workers is None else n_workers
-        self.has_own_cores = has_own_cores(device)
+        self.has_own_cores = device.type != "cpu"  # it computes while this process does other things
         self.max_bytes = max_bytes or (_BYTES_BESIDE_GPU if self.has_own_cores else _BYTES_ON_CPU)
         self._n_bytes = n_bytes
         self._workers: Workers[Record, Encoded] = Workers(
@@ -192,7 +191,7 @@ class Batches:
 
 def in_step(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
     """The items, some ahead beside a device with cores of its own, each in its turn on a CPU."""
-    return ahead(items, _N_AHEAD) if has_own_cores(device) else iter(items)
+    return iter(items) if device.type == "cpu" else ahead(items, _N_AHEAD)
 
 
 def run_halving(
