@@ -29,9 +29,12 @@ def folder(tmp_path: Path) -> Path:
 def test_patterns_lists_and_folders(folder):
     (folder / "dataset_info.json").write_text("{}")
     (folder / "part-0.json.selection.json").write_text("{}")
-    (folder / ".hidden.json").write_text("[]")
+    (folder / ".cache").mkdir()
+    for hidden in (".hidden.json", ".cache/x.json"):
+        (folder / hidden).write_text("[]")
     expected = ["part-0.json", "part-1.json", "part-2.json"]
-    assert names(folder) == names(str(folder / "*.json")) == expected
+    assert names(folder) == names(str(folder / "*.json")) == names(str(folder / "**/*.json")) == expected
+    assert names(str(folder / ".cache/*")) == ["x.json"]
     assert names([folder / "part-2.json", str(folder / "part-[01].json")]) == ["part-2.json", *expected[:2]]
 
 
