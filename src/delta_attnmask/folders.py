@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -35,18 +35,7 @@ _FILE = re.compile(r"(?:[a-z]+-(\d+)|merged-(\d+)-(\d+))\.parquet")
 _N_NAMED = 5  # missing units that a message names
 
 
-class Identity(Protocol):
-    """What a folder holds, as far as a second start must agree with it."""
-
-    def to_json(self) -> str: ...
-
-    def differences(self, other: Self) -> list[str]: ...
-
-
-IdentityT = TypeVar("IdentityT", bound=Identity)
-
-
-class Folder(Generic[IdentityT]):
+class Folder:
     """A folder that holds one thing. `open` reads it, `start` holds it for writing, `join` writes for its holder."""
 
     kind: ClassVar[str]  # what it holds, in messages
@@ -55,13 +44,13 @@ class Folder(Generic[IdentityT]):
     early_files: ClassVar[frozenset[str]] = frozenset()  # what may lie there before the first start
     takes_urls: ClassVar[bool] = True
 
-    def __init__(self, files: FileStore, manifest: IdentityT, shard: Shard = WHOLE) -> None:
+    def __init__(self, files: FileStore, manifest: Manifest, shard: Shard = WHOLE) -> None:
         self.files, self.manifest, self.shard = files, manifest, shard
 
     @classmethod
-    def parse(cls, text: str) -> IdentityT:
-        """What the identity file says; raises ValueError, KeyError or TypeError where it says nothing."""
-        raise NotImplementedError
+    def parse(cls, text: str) -> Manifest:
+        """What the manifest's file says; raises ValueError, KeyError or TypeError where it says nothing."""
+        return Manifest.from_json(text)
 
     @classmethod
     def open(cls, location: str | Path) -> Self:
@@ -76,7 +65,7 @@ class Folder(Generic[IdentityT]):
 
     @classmethod
     @contextmanager
-    def start(cls, location: str | Path, manifest: IdentityT, shard: Shard = WHOLE) -> Iterator[Self]:
+    def start(cls, location: str | Path, manifest: Manifest, shard: Shard = WHOLE) -> Iterator[Self]:
         """Begin in a new or empty folder, or resume the same thing; the folder is locked meanwhile.
 
         A whole run is alone in its folder, and holds every lock; shards share it, each with its own lock.
@@ -104,7 +93,7 @@ class Folder(Generic[IdentityT]):
             yield cls(files, found, shard)
 
     @classmethod
-    def join(cls, location: str | Path, manifest: IdentityT, shard: Shard = WHOLE) -> Self:
+    def join(cls, location: str | Path, manifest: Manifest, shard: Shard = WHOLE) -> Self:
         """Write units of what another process holds, or of its shard; ArtifactError where that is something else."""
         folder = cls.open(location)
         cls._refuse_another(folder.files, folder.manifest, manifest)
@@ -145,7 +134,7 @@ class Folder(Generic[IdentityT]):
             file.write((json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode())
 
     @classmethod
-    def _find(cls, files: FileStore) -> IdentityT | None:
+    def _find(cls, files: FileStore) -> Manifest | None:
         try:
             content = files.read(cls.identity_file)
             return None if content is None else cls.parse(content.decode())
@@ -153,7 +142,7 @@ class Folder(Generic[IdentityT]):
             raise ArtifactError(f"{files}/{cls.identity_file} can't be read: {error}") from error
 
     @classmethod
-    def _refuse_another(cls, files: FileStore, found: IdentityT, manifest: IdentityT) -> None:
+    def _refuse_another(cls, files: FileStore, found: Manifest, manifest: Manifest) -> None:
         if differences := found.differences(manifest):
             raise ArtifactError(
                 f"{files} holds another {cls.kind}; choose another folder, or repeat that one's choices. "
@@ -177,7 +166,7 @@ class UnitFile(NamedTuple):
         return posixpath.basename(self.name).startswith("merged")
 
 
-class UnitFolder(Folder[Manifest]):
+class UnitFolder(Folder):
     """A folder with tables by unit. Where a table isn't named, the main one is meant."""
 
     main_table: ClassVar[str]  # a unit is done when its rows of this table are in place
@@ -187,10 +176,6 @@ class UnitFolder(Folder[Manifest]):
     def schema(self) -> pa.Schema:
         """The columns of the main table."""
         raise NotImplementedError
-
-    @classmethod
-    def parse(cls, text: str) -> Manifest:
-        return Manifest.from_json(text)
 
     @property
     def n_units(self) -> int:

@@ -37,7 +37,7 @@ ROWS_SCHEMA = pa.schema(
 _LAST_FILE = "trainer_state.json"  # what the Trainer writes into a checkpoint last
 
 
-class TrainingFolder(Folder[Manifest]):
+class TrainingFolder(Folder):
     """The folder of one training, on this machine: checkpoints are written in place."""
 
     kind = "training"
