@@ -77,11 +77,6 @@ class Selection:
         return len(self.indices)
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why each row is kept. [n_kept]"""
-        return (self.reason,) * len(self)
-
-    @property
     def quota_by(self) -> tuple[str, ...]:
         """The columns whose values share the budget out; () for none."""
         return tuple(self.options.get("quota_by", ()))

@@ -66,7 +66,7 @@ def test_best_first_over_all_strata_and_only_candidates():
     selection = select_rows(table, 4, rule="quota", quota_by="source")
     assert selection.indices.tolist() == [5, 0, 3, 2]
     assert selection.options["quota_by"] == ("source",)
-    assert set(selection.reasons) == {"among the highest of its source, within its share of the budget"}
+    assert selection.reason == "among the highest of its source, within its share of the budget"
 
 
 def test_any_column_and_many_of_them():

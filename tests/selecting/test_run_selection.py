@@ -114,7 +114,7 @@ def test_a_note_read_back(run, tmp_path):
         assert (found.rule, found.column, str(found.budget)) == ("quota", "relative_delta", "20%")
         assert found.options == selection.options | {"quota_by": ["source", "answer_type"]}
         assert found.quota_by == selection.quota_by
-        assert found.reasons == selection.reasons
+        assert found.reason == selection.reason
     other = write_run(tmp_path / "other", make_scores([1.0]))
     with pytest.raises(ArtifactError, match="made of another run"):
         read_note(path, other)

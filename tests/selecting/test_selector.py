@@ -31,7 +31,7 @@ def test_best_first_ties_to_the_lower_row():
     assert selection.indices.tolist() == [1, 3, 2]
     assert selection.indices.dtype == np.int64
     assert selection.report["threshold"] == 2.0
-    assert selection.reasons == ("among the 3 highest of 5",) * 3
+    assert selection.reason == "among the 3 highest of 5"
 
 
 def test_what_has_no_finite_value_is_never_kept():
