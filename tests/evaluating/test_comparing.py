@@ -109,10 +109,8 @@ def write_scoring(path: Path, seconds: float, calibration_s: float) -> Path:
     )
     with RunFolder.start(path, manifest) as run:
         run.write_unit(0, [SampleScore(row=0, id="", key="", source="", status="failed", reason="bad")])
+        run.add_pace(1, seconds)
         run.mark_complete()
-    complete = json.loads((path / "complete.json").read_text())
-    complete["pace"] = {"n_rows": 1, "seconds": seconds}
-    (path / "complete.json").write_text(json.dumps(complete))
     (path / "calibration.json").write_text(json.dumps({"seconds": calibration_s}))
     return path
 
