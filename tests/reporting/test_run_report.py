@@ -220,11 +220,11 @@ def test_page_with_500_pictures_stays_below_ten_megabytes(tmp_path):
 
 
 def test_costs_say_where_scoring_pays(run):
-    complete = run.path / "complete.json"
-    before = complete.read_text()
-    complete.write_text(json.dumps({"pace": {"n_rows": 60, "seconds": 30.0}}))
+    pace = run.path / "pace.json"
+    before = pace.read_text()
+    pace.write_text(json.dumps({"n_rows": 60, "seconds": 30.0}))
     html = make_report(request_for(RunFolder.open(run.path), train_rate=0.5))
-    complete.write_text(before)
+    pace.write_text(before)
     assert "Calibrating and scoring took 33 s; where training gets through 0.5 rows a second, that saves 62" in html
     assert "When scoring pays" in html
 
