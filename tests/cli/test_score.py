@@ -96,35 +96,17 @@ def test_a_shard_that_owns_no_unit_is_done(embedded: Path, folder: Path, capsys:
     assert f"Next: delta-attnmask merge {folder / 'run'}, after all shards" in printed
 
 
-def test_a_dry_run_names_the_settings_that_stand_in_for_a_calibration(
+def test_a_run_without_one_good_row_is_exit_code_2(
     embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    images = ["--images", folder / "images", "--dry-run", "--settings"]
-    assert score(embedded, folder, *images, "auto") == 0
-    printed = capsys.readouterr().out
-    assert (
-        "a run would calibrate on the data first; tried instead: preset relative, queries answer, tokens all, "
-        in printed
-    )
-    assert "8 of the first 8 can be scored" in printed
-    assert score(embedded, folder, *images, "auto", "--fraction", "0.4") == 0
-    assert (
-        "tried instead: preset relative, queries answer, tokens all, fraction 0.4, block -4" in capsys.readouterr().out
-    )
-    assert not (folder / "run").exists()
-
-
-def test_a_dry_run_without_one_good_row_is_exit_code_2(
-    embedded: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert score(embedded, folder, "--dry-run") == 2
-    assert "most rows of the first 8 can't be scored; 7 like this: image " in (error := capsys.readouterr().err)
+    assert score(embedded, folder, "--settings", "relative") == 2
+    assert "most rows of the first unit can't be scored; 14 like this: image " in (error := capsys.readouterr().err)
     assert error.endswith("give the folder of the images with --images\n")
     rows = json.loads((folder / "data.json").read_text())
     write_list(folder / "data.json", [row for row in rows if row.get("image")])
     (folder / "wrong").mkdir()
-    assert score(embedded, folder, "--dry-run", "--images", folder / "wrong") == 2
-    assert "no row of the first 8 could be scored, nor any of 14 from all over the data" in capsys.readouterr().err
+    assert score(embedded, folder, "--settings", "relative", "--images", folder / "wrong") == 2
+    assert "no row of the first unit could be scored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta"])

@@ -134,7 +134,6 @@ def test_shards_give_the_table_of_one_process(
         (["--actors", "2"], "--actors: only for --engine ray"),
         (["--address", "auto", "--gpus-per-actor", "1"], "--gpus-per-actor, --address: only for --engine ray"),
         (["--engine", "ray", "--shard", "0/2"], "--engine ray distributes the units itself"),
-        (["--engine", "ray", "--dry-run"], "leave out --shard and --dry-run"),
         (["--engine", "ray", "--settings", "auto"], "calibrate … --out CAL"),
         (["--shard", "2/2"], "expected I/N with I from 0 to N-1"),
     ],

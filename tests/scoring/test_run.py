@@ -28,7 +28,6 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.jobs import score_dataset
-from delta_attnmask.scoring.trial import dry_run_line
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 from tests.families import FAMILIES
 
@@ -419,22 +418,6 @@ def test_another_run_is_refused_and_what_differs_is_named(embedded_model: Loaded
     changed[0]["conversations"][1]["value"] = "A red cow."
     refused(r"input\.sha256: ", data=dataset_of(folder, changed))
     assert {path: path.read_bytes() for path in (folder / "run").rglob("*.*")} == before
-
-
-def test_a_dry_run_checks_and_writes_nothing(embedded_model: LoadedModel, folder: Path) -> None:
-    before = sorted(folder.rglob("*"))
-    line = dry_run_line(embedded_model, dataset_of(folder, [*GOOD, 5]), PLAN)
-    assert "6 rows" in line
-    assert "5 of the first 6 can be scored on cpu in torch.float32 (1 like this: expected an object" in line
-    assert "decoder model.language_model" in line
-    assert sorted(folder.rglob("*")) == sorted([*before, folder / "data.json"])
-
-
-def test_a_dry_run_without_one_good_row_is_refused(embedded_model: LoadedModel, folder: Path) -> None:
-    with pytest.raises(DataError, match="no row of the first 2 could be scored; 2 like this: empty conversation"):
-        dry_run_line(embedded_model, dataset_of(folder, [row(conversations=[])] * 2), PLAN)
-    line = dry_run_line(embedded_model, dataset_of(folder, [*[row(conversations=[])] * 8, *GOOD]), PLAN)
-    assert "0 of the first 8 can be scored" in line
 
 
 def test_batches_need_at_least_one_token() -> None:

@@ -34,7 +34,6 @@ def score(
     address: str | None = None,
     shard: str | None = None,
     unit_rows: int = 256,
-    dry_run: bool = False,
 ) -> int:
     """Score every row of a data set into a run folder. Rerun the same command to resume.
 
@@ -61,30 +60,25 @@ def score(
         shard: I/N: do only every N-th unit, from the I-th on (I from 0), beside other processes that do the others in
             the same OUT; then `delta-attnmask merge OUT`.
         unit_rows: Rows of a work unit, which is what a killed run loses at most.
-        dry_run: Say what would be done, try the first eight rows, and write nothing. Nothing is calibrated: where a run
-            would, the preset relative is tried. Exit code 2 where no row can be scored.
     """
     require_positive(batch_tokens=compute.batch_tokens, limit=rows.limit, unit_rows=unit_rows, actors=actors)
     share = Shard.parse(shard) if shard is not None else WHOLE
-    _refuse_contradictions(engine, share, dry_run, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
-    if not dry_run:
-        RunFolder.refuse_foreign(out)
+    _refuse_contradictions(engine, share, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
+    RunFolder.refuse_foreign(out)
     source = rows.open()
     print_data(source)
 
     from delta_attnmask.executing.actors import Cluster
     from delta_attnmask.scorer import make_plan
     from delta_attnmask.scoring.jobs import score_dataset, score_on_cluster
-    from delta_attnmask.scoring.trial import dry_run_line
     from delta_attnmask.scoring.worker import Recipe, Task
 
-    is_stand_in = dry_run and settings == "auto"
     loaded = model.load(compile=compile).loaded if engine == "local" else None
     plan, _ = make_plan(
         loaded,
         source,
-        None if dry_run else out,
-        settings="relative" if is_stand_in else settings,
+        out,
+        settings=settings,
         changes=mask.given,
         also=split_names(also) or (),
         sweep=sweep,
@@ -92,12 +86,6 @@ def score(
         may_calibrate=share.is_whole,
         **asdict(compute),
     )
-    if dry_run and loaded is not None:
-        instead = "a run would calibrate on the data first; tried instead: preset relative, " if is_stand_in else ""
-        values = ", ".join(f"{name} {value}" for name, value in plan.settings.to_dict().items())
-        print(f"settings: {instead}{values}, ranked by {plan.form}")
-        print(dry_run_line(loaded, source, plan))
-        return 0
     how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
     with show_progress("scoring", source.n_rows) as advance:
         listeners: dict[str, Any] = {"on_progress": advance, "on_check": print_check}
@@ -111,12 +99,12 @@ def score(
     return print_outcome(run)
 
 
-def _refuse_contradictions(engine: str, shard: Shard, dry_run: bool, **of_ray: object) -> None:
+def _refuse_contradictions(engine: str, shard: Shard, **of_ray: object) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in of_ray.items() if value is not None]
     if engine != "ray" and given:
         raise SettingsError(f"{', '.join(given)}: only for --engine ray")
-    if engine == "ray" and (dry_run or not shard.is_whole):
-        raise SettingsError("--engine ray distributes the units itself: leave out --shard and --dry-run")
+    if engine == "ray" and not shard.is_whole:
+        raise SettingsError("--engine ray distributes the units itself: leave out --shard")
 
 
 def merge(run: Path, /) -> None:

@@ -15,12 +15,10 @@ from delta_attnmask.reading.faults import commonest, count_faults, describe_faul
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
-from delta_attnmask.scoring.pipeline import Unit
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer
 
 _WINDOWS = 10  # places in the file that the rows come from
 _WARM_UP = 4  # rows that are scored before the clock starts
-_N_DRY = 8  # rows that a dry run tries
 _N_OTHERS = 256  # rows that are tried before a run is given up
 _AT_ONCE = 16
 
@@ -54,25 +52,6 @@ def try_rows(loaded: LoadedModel, rows: Rows, plan: ScoringPlan, n_rows: int) ->
     scorer.encoded.close()
     n_failed = sum(score.status == "failed" for score in scores)
     return Trial(len(records), n_failed, seconds, _peak_bytes(loaded.device), loaded.device.type)
-
-
-def dry_run_line(loaded: LoadedModel, rows: Rows, plan: ScoringPlan) -> str:
-    """Check model, settings and the first rows, write nothing, and say what a run would do.
-
-    Raises DataError or UnsupportedModelError, with the reasons, where no row can be scored.
-    """
-    scorer = UnitScorer(loaded, rows.load_image, plan)
-    records = list(rows.records(0, min(_N_DRY, rows.n_rows)))
-    (unit,) = scorer.score([Unit(0, len(records), records)])
-    refuse_hopeless(f"the first {len(records)}", unit.scores, scorer, rows)
-    scorer.encoded.close()
-    faults = count_faults((one.row, one.reason_code, one.reason) for one in unit.scores if one.status == "failed")
-    n_ok = sum(score.status == "ok" for score in unit.scores)
-    return (
-        f"{rows.n_rows} rows of {rows.name} ({rows.format_name}); {n_ok} of the first {len(records)} can "
-        f"be scored on {loaded.device} in {loaded.dtype}{f' ({describe_faults(faults)})' if faults else ''}; "
-        f"model: {unit.check or 'not checked, none of these rows could be encoded'}"
-    )
 
 
 def spaced_records(rows: Rows, n_rows: int, max_windows: int = _WINDOWS) -> list[Record]:
