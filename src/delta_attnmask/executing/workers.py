@@ -23,6 +23,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from delta_attnmask.executing.process import keep_freed_memory
+
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
@@ -166,6 +168,7 @@ def _begin(function: Callable[[Sequence[Any]], list[Any]], parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
+    keep_freed_memory()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
