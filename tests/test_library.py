@@ -166,7 +166,7 @@ def test_calibrating_is_optional_kept_and_used(
     scorer: DeltaAttnMask, embedded: Path, in_memory: list[Line], tmp_path: Path
 ) -> None:
     rows = load_rows(embedded / "pool.json", embedded / "images", limit=240)
-    calibration = scorer.calibrate(rows, n_rows=60, also=[])
+    calibration = scorer.calibrate(rows, n_rows=60, grid=[MaskSettings(), MaskSettings.paper()])
     assert calibration.report["n_originals"] == 60
     calibration.save(tmp_path / "cal")
     assert Calibration.load(tmp_path / "cal") == calibration

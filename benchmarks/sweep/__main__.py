@@ -18,10 +18,11 @@ import transformers
 from delta_attnmask.embedded import export
 from delta_attnmask.encoding.collate import collate, plan_batches
 from delta_attnmask.encoding.encoder import make_encoder
+from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import load_model
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.delta import sweep_batch
-from delta_attnmask.settings import CALIBRATION_GRID, STANDARD_GRID, MaskSettings
+from delta_attnmask.settings import STANDARD_GRID, MaskSettings, calibration_grid
 
 
 def grid_at(block: int) -> list[MaskSettings]:
@@ -55,11 +56,12 @@ def main() -> None:
 
         return run
 
+    calibrating = list(calibration_grid(examine(loaded.model).n_blocks))
     cases = {
         "one setting, block -2": sweep([MaskSettings.paper()]),
         **{f"24 settings, block {block} (tail of {-1 - block})": sweep(grid_at(block)) for block in (-2, -3, -4, -5)},
         f"standard grid, {len(STANDARD_GRID)} settings, blocks -2 and -4": sweep(list(STANDARD_GRID)),
-        f"calibration grid, {len(CALIBRATION_GRID)} settings, blocks -2 and -4": sweep(list(CALIBRATION_GRID)),
+        f"calibration grid, {len(calibrating)} settings at three depths": sweep(calibrating),
     }
     best = dict.fromkeys(cases, float("inf"))
     for _ in range(options.repeats):

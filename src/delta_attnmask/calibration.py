@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.judge import Judge
 from delta_attnmask.settings import PRESETS, MaskSettings, Preset
 from delta_attnmask.storage import write_text_atomically
 
 FILE = "calibration.json"
+SCHEMA = 3
 _MAX_SOURCES = 12  # that `describe` names; the report has all
 
 
@@ -58,13 +60,24 @@ class Calibration:
         return str(self.report["form"])
 
     @property
+    def judge(self) -> Judge | None:
+        """What gives the column `p_good`; None where another column orders the rows."""
+        return Judge.from_dict(self.report["judge"]) if self.report.get("judge") else None
+
+    @property
     def candidate(self) -> Candidate:
-        return Candidate(self.form, self.settings)
+        return Candidate(self.form, self.settings if self.settings.fraction else None)
 
     @property
     def preset(self) -> Preset:
         """What a run takes from it."""
-        return Preset(self.settings, self.form, self.sha256)
+        return Preset(self.settings, self.form, self.sha256, self.judge)
+
+    def covers(self, column: str, made_with: Mapping[str, Any]) -> bool:
+        """Whether its figures are those of a run's column. made_with: the settings in the run's manifest."""
+        same = [made_with.get(name) == value for name, value in self.report["settings"].items()]
+        is_same_judge = self.judge is None or made_with.get("judge") == self.judge.sha256
+        return column == self.form and is_same_judge and (not self.settings.fraction or all(same))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -93,6 +106,8 @@ class Calibration:
         try:
             found = cls(json.loads(path.read_text(encoding="utf-8")))
             _ = found.preset
+            if found.report.get("schema", SCHEMA) != SCHEMA:
+                raise ValueError("it was made by another version; calibrate again")
             return found
         except FileNotFoundError as error:
             raise ArtifactError(f"{path} is missing; `delta-attnmask calibrate --out {folder}` makes one") from error
@@ -100,25 +115,27 @@ class Calibration:
             raise ArtifactError(f"{path} is no calibration: {error}") from error
 
     def describe(self) -> str:
-        """The outcome in a few lines: the choice, each kind of defect, sources, kinship with low loss, warnings."""
-        report, low = self.report, self.report["low_loss"]
+        """The outcome in a few lines: the choice, what it is compared with, each kind of defect, sources, warnings."""
+        report = self.report
         rows = f"{report['n_originals']} rows and {report['n_planted']} planted copies"
         lines = [
             f"calibrated in {report['seconds']} s on {rows}",
-            f"chosen: {self.candidate}",
-            "AUROC on the half that it was not chosen on (0.5 is chance), with 95 % interval:",
+            f"chosen: {self.candidate}" + ("" if self.settings.fraction else ", without a mask"),
+            "planted copies in the highest fifth, on rows and kinds of defects that were held out (0 none, 1 chance):",
         ]
+        for way in report["ways"]:
+            note = "  chosen" if way["is_chosen"] else f"  ± {way['standard_error']:.2f} from the chosen one"
+            lines.append(f"  {way['name']:24} {way['copies_kept']:.2f}{note}")
+        if self.judge is not None:
+            weights = ", ".join(f"{feature.column} {feature.weight:+.2f}" for feature in self.judge.features)
+            lines.append(f"the judge's weights, in log-odds for one standard deviation: {weights}")
+        lines.append("AUROC on the same (0.5 is chance), with 95 % interval:")
         for kind, one in report["kinds"].items():
-            seen = "" if one["is_visible"] else "  not seen by any score"
-            lines.append(f"  {kind:22} {_with_interval(one['chosen'])}{seen}")
+            seen = "" if one["is_visible"] else "  not seen"
+            lines.append(f"  {kind:24} {_with_interval(one['chosen'])}{seen}")
         by_source = [f"{name or '(none)'} {_with_interval(one['together'])}" for name, one in report["sources"].items()]
         if 1 < len(by_source) <= _MAX_SOURCES:
             lines.append(f"by source, all kinds that are seen: {'; '.join(by_source)}")
-        kinship = "unknown" if low["spearman"] is None else f"{low['spearman']:.2f}"
-        lines.append(
-            f"against low loss: rank correlation {kinship}; mean AUROC {low['mean_auroc']['chosen']:.3f}, "
-            f"low loss {low['mean_auroc']['low_loss']:.3f}, both together {low['mean_auroc']['together']:.3f}"
-        )
         return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
 
     def differences(self, made_with: Mapping[str, Any]) -> list[str]:

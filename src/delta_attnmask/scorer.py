@@ -21,7 +21,7 @@ from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import UNIT_ROWS
-from delta_attnmask.settings import STANDARD_GRID, AttentionBackend, Dtype
+from delta_attnmask.settings import STANDARD_GRID, AttentionBackend, Dtype, MaskSettings
 
 if TYPE_CHECKING:
     from delta_attnmask.results import Scores
@@ -85,7 +85,8 @@ class DeltaAttnMask:
         limit: int | None = None,
         allow_outside: bool = False,
         n_rows: int = 240,
-        also: Sequence[str] | None = None,
+        also: Sequence[str] = (),
+        grid: Sequence[MaskSettings] | None = None,
         batch_tokens: int = 8192,
         attention: AttentionBackend = "auto",
         workers: int | None = None,
@@ -94,7 +95,8 @@ class DeltaAttnMask:
     ) -> Calibration:
         """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
 
-        n_rows: originals, each with three copies. also: rival scores to compare with; None for all.
+        n_rows: originals, each with three copies. also: further scores to compare with. grid: mask settings to choose
+            from; None for 18 that hold for any decoder, and controls.
         batch_tokens, attention, workers, progress: as in `score`. seed: of the sample and the defects.
         Raises TooLittleDataError for fewer than 60 rows that can be scored, DataError where none can.
         """
@@ -107,6 +109,7 @@ class DeltaAttnMask:
                 source,
                 n_rows=n_rows,
                 rivals=also,
+                grid=grid,
                 batch_tokens=batch_tokens,
                 attention=attention,
                 workers=workers,
@@ -206,19 +209,21 @@ def make_plan(
             print_note(found.describe())
         return found
 
-    rivals = load_rivals(also)
+    load_rivals(also)  # refuses unknown names before anything is computed
     with nullcontext() if out is None else beside(out) as folder:
         may = may_calibrate and loaded is not None
         chosen, calibration = choose_preset(
             settings, changes or {}, loaded, rows, folder, calibrate if may else None, print_note
         )
+    judged = () if chosen.judge is None else chosen.judge.columns
     plan = ScoringPlan(
         settings=chosen.mask,
         sweep=STANDARD_GRID if sweep else (),
-        rivals=rivals,
+        rivals=load_rivals((*also, *judged)),
         form=chosen.form,
         embed=embeddings,
         calibration=chosen.calibration,
+        judge=chosen.judge,
         **compute,
     )
     return plan, calibration

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from itertools import product
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from delta_attnmask.errors import SettingsError
+
+if TYPE_CHECKING:
+    from delta_attnmask.judge import Judge
 
 Queries = Literal["all", "answer"]
 Tokens = Literal["all", "prompt", "image"]
@@ -83,11 +86,13 @@ class Preset:
     """Mask settings with the form of the score that orders rows: a column, such as `delta` or `relative_delta`.
 
     calibration: the SHA-256 of the calibration that they come from; empty for a named one.
+    judge: what gives the column `p_good`, if that is the form.
     """
 
     mask: MaskSettings
     form: str
     calibration: str = ""
+    judge: "Judge | None" = None
 
 
 PRESETS: dict[str, Preset] = {
@@ -124,11 +129,20 @@ CONTROLS: tuple[MaskSettings, ...] = (
 STANDARD_GRID: tuple[MaskSettings, ...] = (*_CHOICES, *_VARIANTS, *CONTROLS)
 """What `--sweep` tries: 26 settings, controls among them; a model without images has one less."""
 
-CALIBRATION_GRID: tuple[MaskSettings, ...] = (
-    *(setting for setting in _CHOICES if setting.fraction >= 0.2),
-    *CONTROLS,
-)
-"""What calibration chooses from: 16 settings, and the controls beside them."""
+_DEPTHS = (0.25, 0.5, 0.75)  # share of the decoder's blocks after which states are masked
+
+
+def calibration_grid(n_blocks: int) -> tuple[MaskSettings, ...]:
+    """What calibration chooses from, for a decoder of so many blocks: 18 settings, and random tokens as controls.
+
+    Depth is a share of the blocks, so that a setting means the same in 4 blocks and in 28.
+    """
+    blocks = dict.fromkeys(max(0, round(depth * n_blocks) - 1) - n_blocks for depth in _DEPTHS)
+    choices = product(blocks, _QUERIES, (0.2, 0.4, 0.6))
+    return (
+        *(MaskSettings(queries=queries, fraction=fraction, block=block) for block, queries, fraction in choices),
+        *(MaskSettings(queries="all", fraction=0.4, block=block, order="random") for block in blocks),
+    )
 
 
 def require_positive(**numbers: int | None) -> None:

@@ -90,6 +90,22 @@ def total_variation(shares: Values, others: Values) -> float:
     return float(np.abs(shares - others).sum() / 2)
 
 
+def copies_kept(originals: Values, copies: Values, keep: float = 0.2) -> float:
+    """The share of copies among the highest `keep` of both together, divided by their share of both: 0 none, 1 chance.
+
+    Of rows that tie at the cut, each counts by the chance that it is kept. NaN without values.
+    """
+    originals, copies = originals[~np.isnan(originals)], copies[~np.isnan(copies)]
+    both = np.concatenate([originals, copies])
+    if not originals.size or not copies.size:
+        return float("nan")
+    n_kept = max(1, round(keep * both.size))
+    cut = np.partition(both, -n_kept)[-n_kept]
+    n_above, n_tied = np.count_nonzero(both > cut), np.count_nonzero(both == cut)
+    n_copies = np.count_nonzero(copies > cut) + (n_kept - n_above) * np.count_nonzero(copies == cut) / n_tied
+    return float(n_copies / n_kept * both.size / copies.size)
+
+
 def auroc(positives: Values, negatives: Values) -> float:
     """The chance that a positive scores above a negative, ties half; NaN without values."""
     positives, negatives = positives[~np.isnan(positives)], negatives[~np.isnan(negatives)]

@@ -106,7 +106,7 @@ def test_overlap_with_settings_of_a_sweep(run):
 def test_expected_defects_are_those_of_the_quota(run):
     assert audit(run)["defects"] is None
     options = {quota: {"planted_ratio": 0.5 if quota == "source" else 0.25} for quota in QUOTAS}
-    report = {"form": "delta", "warnings": ["blind"], "quota": {"options": options}}
+    report = {"form": "delta", "settings": {}, "warnings": ["blind"], "quota": {"options": options}}
     (run.path / "calibration.json").write_text(json.dumps(report))
     top, quota = audit(run), audit(run, {"quota_by": "source"})
     assert top["defects"]["expected"] == {"10%": 0.025, "20%": 0.05, "40%": 0.1}

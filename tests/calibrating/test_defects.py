@@ -84,6 +84,21 @@ def test_a_swapped_image_comes_from_a_row_that_answers_the_question_otherwise() 
     assert n_swapped > 90
 
 
+def test_near_defects_are_the_nearest_that_say_something_else() -> None:
+    records = make_records(100)
+    by_image = {record.images[0]: record for record in records}
+    donors, rng = Donors(records), random.Random(3)
+    record = next(one for one in records if exchanges(one)[0][0] == "How many are there?")
+    near = DEFECTS["image_near"](record, donors, rng)
+    assert near is not None
+    [(question, answer)] = exchanges(by_image[near.images[0]])
+    assert (question, answer != exchanges(record)[0][1]) == ("How many are there?", True)
+    long = next(one for one in records if exchanges(one)[0][1] == "A blue cat.")
+    changed = {exchanges(DEFECTS["word_changed"](long, donors, rng))[0][1] for _ in range(20)}
+    assert changed == {"A red cat."}
+    assert exchanges(DEFECTS["answer_near"](long, donors, rng))[0][1] == "A red ball on the left of two boxes."
+
+
 def test_blank_keeps_the_reference() -> None:
     [record] = make_records(1)
     copy = DEFECTS["image_blank"](record, Donors([record]), random.Random(0))
@@ -132,8 +147,9 @@ def test_planting_is_balanced_paired_and_reproducible() -> None:
     assert planted.kind[:120] == [""] * 120
     counts = {kind: planted.kind.count(kind) for kind in planted.kinds}
     assert min(counts.values()) >= 20
-    for index, (first, half) in enumerate(zip(planted.original, planted.half, strict=True)):
-        assert planted.half[first] == half
+    assert set(planted.fold) == set(range(10))
+    for index, (first, fold) in enumerate(zip(planted.original, planted.fold, strict=True)):
+        assert planted.fold[first] == fold
         assert (planted.kind[index] == "") == (first == index)
     per_original = [planted.original.count(first) - 1 for first in range(120)]
     assert max(per_original) <= 3

@@ -8,6 +8,8 @@ from delta_attnmask.calibrating.calibrator import read_donors
 from delta_attnmask.calibrating.planting import stratified_sample
 from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibration import Calibration
+from delta_attnmask.errors import ArtifactError
+from delta_attnmask.judge import Feature, Judge
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.settings import MaskSettings
@@ -61,3 +63,21 @@ def test_a_calibration_keeps_its_identity_on_disk(embedded_model: LoadedModel, t
     found.save(tmp_path / "cal")
     assert Calibration.load(tmp_path / "cal").sha256 == found.sha256
     assert Calibration(dict(found.report) | {"seconds": 1.5}).sha256 != found.sha256
+    Calibration(dict(found.report) | {"schema": 2}).save(tmp_path / "old")
+    with pytest.raises(ArtifactError, match="made by another version; calibrate again"):
+        Calibration.load(tmp_path / "old")
+
+
+def test_figures_are_those_of_the_score_that_was_calibrated(embedded_model: LoadedModel, tmp_path: Path) -> None:
+    dataset = FileRows(write_list(tmp_path / "data.json", [make_row(0)]), tmp_path)
+    masked = calibration_of(embedded_model, dataset)
+    run = masked.settings.to_dict() | {"dtype": "float32"}
+    assert masked.covers("relative_delta", run)
+    assert not masked.covers("n_tokens", run)
+    assert not masked.covers("relative_delta", run | {"fraction": 0.6})
+    unmasked = calibration_of(embedded_model, dataset, form="low_loss", settings=MaskSettings(fraction=0).to_dict())
+    assert unmasked.covers("low_loss", run | {"fraction": 0.6})  # reads no delta
+    judge = Judge((Feature("loss", (0.0, 1.0), -1.0),), 0.0)
+    judged = Calibration(dict(unmasked.report) | {"form": "p_good", "judge": judge.to_dict()})
+    assert judged.covers("p_good", run | {"judge": judge.sha256})
+    assert not judged.covers("p_good", run | {"judge": "another"})

@@ -45,7 +45,7 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
     embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = (MaskSettings.paper(), MaskSettings(queries="answer", block=-2))  # the whole grid takes a minute
-    monkeypatch.setattr("delta_attnmask.calibrating.calibrator.CALIBRATION_GRID", grid)
+    monkeypatch.setattr("delta_attnmask.calibrating.calibrator.calibration_grid", lambda n_blocks: grid)
     given = ["--model", str(embedded / "model"), "--data", str(embedded / "pool.json")]
     given += ["--images", str(embedded / "images")]
     assert run_command("calibrate", *given, "--rows", "66", "--also", "el2n", "--out", str(tmp_path / "cal")) == 0

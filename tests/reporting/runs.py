@@ -79,21 +79,23 @@ def write_calibration(folder: Path) -> None:
         "form": "delta",
         "settings": settings,
         "is_control": False,
-        "value": 0.7,
+        "copies_kept": 0.3,
         "mean": 0.8,
         "worst": 0.7,
         "auroc": {"answer_swapped": 0.9, "image_swapped": None},
     }
-    plain = chosen | {"form": "perplexity", "settings": None, "value": 0.2, "auroc": {"answer_swapped": 0.1}}
-    control = chosen | {"settings": settings | {"order": "random"}, "is_control": True, "value": None}
+    plain = chosen | {"form": "perplexity", "settings": None, "copies_kept": 1.2, "auroc": {"answer_swapped": 0.1}}
+    control = chosen | {"settings": settings | {"order": "random"}, "is_control": True, "copies_kept": None}
     kind = {"is_visible": True, "chosen": {"auroc": 0.9, "low": 0.8, "high": 0.95}}
     report = {
-        "schema": 2,
+        "schema": 3,
         "settings": settings,
         "form": "delta",
+        "judge": None,
         "rule": "the best",
         "n_originals": 60,
         "n_planted": 120,
+        "ways": [{"name": "delta", "is_chosen": True, "copies_kept": 0.3, "standard_error": 0.0, "mean_auroc": 0.8}],
         "visible_kinds": ["answer_swapped"],
         "chosen": chosen,
         "kinds": {"answer_swapped": kind, "image_swapped": {"chosen": {"auroc": None, "low": None, "high": None}}},
@@ -103,7 +105,7 @@ def write_calibration(folder: Path) -> None:
                 "kinds": {"answer_swapped": {"auroc": 0.8, "low": None, "high": None, "n_originals": 9, "n_pairs": 9}},
             }
         },
-        "low_loss": {"spearman": 0.95, "value": {"chosen": 0.7, "low_loss": 0.71}, "mean_auroc": {}},
+        "low_loss": {"spearman": 0.95, "copies_kept": {"chosen": 0.31, "low_loss": 0.3}, "mean_auroc": {}},
         "warnings": ["no score sees these defects: image_swapped"],
         "candidates": [plain, chosen, control],
         "seconds": 3.0,

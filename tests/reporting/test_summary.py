@@ -32,6 +32,6 @@ def test_figures_cover_only_the_score_that_was_chosen(run):
 
 def test_everything_that_was_tried_is_listed_best_first(run):
     best, plain, control = find_findings(run, None, None).tried
-    assert best == ["delta (queries all, tokens all, fraction 0.2, block -2)", 0.7, 0.9, None]
-    assert plain[:2] == ["perplexity", 0.2]
+    assert best == ["delta (queries all, tokens all, fraction 0.2, block -2)", 0.3, 0.9, None]
+    assert plain[:2] == ["perplexity", 1.2]
     assert control[0].startswith("delta (random tokens, ")

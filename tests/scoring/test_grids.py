@@ -10,7 +10,7 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan, fit_grid
-from delta_attnmask.settings import CALIBRATION_GRID, CONTROLS, STANDARD_GRID, MaskSettings
+from delta_attnmask.settings import CONTROLS, STANDARD_GRID, MaskSettings, calibration_grid
 from tests.families import FAMILIES
 
 
@@ -27,7 +27,16 @@ def test_the_grid_varies_every_setting_and_holds_the_controls() -> None:
         "order": {"most", "random", "least"},
         "exclude": {"none", "special"},
     }
-    assert set(CONTROLS) < set(CALIBRATION_GRID) < set(STANDARD_GRID)
+    assert set(CONTROLS) < set(STANDARD_GRID)
+
+
+def test_calibration_means_the_same_depth_in_every_decoder() -> None:
+    for n_blocks, blocks in ((4, {-4, -3, -2}), (28, {-22, -15, -8}), (8, {-7, -5, -3})):
+        grid = calibration_grid(n_blocks)
+        assert len(set(grid)) == len(grid) == 21
+        assert {setting.block for setting in grid} == blocks
+        assert {setting.fraction for setting in grid if setting.order == "most"} == {0.2, 0.4, 0.6}
+        assert sum(setting.order == "random" for setting in grid) == 3
 
 
 def test_no_two_settings_are_told_by_the_same_name() -> None:
@@ -48,10 +57,10 @@ def test_a_model_gets_what_it_can_have() -> None:
 def test_where_late_blocks_can_not_be_masked_an_earlier_one_is_named() -> None:
     sharing = examine(FAMILIES["Gemma 3n"].build())
     assert not sharing.has_block(-2)
-    fitting = fit_grid(CALIBRATION_GRID, sharing)
+    fitting = fit_grid(STANDARD_GRID, sharing)
     assert {setting.block for setting in fitting} == {sharing.last_block - sharing.n_blocks}
     assert all(sharing.has_block(setting.block) for setting in fitting)
-    assert len(set(fitting)) == len(fitting) == 10  # the choices of one block, and two controls
+    assert len(set(fitting)) == len(fitting) < len(STANDARD_GRID)
 
 
 def test_a_run_holds_what_its_model_could_have(embedded_model: LoadedModel, embedded, tmp_path) -> None:

@@ -26,7 +26,7 @@ def run(tmp_path):
 
 def calibrate(run, form="relative_delta", **ratios):
     options = {quota: {"planted_ratio": ratios.get(quota, 0.3)} for quota in QUOTAS}
-    report = {"form": form, "warnings": ["blind"], "quota": {"options": options}}
+    report = {"form": form, "settings": {}, "warnings": ["blind"], "quota": {"options": options}}
     (run.path / "calibration.json").write_text(json.dumps(report))
 
 
@@ -128,18 +128,19 @@ def test_a_note_read_back(run, tmp_path):
 def test_what_is_read_of_a_calibration(run):
     assert read_background(run).planted_ratio == {}
     path = run.path / "calibration.json"
-    path.write_text('{"form": "delta", "warnings": ["blind"], "seconds": 3}')
+    path.write_text('{"form": "delta", "settings": {}, "warnings": ["blind"], "seconds": 3}')
     found = read_background(run)
-    assert (found.form, found.planted_ratio["delta"], found.warnings) == ("relative_delta", {}, ("blind",))
+    assert (found.form, found.planted_ratio["delta"], found.warnings) == ("relative_delta", {}, {"delta": ("blind",)})
     assert found.calibration_s == 3.0
 
 
 def test_ratios_hold_for_what_was_calibrated_alone():
     options = {"source": {"planted_ratio": 0.25}, "another": {"planted_ratio": 1}}
-    report = {"form": "delta", "warnings": [], "settings": {"block": -2}, "quota": {"options": options}}
-    same = Background.of({"block": -2, "dtype": "float32"}, report, None)
+    settings = {"block": -2, "fraction": 0.2}
+    report = {"form": "delta", "warnings": [], "settings": settings, "quota": {"options": options}}
+    same = Background.of({"block": -2, "fraction": 0.2, "dtype": "float32"}, report, None)
     assert same.planted_ratio == {"delta": {"source": 0.25}}
-    assert Background.of({"block": -4}, report, None).planted_ratio == {"delta": {}}
+    assert Background.of({"block": -4}, report, None).planted_ratio == {}
     assert Background.of({"block": -4, "form": "loss"}, None, None) == Background("loss")
 
 

@@ -117,7 +117,8 @@ class InMemory:
 def test_scores_know_their_form_and_calibration():
     deltas, sources = tables.skewed_deltas(500)
     ratios = {"relative_delta": {"none": -9.0, "source": 0.3}}
-    scores = InMemory(tables.make_table(deltas, sources), Background("relative_delta", None, ratios, ("blind",)))
+    background = Background("relative_delta", None, ratios, {"relative_delta": ("blind",)})
+    scores = InMemory(tables.make_table(deltas, sources), background)
     selection = select_rows(scores, "20%")
     assert (selection.column, selection.rule) == ("relative_delta", "top")
     assert selection.report["warnings"] == ["blind"]

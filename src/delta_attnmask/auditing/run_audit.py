@@ -58,7 +58,7 @@ def audit_run(
         "overlap": overlaps(candidates, selection, run.read_side("sweep"), others or {}),
         "defects": expected_defects(background, selection),
         "costs": costs,
-        "warnings": list(background.warnings),
+        "warnings": list(background.warnings.get(selection.column, ())),
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from delta_attnmask.calibrating.findings import make_report
+from delta_attnmask.calibrating.judging import FEATURES, UNMASKED
 from delta_attnmask.calibrating.planting import Donors, plant, stratified_sample
 from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibrating.scored import (
@@ -24,10 +25,10 @@ from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Record
 from delta_attnmask.scoring.pipeline import Unit
-from delta_attnmask.scoring.rivals import load_rivals, rival_names
+from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.trial import spaced_records
 from delta_attnmask.scoring.units import ScoringPlan, UnitScorer, fit_grid
-from delta_attnmask.settings import CALIBRATION_GRID, AttentionBackend, MaskSettings
+from delta_attnmask.settings import AttentionBackend, MaskSettings, calibration_grid
 
 DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
 _WINDOWS = 50  # places of the data that they come from, so that sources that follow one another are all seen
@@ -39,7 +40,8 @@ def calibrate_rows(
     rows: Rows,
     *,
     n_rows: int = 240,
-    rivals: Sequence[str] | None = None,
+    rivals: Sequence[str] = (),
+    grid: Sequence[MaskSettings] | None = None,
     batch_tokens: int = 8192,
     attention: AttentionBackend = "auto",
     workers: int | None = None,
@@ -48,14 +50,15 @@ def calibrate_rows(
 ) -> Calibration:
     """Find the setting that suits this model and this data.
 
-    n_rows: originals. rivals: names of scores to compare with; None for all. batch_tokens, attention, workers: as in a
-    scoring plan. Raises TooLittleDataError where the data is too small for it, DataError where it can't be used.
+    n_rows: originals. rivals: names of further scores to compare with. grid: mask settings to choose from; None for
+    `calibration_grid`. batch_tokens, attention, workers: as in a scoring plan. Raises TooLittleDataError where the data
+    is too small for it, DataError where it can't be used.
     """
     anatomy = examine(loaded.model)
-    anatomy.resolve_block(CALIBRATION_GRID[0].block)  # a model without it has none of the grid
-    grid = fit_grid(CALIBRATION_GRID, anatomy)
-    names = rival_names() if rivals is None else rivals
-    plan = ScoringPlan(grid[0], grid, load_rivals(names), batch_tokens, attention=attention, workers=workers)
+    grid = fit_grid(calibration_grid(anatomy.n_blocks) if grid is None else grid, anatomy)
+    plan = ScoringPlan(
+        UNMASKED, grid, load_rivals([*FEATURES, *rivals]), batch_tokens, attention=attention, workers=workers
+    )
     scorer = UnitScorer(loaded, rows.load_image, plan)
 
     def score(records: Sequence[Record]) -> Iterator[Outcome]:
@@ -87,7 +90,7 @@ def calibrate(
     copies_per_row: int = 3,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Plant defects in a sample of `records`, score everything under `grid`, choose by the rule of `choice.py`.
+    """Plant defects in a sample of `records`, score everything under `grid`, choose by `judging.RULE`.
 
     score: gives the scores of records, with the masked losses of `grid` in its order.
     Returns the report. Raises TooLittleDataError where the data is too small: fewer than 60 rows that can be scored, or

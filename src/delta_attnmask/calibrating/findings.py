@@ -1,4 +1,4 @@
-"""What calibrating found: the choice, and how well scores separate originals from planted copies. NumPy only."""
+"""What calibrating found: the choice, and how well scores separate originals from planted copies. No torch here."""
 
 import time
 from collections.abc import Sequence
@@ -7,84 +7,69 @@ from typing import Any
 
 import numpy as np
 
+from delta_attnmask.calibrating.judging import RULE, Choice, Trial, Way
 from delta_attnmask.calibrating.planting import Planted
 from delta_attnmask.calibrating.quota_rating import choose_quota
-from delta_attnmask.calibrating.scored import RULE, Scored, Separations, choose, value, visible_kinds
-from delta_attnmask.calibration import Candidate
+from delta_attnmask.calibrating.scored import Scored
+from delta_attnmask.calibration import SCHEMA, Candidate
 from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.records import answer_type, question
 from delta_attnmask.statistics import Separation, Values, midranks, rounded, separate, spearman
 
 _MIN_ORIGINALS = 10  # of a source; with fewer, no interval is given
-
-# Which half of the originals each part of the report is from; * is any kind.
-_FIGURES = {
-    "choose": ["settings", "form", "visible_kinds", "kinds.*.best"],
-    "report": [
-        "chosen",
-        "kinds.*.chosen",
-        "kinds.*.best_auroc",
-        "sources",
-        "low_loss.value",
-        "low_loss.mean_auroc",
-        "candidates",
-        "warnings",
-    ],
-    "both": ["quota", "low_loss.spearman"],
-}
+_VISIBLE_ABOVE = 0.55  # AUROC; a score sees a kind if its 95 % interval is above it
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of p_good
 
 
 def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> dict[str, Any]:
     """The content of calibration.json, but for what it was made with.
 
-    started: monotonic seconds. Raises TooLittleDataError where no kind of defect has a scored pair in both halves.
+    Every figure of the chosen way is from values that were learned without the row, those of a kind of defect also
+    without that kind. started: monotonic seconds. Raises TooLittleDataError where no kind of defect has a scored pair.
     """
-    halves = {half: [_separations(planted, values, half) for values in scored.values] for half in ("choose", "report")}
-    measured = _measured_kinds(planted, scored.loss)
-    seen = visible_kinds(halves["choose"], measured)
-    kinds = seen or measured
-    chosen = choose(scored.candidates, halves["choose"], kinds)
-    candidate = scored.candidates[chosen]
-    assert candidate.settings is not None
+    kinds = _measured_kinds(planted, scored.loss)
+    trial = Trial(planted, scored, kinds)
+    choice = trial.choose()
+    of_chosen = {kind: separate(*trial.pairs(choice.way.held_out[kind], kind)) for kind in kinds}
+    of_all = [{kind: separate(*trial.pairs(values, kind)) for kind in kinds} for values in scored.values]
+    kinds_report = {kind: _kind_report(kind, of_chosen[kind], of_all, scored.candidates) for kind in kinds}
+    seen = [kind for kind, one in kinds_report.items() if one["is_visible"]]
     return {
-        "schema": 2,
-        "settings": candidate.settings.to_dict(),
-        "form": candidate.form,
+        "schema": SCHEMA,
+        "settings": choice.settings.to_dict(),
+        "form": choice.form,
+        "judge": choice.judge and choice.judge.to_dict(),
+        "passing": _passing(trial, choice) if choice.judge else [],
         "rule": RULE,
         "seed": seed,
         "n_originals": planted.kind.count(""),
         "n_planted": len(planted.records) - planted.kind.count(""),
-        "halves": _halves(planted),
         "visible_kinds": seen,
-        "chosen": _summary(candidate, halves["report"][chosen], kinds),
-        "kinds": {kind: _kind_report(kind, halves, scored, chosen, seen) for kind in measured},
+        "chosen": _summary(choice.candidate, of_chosen) | {"copies_kept": rounded(trial.value(choice.way))},
+        "ways": [_way_report(trial, way, choice) for way in trial.ways],
+        "kinds": kinds_report,
         "quota": choose_quota(
-            scored.values[chosen], planted.original, [kind != "" for kind in planted.kind], _strata_columns(planted)
+            choice.way.values, planted.original, [kind != "" for kind in planted.kind], _strata_columns(planted)
         ),
-        "sources": by_source(planted, scored.values[chosen], kinds),
-        "low_loss": _kinship(planted, scored, chosen, kinds),
-        "warnings": _warnings(measured, halves["report"], scored, seen),
+        "sources": by_source(planted, choice.way.values, seen or kinds),
+        "low_loss": _kinship(trial, choice),
+        "warnings": _warnings(trial, choice, kinds_report),
         "candidates": [
-            _summary(each, found, kinds) for each, found in zip(scored.candidates, halves["report"], strict=True)
+            _summary(candidate, found)
+            | {"copies_kept": rounded(float(np.mean([trial.kept(values, kind) for kind in kinds])))}
+            for candidate, values, found in zip(scored.candidates, scored.values, of_all, strict=True)
         ],
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def _halves(planted: Planted) -> dict[str, dict[str, Any]]:
-    """For each half and for both: how many originals it has, and which figures are from it."""
-    of_originals = [half for half, kind in zip(planted.half, planted.kind, strict=True) if not kind]
-    counts = {"choose": of_originals.count("choose"), "report": of_originals.count("report")}
-    counts["both"] = len(of_originals)
-    return {half: {"n_originals": counts[half], "figures": figures} for half, figures in _FIGURES.items()}
-
-
 def _measured_kinds(planted: Planted, loss: Values) -> list[str]:
-    """The kinds of which both halves have a pair that could be scored."""
-    pairs = [_separations(planted, loss, half) for half in ("choose", "report")]
-    kinds = [kind for kind in planted.kinds if all(found[kind].n_pairs for found in pairs)]
+    """The kinds of which there is a pair that could be scored."""
+    is_known = np.isfinite(loss)
+    pairs = zip(planted.kind, is_known & is_known[planted.original], strict=True)
+    kinds = sorted({kind for kind, is_scored in pairs if kind and is_scored})
     if not kinds:
-        raise TooLittleDataError("no planted copy could be scored beside its original in both halves of the sample")
+        raise TooLittleDataError("no planted copy could be scored beside its original")
     return kinds
 
 
@@ -96,80 +81,88 @@ def _strata_columns(planted: Planted) -> dict[str, list[str]]:
     }
 
 
-def _separations(planted: Planted, values: Values, half: str) -> dict[str, Separation]:
-    return {
-        kind: separate(values[[planted.original[i] for i in copies]], values[copies])
-        for kind in planted.kinds
-        for copies in [_copies(planted, kind, half)]
-    }
-
-
-def _copies(planted: Planted, kind: str, half: str | None = None) -> list[int]:
-    return [i for i, k in enumerate(planted.kind) if k == kind and half in (None, planted.half[i])]
-
-
-def _summary(candidate: Candidate, found: Separations, kinds: Sequence[str]) -> dict[str, Any]:
-    """A candidate on the half that it wasn't chosen on."""
+def _summary(candidate: Candidate, found: dict[str, Separation]) -> dict[str, Any]:
+    aurocs = {kind: rounded(separation.auroc) for kind, separation in found.items()}
+    known = [auroc for auroc in aurocs.values() if auroc is not None]
     return {
         "form": candidate.form,
         "settings": candidate.settings.to_dict() if candidate.settings else None,
         "is_control": candidate.is_control,
-        "value": rounded(value(found, kinds)),
-        "mean": rounded(_mean(found, kinds)),
-        "worst": rounded(min(found[kind].auroc for kind in kinds)),
-        "auroc": {kind: rounded(separation.auroc) for kind, separation in found.items()},
+        "mean": rounded(float(np.mean(known))) if known else None,
+        "worst": min(known, default=None),
+        "auroc": aurocs,
     }
+
+
+def _way_report(trial: Trial, way: Way, choice: Choice) -> dict[str, Any]:
+    return {
+        "name": way.name,
+        "is_chosen": way.name == choice.way.name,
+        "copies_kept": rounded(trial.value(way)),
+        "standard_error": rounded(trial.standard_error(way, choice.way)),
+        "mean_auroc": rounded(trial.mean_auroc(way)),
+        "by_kind": {kind: rounded(trial.kept(way.held_out[kind], kind)) for kind in trial.kinds},
+    }
+
+
+def _passing(trial: Trial, choice: Choice) -> list[dict[str, Any]]:
+    """The shares of originals and of planted copies whose p_good is at least a threshold."""
+    values = choice.way.values
+    originals, copies = (values[is_own & np.isfinite(values)] for is_own in (trial.is_original, ~trial.is_original))
+
+    def share(values: Values, threshold: float) -> float | None:
+        return rounded(float((values >= threshold).mean()))
+
+    return [{"above": t, "originals": share(originals, t), "copies": share(copies, t)} for t in _THRESHOLDS]
 
 
 def _kind_report(
-    kind: str, halves: dict[str, list[dict[str, Separation]]], scored: Scored, chosen: int, seen: Sequence[str]
+    kind: str, chosen: Separation, of_all: Sequence[dict[str, Separation]], candidates: Sequence[Candidate]
 ) -> dict[str, Any]:
-    on_choose = [found[kind].auroc for found in halves["choose"]]
-    best = int(np.nanargmax(on_choose)) if not np.all(np.isnan(on_choose)) else chosen
+    """is_visible: whether the chosen score sees the kind. best: the candidate that sees it best."""
+    aurocs = [found[kind].auroc for found in of_all]
+    best = int(np.nanargmax(aurocs))
     return {
-        "is_visible": kind in seen,
-        "chosen": {name: rounded(number) for name, number in asdict(halves["report"][chosen][kind]).items()},
-        "best": str(scored.candidates[best]),
-        "best_auroc": rounded(halves["report"][best][kind].auroc),
+        "is_visible": chosen.low > _VISIBLE_ABOVE,
+        "is_seen_by_any": max(chosen.low, of_all[best][kind].low) > _VISIBLE_ABOVE,
+        "chosen": {name: rounded(number) for name, number in asdict(chosen).items()},
+        "best": str(candidates[best]),
+        "best_auroc": rounded(aurocs[best]),
     }
 
 
-def _kinship(planted: Planted, scored: Scored, chosen: int, kinds: Sequence[str]) -> dict[str, Any]:
-    """What the chosen score adds to low loss: rank correlation, and the AUROC of each alone and of their mean rank."""
-    ours, low = scored.values[chosen], -scored.loss
-    both = (midranks(ours) + midranks(low)) / 2
-    values = {"chosen": ours, "low_loss": low, "together": both}
-    alone = {name: _separations(planted, each, "report") for name, each in values.items()}
-    is_original = np.array(planted.kind) == ""
+def _kinship(trial: Trial, choice: Choice) -> dict[str, Any]:
+    """What the chosen score adds to low loss: rank correlation, and the figures of each and of their mean rank."""
+    low, ours = -trial.scored.loss, choice.way.held_out
+    together = {kind: (midranks(ours[kind]) + midranks(low)) / 2 for kind in trial.kinds}
+    low_loss = Way("low_loss", dict.fromkeys(trial.kinds, low), low)
+    ways = {"chosen": choice.way, "low_loss": low_loss, "together": Way("together", together, low)}
     return {
-        "spearman": rounded(spearman(ours[is_original], low[is_original])),
-        "value": {name: rounded(value(found, kinds)) for name, found in alone.items()},
-        "mean_auroc": {name: rounded(_mean(found, kinds)) for name, found in alone.items()},
+        "spearman": rounded(spearman(choice.way.values[trial.is_original], low[trial.is_original])),
+        "copies_kept": {name: rounded(trial.value(way)) for name, way in ways.items()},
+        "mean_auroc": {name: rounded(trial.mean_auroc(way)) for name, way in ways.items()},
     }
 
 
-def _warnings(
-    measured: Sequence[str], on_report: list[dict[str, Separation]], scored: Scored, seen: Sequence[str]
-) -> list[str]:
-    """What no setting can see, in plain words."""
+def _warnings(trial: Trial, choice: Choice, kinds: dict[str, dict[str, Any]]) -> list[str]:
+    """What the chosen score can't see, and what masking doesn't add, in plain words."""
     lines = []
-    if "image_swapped" in measured and "image_swapped" not in seen:
-        best = np.nanmax([found["image_swapped"].auroc for found in on_report])
+    if "image_swapped" in kinds and not kinds["image_swapped"]["is_seen_by_any"]:
         lines.append(
-            f"this model can't distinguish a swapped image from the right one (best AUROC {best:.2f}, chance 0.5): "
-            "either it doesn't look at images, or its attention is badly calibrated; no score of it finds wrong images"
+            "this model can't distinguish a swapped image from the right one (best AUROC "
+            f"{kinds['image_swapped']['best_auroc']:.2f}, chance 0.5): it may not look at images; no score of it finds "
+            "wrong images"
         )
-    unseen = [kind for kind in measured if kind not in seen and kind != "image_swapped"]
+    unseen = [kind for kind, one in kinds.items() if not one["is_seen_by_any"] and kind != "image_swapped"]
     if unseen:
         lines.append(f"no score separates these defects from good rows: {', '.join(unseen)}")
-    failed = float(np.isnan(scored.loss).mean())
+    missed = [kind for kind, one in kinds.items() if one["is_seen_by_any"] and not one["is_visible"]]
+    if missed:
+        lines.append(f"the chosen score doesn't see these defects, though another one does: {', '.join(missed)}")
+    failed = float(np.isnan(trial.scored.loss).mean())
     if failed > 0.05:
         lines.append(f"{failed:.0%} of the sample's rows could not be scored")
     return lines
-
-
-def _mean(found: Separations, kinds: Sequence[str]) -> float:
-    return float(np.mean([found[kind].auroc for kind in kinds]))
 
 
 def by_source(planted: Planted, values: Values, kinds: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -180,7 +173,7 @@ def by_source(planted: Planted, values: Values, kinds: Sequence[str]) -> dict[st
     """
     of_source: dict[str, list[int]] = {}
     for idx, first in enumerate(planted.original):
-        if planted.kind[idx] and planted.half[idx] == "report":
+        if planted.kind[idx]:
             of_source.setdefault(planted.records[first].source, []).append(idx)
     return {
         source: {

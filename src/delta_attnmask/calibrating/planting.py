@@ -10,9 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeVar
 
 from delta_attnmask.records import Record, Turn
 
+_NEAR_SAMPLE = 100  # rows or answers among which the nearest is sought
+N_FOLDS = 10  # groups of originals, for what is judged by rows that weren't learned from
 _MIN_PER_KIND = 20  # pairs; fewer show nothing
 
 _COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "black", "white", "gray", "grey")
@@ -21,6 +25,7 @@ _PAIRS = (("yes", "no"), ("left", "right"), ("above", "below"), ("top", "bottom"
 _OPPOSITES = dict(_PAIRS) | {other: word for word, other in _PAIRS}
 _WORD = re.compile(r"[A-Za-z']+|\d+")
 
+T = TypeVar("T")
 Defect = Callable[[Record, "Donors", random.Random], Record | None]
 
 
@@ -30,14 +35,21 @@ class Donors:
     def __init__(self, records: Iterable[Record]):
         self.by_source: dict[str, list[Record]] = defaultdict(list)
         self.answers_to: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self.asked: dict[tuple[str, str], list[Record]] = defaultdict(list)  # rows by their first question
         self.words: set[str] = set()
+        self.after: dict[str, set[str]] = defaultdict(set)  # the words that follow a word in some answer
         questions_of: dict[str, set[str]] = defaultdict(set)
         for record in records:
             self.by_source[record.source].append(record)
+            for question, _ in exchanges(record)[:1]:
+                self.asked[record.source, question].append(record)
             for question, answer in exchanges(record):
                 self.answers_to[record.source, question].append(answer)
                 questions_of[answer].add(question)
-                self.words.update(word.lower() for word in _WORD.findall(answer))
+                words = [word.lower() for word in _WORD.findall(answer)]
+                self.words.update(words)
+                for word, following in pairwise(words):
+                    self.after[word].add(following)
         self.generic = max(questions_of, key=lambda answer: (len(questions_of[answer]), answer), default="")
 
     def answers(self, source: str) -> list[str]:
@@ -69,6 +81,49 @@ def image_swapped(record: Record, donors: Donors, rng: random.Random) -> Record 
     unrelated = [other for other in others if not any(q in mine for q, _ in exchanges(other))]
     donors_left = differing or unrelated
     return replace(record, images=rng.choice(donors_left).images) if donors_left else None
+
+
+def image_near(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Images of the row that answers the same questions most alike, but not the same."""
+    mine = exchanges(record)
+    answered = [other for question, _ in mine[:1] for other in donors.asked[record.source, question]]
+    others = [
+        other
+        for other in _some(answered, rng)
+        if len(other.images) == len(record.images) and not set(other.images) & set(record.images)
+        if _normal(exchanges(other)[0][1]) != _normal(mine[0][1])
+    ]
+    if not record.images or not others:
+        return None
+    return replace(record, images=max(others, key=lambda other: _likeness(exchanges(other)[0][1], mine[0][1])).images)
+
+
+def answer_near(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """Each answer replaced by the most similar one of the source that says something else."""
+    pool = donors.answers(record.source)
+
+    def nearest(question: str, answer: str) -> str | None:
+        others = [other for other in _some(pool, rng) if _normal(other) != _normal(answer)]
+        best = max(others, key=lambda other: _likeness(other, answer), default=None)
+        return best if best is not None and _likeness(best, answer) > 0 else None
+
+    return _with_answers(record, nearest)
+
+
+def word_changed(record: Record, donors: Donors, rng: random.Random) -> Record | None:
+    """In each answer of three words or more, one word changed into another that elsewhere follows the one before it."""
+
+    def change(question: str, answer: str) -> str | None:
+        matches = list(_WORD.finditer(answer))
+        places = list(range(1, len(matches))) if len(matches) >= 3 else []
+        for place in rng.sample(places, len(places)):
+            match, before = matches[place], matches[place - 1].group().lower()
+            options = sorted(donors.after[before] - {match.group().lower()})
+            if options:
+                return answer[: match.start()] + rng.choice(options) + answer[match.end() :]
+        return None
+
+    return _with_answers(record, change)
 
 
 def image_blank(record: Record, donors: Donors, rng: random.Random) -> Record | None:
@@ -129,6 +184,9 @@ DEFECTS: dict[str, Defect] = {
         truncated,
         generic,
         question_swapped,
+        image_near,
+        answer_near,
+        word_changed,
     )
 }
 
@@ -151,8 +209,23 @@ def _with_text(turn: Turn, text: str | None) -> Turn:
     return Turn(turn.role, (*(part for part in turn.parts if part is None), text))
 
 
+def _some(pool: Sequence[T], rng: random.Random) -> Sequence[T]:
+    """The pool, or a sample of it: looking for what is near takes time."""
+    return rng.sample(pool, _NEAR_SAMPLE) if len(pool) > _NEAR_SAMPLE else pool
+
+
+def _normal(text: str) -> str:
+    return text.strip().lower()
+
+
+def _likeness(first: str, second: str) -> float:
+    """The words that both have, as a share of all that either has."""
+    one, other = (set(map(str.lower, _WORD.findall(text))) for text in (first, second))
+    return len(one & other) / max(1, len(one | other))
+
+
 def _other(pool: Sequence[str], own: str, rng: random.Random) -> str | None:
-    differing = [text for text in pool if text.strip().lower() != own.strip().lower()]
+    differing = [text for text in pool if _normal(text) != _normal(own)]
     return rng.choice(differing) if differing else None
 
 
@@ -206,13 +279,13 @@ class Planted:
     records: all of them, numbered anew from 0; what is scored.
     original: for each record the number of its original (its own for originals).
     kind: for each record its defect; "" for originals.
-    half: for each record "choose" or "report", the same for an original and its copies.
+    fold: for each record its group of originals, from 0 to 9, the same for an original and its copies.
     """
 
     records: list[Record]
     original: list[int]
     kind: list[str]
-    half: list[str]
+    fold: list[int]
 
     @property
     def kinds(self) -> list[str]:
@@ -240,12 +313,13 @@ def stratified_sample(records: Iterable[Record], n_rows: int, seed: int) -> list
 def plant(originals: Sequence[Record], donors: Donors, copies_per_row: int, seed: int) -> Planted:
     """Give each original some copies, each with another defect; the kinds that have the fewest copies so far go first.
 
-    Kinds that fewer than 20 rows got are left out.
+    Few originals get the first kinds alone. Kinds that fewer than 20 rows got are left out.
     """
     rng = random.Random(seed)
-    pairs: dict[str, list[tuple[int, Record]]] = {kind: [] for kind in DEFECTS}
+    kinds = list(DEFECTS)[: max(1, len(originals) * copies_per_row // _MIN_PER_KIND)]
+    pairs: dict[str, list[tuple[int, Record]]] = {kind: [] for kind in kinds}
     for index in rng.sample(range(len(originals)), len(originals)):
-        copies = {kind: copy for kind in DEFECTS if (copy := DEFECTS[kind](originals[index], donors, rng)) is not None}
+        copies = {kind: copy for kind in kinds if (copy := DEFECTS[kind](originals[index], donors, rng)) is not None}
         for kind in sorted(copies, key=lambda kind: len(pairs[kind]))[:copies_per_row]:
             pairs[kind].append((index, copies[kind]))
     planted = Planted([], [], [], [])
@@ -261,5 +335,5 @@ def _add(planted: Planted, record: Record, original: int, kind: str, originals: 
     planted.records.append(replace(record, row=len(planted.records)))
     planted.original.append(original)
     planted.kind.append(kind)
-    # The row's own hash decides, so that the halves don't depend on the order of the data.
-    planted.half.append("choose" if int(originals[original].key[:8], 16) % 2 == 0 else "report")
+    # The row's own hash decides, so that the groups don't depend on the order of the data.
+    planted.fold.append(int(originals[original].key[:8], 16) % N_FOLDS)

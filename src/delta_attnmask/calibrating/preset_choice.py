@@ -40,6 +40,13 @@ def choose_preset(
     changed = replace(preset, mask=replace(preset.mask, **changes))
     if calibration is not None and changed.mask != preset.mask:
         names = ", ".join(name for name in changes if changes[name] != getattr(preset.mask, name))
+        if not changed.mask.fraction:
+            raise SettingsError(
+                f"{names}: the calibration chose a score that masks nothing; give a fraction as well, or a preset such "
+                "as --settings relative"
+            )
+        if not preset.mask.fraction:
+            return changed, calibration  # what ranks the rows reads no Δ, so its figures hold
         notify(f"settings: {names} given beside the calibrated setting, so the calibration's figures don't hold for it")
         changed = replace(changed, calibration="")
     return changed, calibration

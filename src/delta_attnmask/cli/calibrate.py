@@ -30,7 +30,7 @@ def calibrate(
     Args:
         out: Folder for calibration.json, which `score --settings OUT` reads.
         rows: How many originals; each gets three copies with another defect each.
-        also: Rival scores to compare with; all if not given.
+        also: Further scores to compare with, as for `score`.
         seed: Seed of the sample and the defects.
     """
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
@@ -43,7 +43,9 @@ def calibrate(
     from delta_attnmask.calibrating.preset_choice import made_with
 
     refuse_another_calibration(out, made_with(scorer.loaded, source))
-    found = scorer.calibrate(source, n_rows=rows, also=split_names(also), **asdict(compute), seed=seed, progress=True)
+    found = scorer.calibrate(
+        source, n_rows=rows, also=split_names(also) or (), **asdict(compute), seed=seed, progress=True
+    )
     path = found.save(out)
     print(found.describe())
     print(f"Wrote {path}; next: delta-attnmask score --settings {out} ...")

@@ -18,7 +18,7 @@ from delta_attnmask.cli.options import (
 )
 from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.reporting.words import write_seconds
-from delta_attnmask.settings import CALIBRATION_GRID, PRESETS, STANDARD_GRID, require_positive
+from delta_attnmask.settings import PRESETS, STANDARD_GRID, calibration_grid, require_positive
 
 _CALIBRATION_RECORDS = 960  # 240 originals with three copies each
 _CALIBRATION_TRIED = 16
@@ -46,16 +46,19 @@ def estimate(
     source = data.open()
     print_data(source)
 
-    from delta_attnmask.scoring.rivals import load_rivals, rival_names
+    from delta_attnmask.calibrating.judging import FEATURES
+    from delta_attnmask.modeling.anatomy import examine
+    from delta_attnmask.scoring.rivals import load_rivals
     from delta_attnmask.scoring.trial import try_rows
     from delta_attnmask.scoring.units import ScoringPlan
 
-    rivals, all_rivals = load_rivals(split_names(also) or []), load_rivals(rival_names())
+    rivals = load_rivals(split_names(also) or [])
     loaded = model.load().loaded
     mask, options = PRESETS["relative"].mask, asdict(compute)
     trial = try_rows(loaded, source, ScoringPlan(mask, STANDARD_GRID if sweep else (), rivals, **options), rows)
-    # What `--settings auto` adds: every setting and every rival score, for originals and their planted copies.
-    calibration = ScoringPlan(mask, CALIBRATION_GRID, all_rivals, **options)
+    # What `--settings auto` adds: every setting, for originals and their planted copies.
+    grid = calibration_grid(examine(loaded.model).n_blocks)
+    calibration = ScoringPlan(mask, grid, load_rivals(FEATURES), **options)
     calibration_per_row = try_rows(loaded, source, calibration, min(rows, _CALIBRATION_TRIED)).seconds_per_row
     calibration_s = calibration_per_row * min(_CALIBRATION_RECORDS, 4 * source.n_rows)
     report: dict[str, Any] = {

@@ -15,7 +15,6 @@ from delta_attnmask.runs import RunFolder
 from delta_attnmask.selection import Selection
 from delta_attnmask.settings import MaskSettings
 
-_BLIND = 0.6  # AUROC below which the chosen score doesn't see a kind
 _KIN = 0.9  # rank correlation with low loss from which a reader must hear of it
 _MAX_REASONS = 50
 
@@ -26,8 +25,8 @@ class Findings:
 
     is_covered: whether it covers the score that ranks the rows. report: what calibration.json holds.
     kinds: of defects that were planted. aurocs: of the chosen score, by kind, None where unknown; intervals: 95 %.
-    seen: the kinds that the chosen score sees: some score tells them from good rows, and this one does too.
-    extremes: the kinds that the chosen score tells best and worst of those that any score tells; None without any.
+    seen: the kinds that the chosen score sees.
+    extremes: of these, those that it tells best and worst; None without any.
     """
 
     calibration: Calibration
@@ -46,10 +45,12 @@ class Findings:
 
     @property
     def tried(self) -> list[list[object]]:
-        """Every score with its settings, its value, and its AUROC by kind; the best first."""
+        """Every score with its settings, the planted copies that it keeps, and its AUROC by kind; the best first."""
         return [
-            [_name(one), one["value"], *(one["auroc"].get(kind) for kind in self.kinds)]
-            for one in sorted(self.report["candidates"], key=lambda one: -(one["value"] or 0.0))
+            [_name(one), one["copies_kept"], *(one["auroc"].get(kind) for kind in self.kinds)]
+            for one in sorted(
+                self.report["candidates"], key=lambda one: (one["copies_kept"] is None, one["copies_kept"])
+            )
         ]
 
 
@@ -62,15 +63,11 @@ def find_findings(run: RunFolder, selection: Selection | None, calibration: Path
         return None
     found, made_with = Calibration.load(calibration or run.path), run.manifest.settings
     report = found.report
-    is_covered = (
-        selection is not None
-        and selection.column == found.form
-        and all(made_with.get(name) == value for name, value in report["settings"].items())
-    )
+    is_covered = selection is not None and found.covers(selection.column, made_with)
     aurocs = {kind: report["chosen"]["auroc"].get(kind) for kind in report["kinds"]}
     intervals = {kind: (one["chosen"]["low"], one["chosen"]["high"]) for kind, one in report["kinds"].items()}
     known = {kind: aurocs[kind] for kind in report["visible_kinds"] if aurocs[kind] is not None}
-    seen = tuple(kind for kind, auroc in known.items() if auroc >= _BLIND)
+    seen = tuple(known)
     extremes = (max(known, key=known.__getitem__), min(known, key=known.__getitem__)) if known else None
     return Findings(found, is_covered, report, tuple(aurocs), aurocs, intervals, seen, extremes)
 

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 
 KINDS = {
     "image_swapped": "wrong image",
+    "image_near": "nearly right image",
     "image_blank": "blank image",
     "answer_swapped": "wrong answer",
+    "answer_near": "nearly right answer",
     "answer_same_question": "plausible wrong answer",
     "flipped": "one fact flipped",
+    "word_changed": "one word changed",
     "words_shuffled": "words shuffled",
     "truncated": "answer cut off",
     "generic": "generic answer",

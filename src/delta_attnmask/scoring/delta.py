@@ -132,14 +132,14 @@ def sweep_batch(
     pools = _pools(grid, rivals)
     weights = torch.stack([counted_queries(roles, queries) for queries in pools], dim=1).float()
 
-    kept = [*blocks, *middle]
+    kept = [*(block for block, settings in zip(blocks, grid, strict=True) if settings.fraction), *middle]
     with captured_forward(anatomy, inputs, labels, roles, weights, kept, attention, image_of) as forward:
         means = _means(forward, roles, rivals)
         saliency = {queries: forward.saliency[:, index] * roles.is_token for index, queries in enumerate(pools)}
         choices = _choose(grid, saliency, roles, sample_seeds(inputs, roles))
-        masks = _mask(forward, blocks, grid, choices, roles)
         masked_losses = [
-            forward.answer_loss(forward.run_masked(block, *mask)) for block, mask in zip(blocks, masks, strict=True)
+            _masked_loss(forward, block, settings, choice, roles) if settings.fraction else means["loss"]
+            for block, settings, choice in zip(blocks, grid, choices, strict=True)
         ]
         embeddings = roles.pool(forward.states[middle[0]]) if embed else None
 
@@ -178,9 +178,6 @@ class _ChosenTokens:
     is_maskable: Tensor
 
 
-Mask = tuple[Tensor, Tensor]  # is_masked [batch, seq], and what replaces the states [..., batch, 1, hidden]
-
-
 def _pools(grid: Sequence[MaskSettings], rivals: Mapping[str, Rival]) -> list[Queries]:
     """The ways of counting queries that are asked for; attention rivals read that of all queries, whatever is swept."""
     asked = {settings.queries for settings in grid}
@@ -209,17 +206,12 @@ def _choose(
     return choices
 
 
-def _mask(
-    forward: CapturedForward,
-    blocks: Sequence[int],
-    grid: Sequence[MaskSettings],
-    choices: Sequence[_ChosenTokens],
-    roles: TokenRoles,
-) -> list[Mask]:
-    """What each setting replaces after its block; settings that replace alike share the tensor."""
-    hows = [(block, settings.replacement) for block, settings in zip(blocks, grid, strict=True)]
-    fills = {how: replacement_state(forward.states[how[0]], roles.is_token, how[1]) for how in set(hows)}
-    return [(choice.is_masked, fills[how]) for choice, how in zip(choices, hows, strict=True)]
+def _masked_loss(
+    forward: CapturedForward, block: int, settings: MaskSettings, choice: _ChosenTokens, roles: TokenRoles
+) -> Tensor:
+    """Each sample's loss with the chosen tokens' states replaced after the block; `[batch]`."""
+    fill = replacement_state(forward.states[block], roles.is_token, settings.replacement)
+    return forward.answer_loss(forward.run_masked(block, choice.is_masked, fill))
 
 
 def _shares(rivals: Mapping[str, Rival], saliency: Mapping[Queries, Tensor], roles: TokenRoles) -> dict[str, Tensor]:

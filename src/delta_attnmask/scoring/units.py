@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from delta_attnmask.batches import EncodedBatch
+from delta_attnmask.derived import derive, derived_names
 from delta_attnmask.encoding.encoder import EncodedSample, make_encoder
 from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
+from delta_attnmask.judge import P_GOOD, Judge
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
@@ -34,6 +36,7 @@ class ScoringPlan:
 
     settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
     calibration: the SHA-256 of the calibration that gave both, for the manifest; empty without one.
+    judge: gives the column `p_good`; the rivals have to hold what it reads.
     sweep: further settings, which share the forward; those that the model can't have are left out.
     rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
@@ -49,12 +52,18 @@ class ScoringPlan:
     embed: bool = False
     attention: AttentionBackend = "auto"
     calibration: str = ""
+    judge: Judge | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:
         require_positive(batch_tokens=self.batch_tokens)
         if self.workers is not None and self.workers < 0:
             raise SettingsError(f"workers={self.workers}: expected 0 or more")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns beside those that every run has."""
+        return (*self.rivals, *([P_GOOD] if self.judge else ()))
 
     @property
     def variants(self) -> dict[str, VariantRival]:
@@ -205,6 +214,8 @@ class UnitScorer:
 
     def _finished(self, scored: ScoredUnit) -> ScoredUnit:
         """The unit without side tables of rows that failed, and with what the self-check found since the last one."""
+        if self.plan.judge is not None:
+            judge_scores(self.plan.judge, scored.scores)
         kept = {score.row for score in scored.scores if score.status == "ok"}
         scored.sweep = {row: losses for row, losses in scored.sweep.items() if row in kept}
         scored.embeddings = {row: vector for row, vector in scored.embeddings.items() if row in kept}
@@ -235,7 +246,9 @@ class UnitScorer:
     def _check_on(self, samples: list[EncodedSample]) -> str:
         batch = self.batches.collate(samples)
         found = self_check(examine(self.loaded.model), batch.inputs, batch.labels, self.plan.attention)
-        line = f"{found}; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
+        line = str(found)
+        if self.plan.settings.fraction:
+            line += f"; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
         together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
         if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
             self.batches.batch_tokens = 1
@@ -295,6 +308,21 @@ def row_score(
         delta=delta,
         extra=dict(given) if error is None else {},
     )
+
+
+def judge_scores(judge: Judge, scores: Sequence[SampleScore]) -> None:
+    """Put `p_good` beside the scores of the rows that have any."""
+    ok = [score for score in scores if score.status == "ok"]
+
+    def stored(name: str) -> NDArray[np.float64]:
+        found = [score.extra[name] if name in score.extra else getattr(score, name, None) for score in ok]
+        return np.array([math.nan if number is None else number for number in found], dtype=np.float64)
+
+    def column(name: str) -> NDArray[np.float64]:
+        return derive(name, stored) if name in derived_names() else stored(name)
+
+    for score, chance in zip(ok, judge.p_good(column).tolist(), strict=True):
+        score.extra[P_GOOD] = chance
 
 
 def _samples(window: EncodedWindow, name: str) -> list[EncodedSample]:

@@ -53,11 +53,13 @@ class UnitWorker:
         settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
         if plan.calibration:
             settings["calibration"] = plan.calibration
+        if plan.judge is not None:
+            settings["judge"] = plan.judge.sha256
         if plan.sweep:
             settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
         if plan.embed:
             settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
-        self.manifest = make_manifest(loaded, task.rows, settings, task.unit_rows, task.command, tuple(plan.rivals))
+        self.manifest = make_manifest(loaded, task.rows, settings, task.unit_rows, task.command, plan.columns)
         self._task = task
         self._has_begun = False
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
+from delta_attnmask.calibration import Calibration
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.candidates import Candidates, Embed, Indices, find_candidates, is_scored, row_indices
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, QUOTAS, chance_distortion, choose_columns, distortion
@@ -29,29 +30,31 @@ class Background:
 
     form: the column that the rows were scored for. embed: gives the embeddings of rows.
     planted_ratio: of the calibrated column, each quota's planted copies kept relative to chance; {} for others.
-    warnings, calibration_s: what the calibration warned of, and how long it took.
+    warnings: by column, what its calibration warned of. calibration_s: how long it took.
     """
 
     form: str | None = None
     embed: Embed | None = None
     planted_ratio: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     calibration_s: float = 0.0
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], calibration: Mapping[str, Any] | None, embed: Embed | None) -> Self:
         """From a run's settings and the report of its calibration.
 
-        Ratios hold only if the rows were scored under the same settings that were calibrated. Raises KeyError,
+        Ratios and warnings hold only for the score that was calibrated. Raises KeyError,
         TypeError, ValueError or AttributeError for what is no such report.
         """
+        form = settings.get("form")
         if calibration is None:
-            return cls(settings.get("form"), embed)
-        is_same = all(settings.get(name) == value for name, value in calibration.get("settings", {}).items())
-        options = calibration.get("quota", {}).get("options", {}) if is_same else {}
+            return cls(form, embed)
+        found, seconds = Calibration(calibration), float(calibration.get("seconds", 0))
+        if not found.covers(found.form, settings):
+            return cls(form, embed, calibration_s=seconds)
+        options = calibration.get("quota", {}).get("options", {})
         ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
-        warnings, seconds = tuple(map(str, calibration["warnings"])), float(calibration.get("seconds", 0))
-        return cls(settings.get("form"), embed, {calibration["form"]: ratios}, warnings, seconds)
+        return cls(form, embed, {found.form: ratios}, {found.form: found.warnings}, seconds)
 
 
 class HasTable(Protocol):
@@ -116,7 +119,7 @@ def select_rows(
             **quota_choice,
             "distortion": round(distortion(mix, picks.positions), 4),
             "distortion_by_chance": round(chance_distortion(mix, n_keep), 4),
-            "warnings": list(background.warnings),
+            "warnings": list(background.warnings.get(column, ())),
             "sources": count_sources(table, kept),
         },
     )
