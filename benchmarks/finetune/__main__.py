@@ -60,7 +60,10 @@ class Pool:
 
 
 def select(pool: Pool, method: str, seed: int) -> Rows:
-    """The positions in the pool that a method keeps; only random methods depend on the seed."""
+    """The positions in the pool that a method keeps; random and trusted methods depend on the seed.
+
+    method: a control's name, `SCORE/top`, `SCORE/COLUMNS` for a quota, or `SCORE/RULE-by-COLUMNS`.
+    """
     rng = np.random.default_rng(seed)
     everything = np.arange(len(pool.scores))
     if method in ("full", "none"):
@@ -72,8 +75,10 @@ def select(pool: Pool, method: str, seed: int) -> Rows:
     score, _, rule = method.partition("/")
     values = {"paper": pool.paper, "chosen": pool.column(pool.form)}.get(score)
     candidates = Candidates(pool.column(score) if values is None else values, pool.scores, everything)
-    columns = {"top": (), "source": ("source",), "source-answer": ("source", "answer_type")}[rule]
-    made = make_rule("quota", {"quota_by": columns}) if columns else make_rule("top", {})
+    name, _, by = rule.partition("-by-") if "-by-" in rule else ("quota" if rule != "top" else "top", "", rule)
+    columns = {"top": (), "source": ("source",), "source-answer": ("source", "answer_type")}[by]
+    seeded = {"seed": seed} if name == "trusted" else {}
+    made = make_rule(name, {"quota_by": columns, **seeded} if columns else seeded)
     return made.choose(candidates, pool.n_keep).positions
 
 

@@ -1,0 +1,1 @@
+"""Whether calibrations on other rows pick the same."""
