@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +45,18 @@ class Candidate:
         return f"{self.form} ({order}{masked}{more})"
 
 
+class Verdict(StrEnum):
+    """What a calibration comes to.
+
+    A score is better than chance where its planted copies in the highest fifth, with two standard errors added, stay
+    below those of chance.
+    """
+
+    SELECT = "select"  # the chosen score is better than chance
+    LOW_LOSS = "low_loss"  # so is low loss, and nothing does better
+    KEEP_ALL = "keep_all"  # no score is
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Which score was chosen, and why. `report` is what calibration.json holds, plain JSON values."""
@@ -72,6 +85,26 @@ class Calibration:
     def preset(self) -> Preset:
         """What a run takes from it."""
         return Preset(self.settings, self.form, self.sha256, self.judge)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether selecting by the chosen score is better than drawing rows at random, by the planted copies alone."""
+        chosen = self.report["chosen"]
+        if chosen["copies_kept"] + 2 * chosen["standard_error"] >= 1:
+            return Verdict.KEEP_ALL
+        return Verdict.LOW_LOSS if self.form == "low_loss" else Verdict.SELECT
+
+    @property
+    def verdict_sentence(self) -> str:
+        """The verdict in one sentence, with its figure."""
+        kept, error = self.report["chosen"]["copies_kept"], self.report["chosen"]["standard_error"]
+        figure = f"a kept fifth has {kept:.2f} ± {error:.2f} of the planted copies that chance would keep"
+        if self.verdict == Verdict.KEEP_ALL:
+            return f"no better than random rows: {figure}; keep all the data"
+        if self.verdict == Verdict.LOW_LOSS:
+            return f"low loss alone does as well as anything here: {figure}"
+        masking = "masking adds to it" if self.settings.fraction else "masking adds nothing to it, so nothing is masked"
+        return f"selecting pays here: {figure}; {masking}"
 
     def covers(self, column: str, made_with: Mapping[str, Any]) -> bool:
         """Whether its figures are those of a run's column. made_with: the settings in the run's manifest."""
@@ -136,7 +169,8 @@ class Calibration:
         by_source = [f"{name or '(none)'} {_with_interval(one['together'])}" for name, one in report["sources"].items()]
         if 1 < len(by_source) <= _MAX_SOURCES:
             lines.append(f"by source, all kinds that are seen: {'; '.join(by_source)}")
-        return "\n".join([*lines, *(f"WARNING: {warning}" for warning in self.warnings)])
+        lines += [f"WARNING: {warning}" for warning in self.warnings]
+        return "\n".join([*lines, f"verdict: {self.verdict_sentence}"])
 
     def differences(self, made_with: Mapping[str, Any]) -> list[str]:
         """What was another thing when it was made: the model, its precision, the data.

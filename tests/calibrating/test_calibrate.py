@@ -8,7 +8,7 @@ import pytest
 
 from delta_attnmask.calibrating.calibrator import calibrate
 from delta_attnmask.calibrating.scored import Outcome, Score
-from delta_attnmask.calibration import Calibration
+from delta_attnmask.calibration import Calibration, Verdict
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
@@ -71,6 +71,19 @@ def test_controls_and_rivals_are_reported_but_never_chosen() -> None:
     assert ("low_loss", False) in names
     assert ("relative_delta", True) in names
     assert not found.candidate.is_control
+
+
+def test_the_verdict_says_whether_selecting_is_better_than_chance() -> None:
+    found = run(make_records(200))
+    assert found.verdict == Verdict.SELECT
+    assert found.verdict_sentence.startswith("selecting pays here: a kept fifth has 0.")
+    assert found.verdict_sentence.endswith("masking adds to it")
+    assert found.describe().endswith(f"verdict: {found.verdict_sentence}")
+    blind = run(make_records(200), sees_images=False)
+    assert blind.verdict == Verdict.KEEP_ALL
+    assert "no better than random rows" in blind.describe()
+    good = Calibration(dict(blind.report) | {"chosen": {"copies_kept": 0.3, "standard_error": 0.1}})
+    assert good.verdict == Verdict.LOW_LOSS
 
 
 def test_where_masking_adds_nothing_low_loss_is_taken_and_nothing_is_masked() -> None:

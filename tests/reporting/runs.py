@@ -80,6 +80,7 @@ def write_calibration(folder: Path) -> None:
         "settings": settings,
         "is_control": False,
         "copies_kept": 0.3,
+        "standard_error": 0.05,
         "mean": 0.8,
         "worst": 0.7,
         "auroc": {"answer_swapped": 0.9, "image_swapped": None},

@@ -45,7 +45,11 @@ def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> 
         "n_originals": planted.kind.count(""),
         "n_planted": len(planted.records) - planted.kind.count(""),
         "visible_kinds": seen,
-        "chosen": _summary(choice.candidate, of_chosen) | {"copies_kept": rounded(trial.value(choice.way))},
+        "chosen": _summary(choice.candidate, of_chosen)
+        | {
+            "copies_kept": rounded(trial.value(choice.way)),
+            "standard_error": rounded(trial.standard_error(choice.way)),
+        },
         "ways": [_way_report(trial, way, choice) for way in trial.ways],
         "kinds": kinds_report,
         "quota": choose_quota(

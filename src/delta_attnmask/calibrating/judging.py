@@ -122,11 +122,11 @@ class Trial:
     def mean_auroc(self, way: Way) -> float:
         return float(np.mean([auroc(*self.pairs(way.held_out[kind], kind)) for kind in self.kinds]))
 
-    def standard_error(self, way: Way, other: Way) -> float:
-        """Of the difference of two ways' values: the jackknife over the groups of originals."""
+    def standard_error(self, way: Way, other: Way | None = None) -> float:
+        """Of a way's value, or of its difference to another's: the jackknife over the groups of originals."""
         groups = [self.fold != fold for fold in range(N_FOLDS)]
-        differences = np.array([self.value(way, group) - self.value(other, group) for group in groups])
-        return float(np.sqrt((N_FOLDS - 1) * differences.var()))
+        values = [self.value(way, group) - (self.value(other, group) if other else 0.0) for group in groups]
+        return float(np.sqrt((N_FOLDS - 1) * np.var(values)))
 
     def kept(self, values: Values, kind: str, groups: Rows | None = None) -> float:
         return copies_kept(*self.pairs(values, kind, groups))
