@@ -87,17 +87,23 @@ class Calibration:
         return Preset(self.settings, self.form, self.sha256, self.judge)
 
     @property
+    def _copies_kept(self) -> tuple[float, float]:
+        """Of the chosen score, with its standard error; those of chance where they aren't known."""
+        kept, error = (self.report["chosen"].get(name) for name in ("copies_kept", "standard_error"))
+        return 1.0 if kept is None else float(kept), float(error or 0.0)
+
+    @property
     def verdict(self) -> Verdict:
         """Whether selecting by the chosen score is better than drawing rows at random, by the planted copies alone."""
-        chosen = self.report["chosen"]
-        if chosen["copies_kept"] + 2 * chosen["standard_error"] >= 1:
+        kept, error = self._copies_kept
+        if kept + 2 * error >= 1:
             return Verdict.KEEP_ALL
         return Verdict.LOW_LOSS if self.form == "low_loss" else Verdict.SELECT
 
     @property
     def verdict_sentence(self) -> str:
         """The verdict in one sentence, with its figure."""
-        kept, error = self.report["chosen"]["copies_kept"], self.report["chosen"]["standard_error"]
+        kept, error = self._copies_kept
         figure = f"a kept fifth has {kept:.2f} ± {error:.2f} of the planted copies that chance would keep"
         if self.verdict == Verdict.KEEP_ALL:
             return f"no better than random rows: {figure}; keep all the data"
