@@ -1,4 +1,4 @@
-"""Find, on the user's own data, the setting whose score ranks rows above copies of them with a planted defect."""
+"""Find, on the user's own data, the score that ranks rows above copies of them with a planted defect."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

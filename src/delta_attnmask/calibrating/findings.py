@@ -1,6 +1,7 @@
 """What calibrating found: the choice, and how well scores separate originals from planted copies. No torch here."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,7 @@ from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.records import answer_type, question
 from delta_attnmask.statistics import Separation, Values, midranks, rounded, separate, spearman
 
+_MIN_PAIRS = 10  # of a kind
 _MIN_ORIGINALS = 10  # of a source; with fewer, no interval is given
 _VISIBLE_ABOVE = 0.55  # AUROC; a score sees a kind if its 95 % interval is above it
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of p_good
@@ -68,12 +70,13 @@ def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> 
 
 
 def _measured_kinds(planted: Planted, loss: Values) -> list[str]:
-    """The kinds of which there is a pair that could be scored."""
+    """The kinds of which enough pairs could be scored to learn from some and judge by others."""
     is_known = np.isfinite(loss)
-    pairs = zip(planted.kind, is_known & is_known[planted.original], strict=True)
-    kinds = sorted({kind for kind, is_scored in pairs if kind and is_scored})
+    is_pair = is_known & is_known[planted.original]
+    n_pairs = Counter(kind for kind, is_scored in zip(planted.kind, is_pair, strict=True) if kind and is_scored)
+    kinds = sorted(kind for kind, n in n_pairs.items() if n >= _MIN_PAIRS)
     if not kinds:
-        raise TooLittleDataError("no planted copy could be scored beside its original")
+        raise TooLittleDataError(f"no kind of planted copies could be scored beside {_MIN_PAIRS} of their originals")
     return kinds
 
 

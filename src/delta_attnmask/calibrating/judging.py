@@ -3,7 +3,7 @@
 No torch here; scikit-learn fits the judges.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -80,21 +80,27 @@ class Trial:
         low = -self.scored.loss
         ways = {LOW_LOSS: Way(LOW_LOSS, dict.fromkeys(self.kinds, low), low)}
         if can_judge := set(FEATURES) <= self.scored.stored.keys():
-            ways[JUDGE] = self._judged(JUDGE, None)
+            ways[JUDGE] = self._judged(JUDGE, lambda kinds: None)
         if self._deltas:
             values = self.scored.values
             held_out = {kind: values[self.best_delta(self._others(kind))] for kind in self.kinds}
             ways[DELTA] = Way(DELTA, held_out, values[self.best_delta(self.kinds)])
         if self._deltas and can_judge:
-            ways[JUDGE_WITH_DELTA] = self._judged(JUDGE_WITH_DELTA, self.setting)
-            if (control := self._random_like(self.setting)) is not None:
-                ways[JUDGE_WITH_RANDOM] = self._judged(JUDGE_WITH_RANDOM, control)
+            ways[JUDGE_WITH_DELTA] = self._judged(JUDGE_WITH_DELTA, self._setting)
+            if self._random_like(self.setting) is not None:
+                ways[JUDGE_WITH_RANDOM] = self._judged(
+                    JUDGE_WITH_RANDOM, lambda kinds: self._random_like(self._setting(kinds))
+                )
         return [ways[name] for name in (*PREFERENCE, JUDGE_WITH_RANDOM) if name in ways]
 
     @property
     def setting(self) -> MaskSettings:
         """The mask setting of the best Δ."""
-        setting = self.scored.candidates[self.best_delta(self.kinds)].settings
+        return self._setting(self.kinds)
+
+    def _setting(self, kinds: Sequence[str]) -> MaskSettings:
+        """The mask setting that is best on these kinds."""
+        setting = self.scored.candidates[self.best_delta(kinds)].settings
         assert setting is not None
         return setting
 
@@ -161,13 +167,13 @@ class Trial:
 
     # Judges
 
-    def _judged(self, name: str, setting: MaskSettings | None) -> Way:
-        """A judge's values, from fits that saw neither the record's group of originals nor, held out, the kind."""
-        return Way(
-            name,
-            {kind: self._cross_fitted(setting, self._others(kind)) for kind in self.kinds},
-            self._cross_fitted(setting, self.kinds),
-        )
+    def _judged(self, name: str, setting_of: Callable[[Sequence[str]], MaskSettings | None]) -> Way:
+        """A judge's values, from fits that saw neither the record's group of originals nor, held out, the kind.
+
+        setting_of: gives the mask setting that suits some kinds; None for a judge that reads no Δ.
+        """
+        held_out = {kind: self._cross_fitted(setting_of(self._others(kind)), self._others(kind)) for kind in self.kinds}
+        return Way(name, held_out, self._cross_fitted(setting_of(self.kinds), self.kinds))
 
     def _others(self, kind: str) -> list[str]:
         """The other kinds; all where there is but one."""

@@ -14,7 +14,7 @@ from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import Values
 
 FORMS = ("relative_delta", "delta", "delta_minus_loss", "delta_probability")
-MIN_ORIGINALS = 60  # with fewer, the halves are too small for any interval to mean something
+MIN_ORIGINALS = 60  # with fewer, no interval means anything
 
 Outcome = tuple[list[SampleScore], dict[int, list[float]]]  # scores, and row -> masked loss for each setting
 # Scores records (numbered from 0) under a grid.

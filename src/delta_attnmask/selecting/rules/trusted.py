@@ -1,7 +1,7 @@
 """Draw the budget at random from the rows of the highest value in each stratum.
 
-The very top of a score is one-sided: it holds what the model already knows. A random part of the rows that can be
-trusted keeps a few more defects and teaches more (benchmarks/evidence).
+The extreme top of a score holds what the model already knows. A random part of the best rows is less one-sided, and
+keeps more defects. On a model that knows the tasks it trains worse than `quota` does (docs/calibration.md).
 """
 
 from dataclasses import dataclass
