@@ -26,6 +26,7 @@ from benchmarks.suite.cached import (
     answer_loss,
     embed,
     gather,
+    half,
     make_rows,
     plan_batches,
     speed_up,
@@ -193,7 +194,7 @@ class _Loss:
                 inputs["masking_allowed"] = torch.from_numpy(is_second).to(device)
         if self._dropping is not None:
             self._dropping.choose(batch.attention_mask.to(device), labels, is_second)
-        with torch.autocast(device.type, torch.bfloat16):
+        with half(device):
             embedded = embed(self._model, batch)
             if self._augmentation == "neftune":
                 embedded = _noised(embedded, inputs["attention_mask"])

@@ -1,9 +1,10 @@
 """What the base models learn from: captions of pictures, and questions, half of them in other wordings than the pool's.
 
-Two curricula. By `PART` a base is taught part of the concepts, part of the kinds of questions, and whole sentences for
-half of those: it knows what is in a picture and how people answer, but not how the suite wants all of it answered. That
-is what finetuning has to teach. By `ALL` nothing is held back but the pictures, as with a model that was trained on
-much of the same kind: finetuning has less to teach and more to spoil.
+Three curricula. By `PART` a base is taught part of the concepts, part of the kinds of questions, and whole sentences
+for half of those: it knows what is in a picture and how people answer, but not how the suite wants all of it answered.
+That is what finetuning has to teach. By `ALL` nothing is held back but the pictures, as with a model that was trained
+on much of the same kind: finetuning has less to teach and more to spoil. By `THINGS` it knows every thing and few of
+the tasks: it sees, and has to learn what it is asked.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Curriculum:
 
 PART = Curriculum(names=0.8, kinds=0.7, sentences=0.5)
 ALL = Curriculum()
-CURRICULA = {"part": PART, "all": ALL}
+THINGS = Curriculum(kinds=0.4)
+CURRICULA = {"part": PART, "all": ALL, "things": THINGS}
 
 
 def is_within(name: str, share: float) -> bool:
