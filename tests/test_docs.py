@@ -11,11 +11,12 @@ import delta_attnmask
 from delta_attnmask.cli import app
 
 HOME = Path(__file__).parent.parent
-PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md"))]
+RECORDS = sorted((HOME / "benchmarks").rglob("*.md"))
+PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md")), *RECORDS]
 PROGRAM = "delta-attnmask"
 COMMANDS = {name for name in app if not name.startswith("-")}
 ELISIONS = {"…", "..."}
-ROOT_PAGES = sorted(HOME.glob("*.md"))
+LINKED_PAGES = [*sorted(HOME.glob("*.md")), *sorted((HOME / "docs").rglob("*.md")), *RECORDS]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 
@@ -97,11 +98,10 @@ def test_wrong_commands_are_refused(command):
         parse(command, may_lack=False)
 
 
-@pytest.mark.parametrize("page", ROOT_PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKED_PAGES, ids=lambda page: str(page.relative_to(HOME)))
 def test_links_lead_somewhere(page):
-    """The site's own pages are checked by its build."""
     links = LINK.findall(page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (HOME / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_every_public_name_is_on_the_python_page():

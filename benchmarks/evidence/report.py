@@ -1,4 +1,4 @@
-"""From the CSV to a table, plots and the figures that docs/evidence.md tells."""
+"""From the CSV to a table, plots and the figures that RESULTS.md reports."""
 
 from __future__ import annotations
 

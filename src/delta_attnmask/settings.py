@@ -97,7 +97,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "paper": Preset(MaskSettings.paper(), "delta"),
-    # What held up best before any calibration (docs/evidence.md): for data too small to calibrate on.
+    # What held up best before any calibration (benchmarks/evidence/RESULTS.md): for data too small to calibrate on.
     "relative": Preset(MaskSettings(), "relative_delta"),
 }
 

@@ -4,7 +4,8 @@ A forward on a CPU makes and frees hundreds of tensors of some megabytes; glibc 
 the kernel fills each page with zeros when it is asked for again: a quarter of a small model's forward.
 
 Threads of one matrix product wait for the slowest of them. libgomp lets them spin for milliseconds; where another
-program has one of the cores, the thread that is waited for is the one that can't run. docs/performance.md has figures.
+program has one of the cores, the thread that is waited for is the one that can't run.
+Figures: benchmarks/scoring/RESULTS.md.
 """
 
 import ctypes
