@@ -15,7 +15,7 @@ Exit code 0 is success; 1 `check --strict` with failed rows, or a reader of the 
 2 usage, input, settings or folders that can't be used; 130 Ctrl-C.
 
 """
-INTO_THE_CODE = re.compile(r"\[([^\]]+)\]\(\.\./((?:src|tests|benchmarks|embedded)/[^)]*)\)")
+INTO_THE_CODE = re.compile(r"\[([^\]]+)\]\(\.\./((?:src|tests|benchmarks|embedded|examples)/[^)]*)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
