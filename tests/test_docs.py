@@ -12,7 +12,8 @@ from delta_attnmask.cli import app
 
 HOME = Path(__file__).parent.parent
 RECORDS = sorted((HOME / "benchmarks").rglob("*.md"))
-PAGES = [HOME / "README.md", *sorted((HOME / "docs").rglob("*.md")), *RECORDS]
+INTERNALS = {"architecture.md", "add-a-model.md", "add-a-score.md", "models.md"}  # models.md is generated
+PAGES = [HOME / "README.md", HOME / "AGENTS.md", *sorted((HOME / "docs").rglob("*.md")), *RECORDS]
 PROGRAM = "delta-attnmask"
 COMMANDS = {name for name in app if not name.startswith("-")}
 ELISIONS = {"…", "..."}
@@ -102,6 +103,16 @@ def test_wrong_commands_are_refused(command):
 def test_links_lead_somewhere(page):
     links = LINK.findall(page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def n_words(page: Path) -> int:
+    return len(page.read_text(encoding="utf-8").split())
+
+
+def test_documents_are_short_enough_to_be_read():
+    assert n_words(HOME / "README.md") <= 900
+    assert sum(n_words(page) for page in (HOME / "docs").glob("*.md") if page.name not in INTERNALS) <= 8_000
+    assert len((HOME / "AGENTS.md").read_text(encoding="utf-8").splitlines()) <= 60
 
 
 def test_every_public_name_is_on_the_python_page():
