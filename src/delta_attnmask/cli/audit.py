@@ -22,7 +22,7 @@ def audit(
     cost: TrainingCost = TrainingCost(),
     json_file: Json = None,
 ) -> None:
-    """Say what a run's score correlates with, what selecting by it does to the data, and whether that pays.
+    """Show what a run's score correlates with, what selecting by it does to the data, and whether that pays.
 
     Args:
         run: Run folder that `score` wrote.

@@ -23,13 +23,13 @@ def calibrate(
     seed: int = 0,
     compute: ComputeOptions = ComputeOptions(),
 ) -> None:
-    """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
+    """Plant defects in copies of a few hundred rows and find the score that ranks them below the originals.
 
-    Needs no labels: the copies are made from the data itself. Says also what no setting can see.
+    Needs no labels: the copies are made from the data itself. Also reports what no score can see.
 
     Args:
         out: Folder for calibration.json, which `score --settings OUT` reads.
-        rows: How many originals; each gets three copies with another defect each.
+        rows: How many originals; each gets three copies, each with a different defect.
         also: Further scores to compare with, as for `score`.
         seed: Seed of the sample and the defects.
     """

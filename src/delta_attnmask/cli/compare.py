@@ -18,15 +18,15 @@ def compare(
     json_file: Json = None,
     seed: int = 0,
 ) -> None:
-    """Put evaluations of one test set side by side: accuracy, paired differences, and the time that each took.
+    """Compare evaluations of one test set: accuracy, paired differences, and the time that each took.
 
     Args:
         evaluations: Folders that `evaluate` made, as FOLDER or NAME=FOLDER; the name of a bare folder is its path.
             Folders of one name are seeds of one method.
-        baseline: Name that the others are compared with; the first if not given.
+        baseline: Name that the others are compared with; by default the first.
         scoring: NAME=RUN: the scoring run that chose this method's data; its seconds count.
         measure: What counts as right: the exact text, or the normalised one.
-        seed: Of the intervals.
+        seed: Seed of the intervals.
     """
     from delta_attnmask.evaluating.comparing import compare_evaluations
 

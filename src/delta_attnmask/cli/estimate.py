@@ -35,12 +35,12 @@ def estimate(
     compute: ComputeOptions = ComputeOptions(),
     json_file: Json = None,
 ) -> None:
-    """Score some rows, write nothing, and say how long the whole file will take, in how much memory, and if it pays.
+    """Score a few rows, write nothing, and print how long all of them take, in how much memory, and whether it pays.
 
     Args:
         rows: How many rows to try, from evenly spaced places of the file.
         also: Further scores, as for `score`.
-        sweep: With the standard grid of settings.
+        sweep: Include the standard grid of settings.
     """
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     source = data.open()

@@ -26,16 +26,16 @@ def evaluate(
 ) -> int:
     """Answer every row of a test set, and measure the answers. Rerun the same command to resume.
 
-    Every answer of a conversation is asked for, after the data's own earlier ones.
+    Asks for every answer of a conversation, after the data's own earlier answers.
 
     Args:
-        out: Folder for the results, made if missing: predictions-*.parquet and evaluation.json.
-        image_swap: Ask everything again with the images of another row of the same source: what is right then doesn't
-            come from looking.
-        max_new_tokens: Longest answer; if not given, the data's longest and 16 tokens more, 512 at most.
-        seed: Of the swapped images and of the intervals.
-        batch_tokens: Upper bound of answers times longest prompt and answer in a batch; halved when memory runs out.
-        unit_rows: Rows of a work unit, which is what a killed run loses at most.
+        out: Folder for the results, created if missing: predictions-*.parquet and evaluation.json.
+        image_swap: Ask everything again with the images of another row of the same source: answers that are still right
+            don't come from looking.
+        max_new_tokens: Longest answer; by default 16 tokens more than the data's longest, at most 512.
+        seed: Seed of the swapped images and the intervals.
+        batch_tokens: Limit on answers times longest prompt and answer in a batch; halved when memory runs out.
+        unit_rows: Rows in a work unit, the most that a killed run loses.
     """
     dataset = rows.open()
 

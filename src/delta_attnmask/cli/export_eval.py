@@ -23,7 +23,7 @@ def export_eval(
         to: lmms-eval: NAME.yaml, utils.py and NAME.parquet, with whole conversations; vlmevalkit: NAME.tsv, with the
             first question of each row that has an image.
         out: Folder to write into.
-        name: Of the task: letters, digits and underscores.
+        name: Name of the task: letters, digits and underscores.
         max_new_tokens: For lmms-eval: longest answer.
         with_images_only: For lmms-eval: leave out rows without an image, on which some of its models fail.
     """

@@ -33,14 +33,15 @@ def inspect(
     Without RUN, --model and --data are required.
 
     Args:
-        run: Folder that `score` made: its data is shown, by its model and settings unless options name others.
-        row: Numbers of the rows, from 0, as the scores have them.
-        ids: Ids of rows, as the data has them.
+        run: Run folder that `score` wrote; its data, model and settings are used unless options name others.
+        row: Row numbers, from 0, as in the scores.
+        ids: Row ids, as in the data.
         out: HTML file to write; it needs no network.
         model: Folder of a Hugging Face model, or its name on the hub; if not given, the run's own.
         settings: paper, relative, or a folder that `calibrate` made; if not given, those of the run, or else relative.
             Single options change what this gives.
-        format: Without RUN: name of the data's format (`check --help` lists them); recognised by content if not given.
+        format: Without RUN: name of the data's format (`check --help` lists them); by default it is recognised
+            from the content.
         revision: Revision of a model on the hub; if not given, the run's own.
     """
     if not row and not ids:

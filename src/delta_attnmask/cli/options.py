@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _DATA = Group("Data", sort_key=1)
 _MODEL = Group("Model", sort_key=2)
-_MASKING = Group("Masking", help="Single settings; those that aren't given are as --settings has them.", sort_key=3)
+_MASKING = Group("Masking", help="Single settings; each replaces the one from --settings.", sort_key=3)
 _SPEED = Group("Speed", sort_key=4)
 
 Json = Annotated[Path | None, Parameter(name="--json", help="File for all figures, as JSON.")]
@@ -37,9 +37,9 @@ class DataOptions:
     Args:
         data: Files (JSON, JSONL, parquet, arrow, WebDataset tars), a pattern such as 'shards/*.tar', a folder, or a
             mixture file in JSON or YAML; docs/formats.md has the formats.
-        images: Folder that the rows' image paths start in.
+        images: Folder that the rows' image paths are relative to.
         limit: Read only the first rows.
-        format: Name of the data's format (`check --help` lists them); recognised by content if not given.
+        format: Name of the data's format (`check --help` lists them); by default it is recognised from the content.
         allow_outside: Follow absolute image paths, and links that leave the image folder.
     """
 
@@ -61,8 +61,8 @@ class RunDataOptions:
     """Where the data of a run is now.
 
     Args:
-        data: The data, if it is no longer where it was scored.
-        images: The image folder, if it is no longer where it was.
+        data: The data, if it has moved since it was scored.
+        images: The image folder, if it has moved.
         allow_outside: Follow absolute image paths, and links that leave the image folder.
     """
 
@@ -122,10 +122,10 @@ class ComputeOptions:
     """How the model runs over the rows.
 
     Args:
-        batch_tokens: Upper bound of rows times longest row in a batch; halved when memory runs out.
-        attention: Which code sums the attention; auto takes the fastest that the model and the device allow.
-        workers: Processes that read images and encode; if not given, none on a CPU and up to 8 beside a GPU. 0 encodes
-            in the process itself.
+        batch_tokens: Limit on rows times longest row in a batch; halved when memory runs out.
+        attention: Code that sums the attention; auto takes the fastest that model and device allow.
+        workers: Processes that read images and encode; by default none on a CPU and up to 8 with a GPU. 0 encodes in
+            the main process.
     """
 
     batch_tokens: int = 8192
@@ -144,7 +144,7 @@ class MaskOptions:
     Args:
         queries: Whose attention counts.
         tokens: Which tokens may be masked.
-        fraction: Share of those that is masked, 0 to 1.
+        fraction: Share of these tokens to mask, 0 to 1.
         block: Decoder block whose output is masked; negative counts from the end.
         replacement: What a masked state becomes.
         order: Which tokens are masked first.
@@ -207,7 +207,7 @@ class TrainingCost:
     """What training costs, for the break-even.
 
     Args:
-        train_rate: Rows per second in training; for the break-even.
+        train_rate: Rows per second in training, to find out whether scoring pays.
         epochs: How many times training sees each row.
     """
 

@@ -31,9 +31,9 @@ def report(
     inspect: int = 0,
     revision: str | None = None,
 ) -> None:
-    """Write one HTML page that says what was scored, what is kept and why, and shows samples.
+    """Write one HTML page: what was scored, what is kept and why, and samples.
 
-    The file holds everything that it shows: it opens offline.
+    The file contains everything it shows, so it opens offline.
 
     Args:
         run: Run folder that `score` wrote.
@@ -41,8 +41,8 @@ def report(
         calibration: Folder that `calibrate` wrote, if it is not the run's own.
         review: Folder of a review of the run, as `review --out` wrote it.
         cards: Samples in the gallery, at most 500; each of its five groups gets a fifth.
-        inspect: Show where the model looked in so many of the samples; this loads the model.
-        revision: With --inspect, revision of a model on the hub, if it is not the one that was scored with.
+        inspect: How many samples show where the model looked; above 0 this loads the model.
+        revision: With --inspect: revision of a model on the hub, if it isn't the run's own.
     """
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")

@@ -32,7 +32,7 @@ def review(
     with_careless: bool = False,
     json_file: Json = None,
 ) -> None:
-    """Let people judge, without knowing which is which, whether selected samples are better than others.
+    """Let people judge blindly whether selected samples are better than others.
 
     `review RUN --selection FILE --out DIR` draws pairs and writes DIR/review.html, a page for the judges, each of whom
     saves a file of answers. `review DIR --collect FILES` adds these and prints the results, `review DIR` prints them
@@ -45,7 +45,7 @@ def review(
         against: What the selected samples are compared with: random rows, rows that were left, or the file of another
             selection.
         pairs: How many pairs; docs/review.md says how precise the results are for how many.
-        seed: Of the draw.
+        seed: Seed of the draw.
         export: Also write the pairs as tasks for Label Studio.
         collect: Files of answers, saved by the page or exported by Label Studio as JSON, to add to the review.
         with_careless: Also count judges who failed the attention checks.

@@ -38,28 +38,28 @@ def score(
     """Score every row of a data set into a run folder. Rerun the same command to resume.
 
     Args:
-        out: Run folder, made if missing: manifest.json and scores/unit-*.parquet.
-        settings: auto: calibrate on this data first, and keep the result in OUT; relative: the preset that held up
-            best; paper: the plainest reading of the paper; or a folder that `calibrate` made. Single options change
-            what this gives.
+        out: Run folder, created if missing: manifest.json and scores/unit-*.parquet.
+        settings: auto: calibrate on this data first and keep the result in OUT; relative: a preset that needs no
+            calibration; paper: the plainest reading of the paper; or a folder that `calibrate` wrote. Single options
+            override it.
         also: Further scores: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
-            loss_without_image and loss_without_question a forward each. ifd, image_gain and irs, which `select`
-            derives, stand for the one that they are made of.
-        sweep: Score the standard grid of settings too, into OUT/sweep: 26 of them, with random and least attended
-            tokens as controls.
-        embeddings: Keep a vector of each row from the model's middle, into OUT/embeddings; `select` needs them for
-            diversity, near duplicates and clusters.
-        compile: Compile the model's blocks with torch.compile: some seconds at the start, faster after that.
-        engine: local: this process; ray: the actors of a Ray cluster, each with a model of its own. They write into OUT
-            themselves, so it and the data must lie under the same path everywhere.
-        actors: With ray: how many; as many as there are GPUs for if not given, one without GPUs.
-        gpus_per_actor: With ray: 1 if not given and there are any; 0.5 lets two actors share one, 2 and --device
-            balanced spread a model over two.
-        address: With ray: a running cluster, such as auto or 10.0.0.1:6379; if not given, one is started on this
+            loss_without_image and loss_without_question cost one forward each. ifd, image_gain and irs store what
+            `select` derives them from.
+        sweep: Also score the standard grid of 26 settings into OUT/sweep, with random and least attended tokens as
+            controls.
+        embeddings: Store a vector of each row from the model's middle block in OUT/embeddings; `select` needs them
+            for diversity, near duplicates and clusters.
+        compile: Compile the model's blocks with torch.compile: a slower start, then faster.
+        engine: local: this process; ray: the actors of a Ray cluster, each with its own model. They write into OUT
+            themselves, so OUT and the data need the same path everywhere.
+        actors: With ray: how many; by default as many as the GPUs allow, or one without GPUs.
+        gpus_per_actor: With ray: by default 1 if there are any; 0.5 lets two actors share one, 2 with --device
+            balanced spreads a model over two.
+        address: With ray: a running cluster, such as auto or 10.0.0.1:6379; by default one is started on this
             machine alone.
-        shard: I/N: do only every N-th unit, from the I-th on (I from 0), beside other processes that do the others in
-            the same OUT; then `delta-attnmask merge OUT`.
-        unit_rows: Rows of a work unit, which is what a killed run loses at most.
+        shard: I/N, with I from 0: do only every N-th unit, starting with the I-th, while other processes do the rest
+            in the same OUT; then run `delta-attnmask merge OUT`.
+        unit_rows: Rows in a work unit, the most that a killed run loses.
     """
     require_positive(batch_tokens=compute.batch_tokens, limit=rows.limit, unit_rows=unit_rows, actors=actors)
     share = Shard.parse(shard) if shard is not None else WHOLE
@@ -108,7 +108,7 @@ def _refuse_contradictions(engine: str, shard: Shard, **of_ray: object) -> None:
 
 
 def merge(run: Path, /) -> None:
-    """Check that every row of a run is there exactly once, mark it complete, and merge its files into few large ones.
+    """Check that every row of a run is there exactly once, mark it complete, and merge its files into a few large ones.
 
     For runs made with --shard, and to make large runs of any kind faster to read. Rerun the same command to resume.
 

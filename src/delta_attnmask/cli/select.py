@@ -17,7 +17,7 @@ from delta_attnmask.selecting.rules import all_rules
 from delta_attnmask.selecting.run_selection import select_from_run
 
 _RULE_HELP = (
-    "auto: quotas, unless the calibration shows that they cost more than they hold; "
+    "auto: quotas, unless the calibration shows that they cost more than they preserve; "
     + "; ".join(f"{name}: {rule.help}" for name, rule in all_rules().items())
     + "."
 )
@@ -28,7 +28,8 @@ def _make_rule_options() -> type:
     options: dict[str, tuple[Any, list[str]]] = {}
     for name, rule in all_rules().items():
         for one in fields(rule):
-            text = f"With the rule {name}: {one.metadata['help']}; {one.default} if not given."
+            default = "" if one.default is None else f"; by default {one.default}"
+            text = f"With the rule {name}: {one.metadata['help']}{default}."
             options.setdefault(one.name, (str if one.metadata["read"] else one.type, []))[1].append(text)
     del options["quota_by"]  # which `auto` chooses as well
     typed = [
@@ -66,16 +67,16 @@ def select(
 
     Args:
         run: Run folder that `score` wrote.
-        keep: How much: a share of the rows that have a score, such as 20%, or a number of rows, such as 500.
+        keep: A share of the rows that have a score, such as 20%, or a number of rows, such as 500.
         out: File to write; a folder if the data are several files and --to isn't given.
-        by: Column to rank by, stored or derived; higher is better. If not given, the form that the run was scored for.
+        by: Column to rank by, stored or derived; higher is better. By default the one that the run was scored for.
         quota_by: Columns whose values jointly make the strata, such as source,answer_type; auto chooses by a rule that
-            the note states. The column cluster is made of the embeddings.
-        clusters: With --quota-by cluster: how many; one for 200 rows if not given, 256 at most.
+            the note states. The column cluster is computed from the embeddings.
+        clusters: With --quota-by cluster: how many; by default one for every 200 rows, at most 256.
         drop_duplicates: Leave out duplicates of better rows: 1 for rows of the same bytes, or a cosine such
             as 0.95 for rows with nearly the same embedding too.
         order: Order of the rows in the file: as in the input, or the best first.
-        to: Format to write, with what the trainer needs to find it; if not given, the input's own, unchanged. The
+        to: Format to write, with what the trainer needs to find it; by default the input's own, unchanged. The
             file's name ends in .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl
             and parquet, and .tar for webdataset.
     """

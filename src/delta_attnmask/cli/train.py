@@ -36,11 +36,11 @@ def train(
     At the end, OUT holds the model and its processor, train.json (what was trained on what, and how long it took),
     metrics.jsonl and rows.parquet (every row, and why it couldn't be used).
 
-    With --dtype auto, weights are float32 and computed in bfloat16 on GPUs that can; with --lora, on such GPUs, they
-    are bfloat16. --device is auto, cpu or cuda.
+    With --dtype auto, weights are float32 and computed in bfloat16 on GPUs that support it; with --lora they are
+    bfloat16 there. --device is auto, cpu or cuda.
 
     Args:
-        out: Folder, made if missing.
+        out: Folder, created if missing.
         settings: What is masked: relative, paper, or a folder that `calibrate` made. If not given, the settings of the
             run in --from-scores, else relative. Single options change what this gives.
         lora: Train low-rank adapters on the decoder's linear layers instead of all weights.

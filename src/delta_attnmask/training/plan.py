@@ -47,8 +47,8 @@ class LoraSettings:
 
     Args:
         rank: Rank of the adapters.
-        alpha: Their scale is alpha / rank.
-        dropout: Dropout in front of them.
+        alpha: The adapters' scale is alpha / rank.
+        dropout: Dropout before the adapters.
     """
 
     rank: Annotated[int, Parameter(name="lora-rank")] = 16
@@ -81,20 +81,20 @@ class TrainingPlan:
         mask: Which states are masked.
         probability: How likely a sample is masked in a forward; with twice the copies always are.
         from_scores: Run folder of `score`: only the top rows by its scores are masked or come twice.
-        top_share: That share of the training rows, such as 50%.
+        top_share: With --from-scores: share of the training rows, such as 50%.
         by: Column to rank by, as for `select`.
         lora: Adapters to train instead of all weights.
         only_language: Freeze the vision tower and the projector.
-        epochs: How often each row comes.
-        max_steps: Make that many steps instead.
-        learning_rate: Peak learning rate; if not given, 2e-5, or 2e-4 with adapters.
-        warmup: Share of the steps in which it rises from 0; after that it falls by a cosine.
-        weight_decay: Of AdamW.
-        batch_size: Rows in a forward.
-        accumulate: Forwards in a step.
-        gradient_checkpointing: Compute activations again in the backward pass: less memory, about a third slower.
+        epochs: Passes over the data.
+        max_steps: Make this many steps instead.
+        learning_rate: Peak learning rate; by default 2e-5, or 2e-4 with adapters.
+        warmup: Share of the steps over which the rate rises from 0; then it falls along a cosine.
+        weight_decay: Weight decay of AdamW.
+        batch_size: Rows per forward.
+        accumulate: Forwards per step.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         max_tokens: Skip longer rows; nothing is truncated.
-        seed: Of the order of rows, the adapters and what is masked.
+        seed: Seed of the row order, the adapters and what is masked.
         save_steps: Steps between checkpoints; the last two are kept until the end.
         log_steps: Steps between reports of the loss.
     """
