@@ -167,7 +167,7 @@ def test_help_of_score_names_every_score_and_says_whose_defaults_hold(capsys):
 
     text = help_of("score", capsys)
     assert [name for name in rival_names() if name not in text] == []
-    assert "those that aren't given are as --settings has them" in text
+    assert "each replaces the one from --settings" in text
     assert "`check --help` lists them" in text or "check --help lists them" in text
 
 
