@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
+from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,28 +17,46 @@ import torch
 from benchmarks.suite.bases import load
 from benchmarks.suite.cached import exact_match
 
-from .methods import RIVALS, ScoredPool, read_pool
+from .methods import Rows, ScoredPool, read_pool
+from .scoring import RIVALS, ROUNDS
 from .training import AUGMENTATIONS, Recipe, Split, accuracies, finetune, read_split
-from .workplace import Workplace
+from .workplace import Workplace, taking_turns
 
-MAIN = ("random", "oracle", "chosen/select", "low_loss/quota")
-AT_BUDGETS = (*MAIN, "chosen/top", "paper/top", "low_loss/top")  # at every budget
-TRANSFERRED = (*MAIN, "paper/top", "own/select")  # "own": selected with the other model itself
-CORE = (*MAIN, "chosen/top", "paper/top", "paper/quota", "low_loss/top", "random_tokens/quota")
-VARIANTS = ("chosen/source", "chosen/source-answer", "relative/quota", "random_tokens/top", "diversity")
-_RIVALS = (f"{rival}/{rule}" for rule in ("quota", "top") for rival in RIVALS)
-METHODS = tuple(dict.fromkeys((*CORE, *VARIANTS, *_RIVALS)))
-GROUPS = ("core", "augmentation", "methods", "transfer")
+RULES = ("quota", "trusted", "top")
+CORE = ("random", "oracle", "low_loss/quota", "judge/quota", "judge/trusted", "select")
+OTHERS = (
+    "delta/quota", "judge_with_delta/quota", "old/quota", "paper/top", "low_loss/trusted", "delta/trusted",
+    "low_loss/top", "judge/top", "delta/top", *(f"{rival}/quota" for rival in RIVALS),
+)  # fmt: skip
+BUDGETS = (0.1, 0.4)  # beside 20 %
+GROUPS = ("core", *ROUNDS, "methods", "budgets", "augmentation")
+
+
+def core_of_rounds(n: int) -> tuple[str, ...]:
+    """The methods of so many rounds that matter most."""
+    return tuple(f"rounds{n}_{name}" for name in ("chosen/quota", "chosen/trusted", "delta/quota", "low_loss/quota"))
+
+
+def all_of_rounds(n: int) -> tuple[str, ...]:
+    scores = [f"rounds{n}_{name}" for name in ("chosen", "judge", "delta", "low_loss")]
+    return tuple(f"{score}/{rule}" for score in scores for rule in RULES)
+
+
+METHODS = (*CORE, *OTHERS, *(name for n in ROUNDS.values() for name in all_of_rounds(n)))
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training. accounting: "epochs" (the recipe's), or "steps" (those of 20 % of the pool)."""
+    """One training. accounting: "epochs" (the recipe's), or "steps" (those of 20 % of the pool).
 
-    group: str
+    method: see `methods`; "select+NAME" trains on what `select` keeps under an augmentation.
+    """
+
+    base: str
+    pool: str
     method: str
-    budget: float
-    seed: int
+    budget: float = 0.2
+    seed: int = 0
     accounting: str = "epochs"
 
     @property
@@ -46,38 +64,35 @@ class Job:
         return tuple(str(getattr(self, field.name)) for field in fields(self))
 
 
-def plan_jobs(groups: Sequence[str], seeds: int, budgets: Sequence[float]) -> list[Job]:
+def plan_jobs(base: str, pool: str, groups: Sequence[str], seeds: int) -> list[Job]:
     """All trainings, in an order that leaves a run which is cut short with the questions that matter most.
 
-    First the core methods over all seeds, then augmentation, the other methods, the other budgets, the other base.
+    First the core methods over all seeds, then the other methods, other budgets, augmentation.
     """
-    jobs: list[Job] = []
-    others = [budget for budget in budgets if budget != 0.2]
-    if "core" in groups:
-        jobs += [Job("methods", "none", 0.0, 0)]
-        for seed in range(seeds):
-            jobs += [Job("methods", name, 0.2, seed) for name in CORE] + [Job("methods", "full", 1.0, seed)]
+    job = partial(Job, base, pool)
+    rounds = [n for group, n in ROUNDS.items() if group in groups]
+    core = [*(CORE if "core" in groups else ()), *(name for n in rounds for name in core_of_rounds(n))]
+    others = [*(OTHERS if "methods" in groups else ())]
+    others += [name for n in rounds for name in all_of_rounds(n) if "methods" in groups and name not in core]
+    jobs = [job("none", 0.0)] if "core" in groups else []
+    for seed in range(seeds):
+        jobs += [job(name, 0.2, seed) for name in core]
+        jobs += [job("full", 1.0, seed, "steps")] if "core" in groups else []
+    for seed in range(seeds):
+        jobs += [job(name, 0.2, seed) for name in others]
+        jobs += [job("full", 1.0, seed)] if "methods" in groups else []
+    if "budgets" in groups:
+        names = dict.fromkeys([*CORE, *core])
+        by_accounting = [(accounting, seed) for accounting in ("epochs", "steps") for seed in range(seeds)]
+        jobs += [job(name, at, seed, how) for how, seed in by_accounting for at in BUDGETS for name in names]
     if "augmentation" in groups:
-        jobs += [Job("augmentation", name, 0.2, seed) for seed in range(seeds) for name in AUGMENTATIONS]
-    if "methods" in groups:
-        for seed in range(seeds):
-            jobs += [Job("methods", "full", 1.0, seed, "steps")]
-            jobs += [Job("methods", name, 0.2, seed) for name in METHODS if name not in CORE]
-        for seed in range(seeds):
-            jobs += [Job("methods", name, budget, seed) for budget in others for name in AT_BUDGETS]
-    if "transfer" in groups:
-        jobs += [Job("transfer", "none", 0.0, 0)]
-        jobs += [Job("transfer", name, 0.2, seed) for seed in range(seeds) for name in TRANSFERRED]
-        jobs += [Job("transfer", "full", 1.0, seed) for seed in range(seeds)]
-    if "methods" in groups:
-        for seed in range(seeds):
-            jobs += [Job("methods", name, budget, seed, "steps") for budget in others for name in MAIN]
+        jobs += [job(f"select+{name}", 0.2, seed, "steps") for seed in range(seeds) for name in AUGMENTATIONS]
     return jobs
 
 
 @dataclass(frozen=True)
 class Worker:
-    """What a process holds: the pool's scores, and a base with its rows for each group."""
+    """What a process holds: the pool's scores, and the base with its rows."""
 
     pool: ScoredPool
     model: torch.nn.Module
@@ -86,73 +101,79 @@ class Worker:
     recipe: Recipe
 
     def run(self, job: Job, split: str = "test") -> dict[str, object]:
-        """Train, measure, and tell."""
-        method = "chosen/select" if job.group == "augmentation" else job.method
-        picks = [] if method == "none" else self.pool.pick(method, job.budget, job.seed).tolist()
-        pool = self.splits["pool"]
+        """Train, measure, and describe; what was trained on the same rows already isn't trained again."""
+        method, _, augmentation = job.method.partition("+")
+        picks = self.pool.pick(method, job.budget, job.seed)
+        n_20 = self.recipe.epochs * -(-round(0.2 * len(self.pool)) // self.recipe.batch)
+        n_steps = n_20 if job.accounting == "steps" else None
+        identity = repr((job.base, job.pool, split, job.seed, n_steps, augmentation)).encode()
+        facts = {"n_rows": len(picks), **self.pool.describe(method, picks)}
+        facts["trained"] = blake2b(picks.tobytes(), key=blake2b(identity).digest(), digest_size=8).hexdigest()
+        twin = next((one for one in read_lines(self.pool.place.csv) if one["trained"] == facts["trained"]), None)
+        measured = self._measure(picks, split, job.seed, n_steps, augmentation) if twin is None else outcome(twin)
+        return asdict(job) | facts | measured
+
+    def _measure(self, picks: Rows, split: str, seed: int, n_steps: int | None, augmentation: str) -> dict[str, object]:
+        """right: whether each row of the split was answered, by source and then in the split's order."""
+        found: dict[str, object] = {"n_steps": 0, "seconds": 0.0}
         self.model.load_state_dict(self.start)
-        told: dict[str, object] = {"n_rows": len(picks), "n_steps": 0, "seconds": 0.0}
-        if picks:
-            n_20 = self.recipe.epochs * -(-round(0.2 * len(self.pool)) // self.recipe.batch)
+        if len(picks):
+            pool = self.splits["pool"]
+            mask = self.pool.mask if augmentation else None
+            rows = pool.rows.take(picks.tolist())
             trained = finetune(
-                self.model, pool.rows.take(picks), self.recipe, job.seed,
-                n_steps=n_20 if job.accounting == "steps" or job.group == "augmentation" else None,
-                augmentation=job.method if job.group == "augmentation" else "", mask=self.pool.mask,
-            )  # fmt: skip
-            is_defect = self.pool.kinds[picks] != ""
-            told |= {
-                "n_steps": trained.n_steps, "seconds": round(trained.seconds, 2),
-                "tower_s": round(pool.tower_s * trained.n_steps * self.recipe.batch, 2),  # if it weren't cached
-                "defects": round(float(is_defect.mean()), 4),
-                "distortion": round(self.pool.mix_distortion(picks), 4),
-            }  # fmt: skip
-        is_right = exact_match(self.model, self.splits[split].rows)
-        found = accuracies(is_right, self.splits[split].sources)
-        told |= {f"em_{name}": round(value, 4) for name, value in found.items()}
+                self.model, rows, self.recipe, seed, n_steps=n_steps, augmentation=augmentation, mask=mask
+            )
+            found = {"n_steps": trained.n_steps, "seconds": round(trained.seconds, 2)}
+            found["tower_s"] = round(pool.tower_s * trained.n_steps * self.recipe.batch, 2)  # if it weren't cached
+        is_right, sources = exact_match(self.model, self.splits[split].rows), self.splits[split].sources
+        found |= {f"em_{name}": round(value, 4) for name, value in accuracies(is_right, sources).items()}
         if split == "test" and "shift" in self.splits:
-            told["em_shift"] = round(float(exact_match(self.model, self.splits["shift"].rows).mean()), 4)
-        return asdict(job) | told | {"right": np.packbits(is_right).tobytes().hex()}
+            found["em_shift"] = round(float(exact_match(self.model, self.splits["shift"].rows).mean()), 4)
+        by_source = is_right[np.argsort(sources, kind="stable")]
+        return found | {"right": np.packbits(by_source).tobytes().hex()}
 
 
-def make_worker(
-    place: Workplace, base: Path, recipe: Recipe, device: str, names: Sequence[str], pool: ScoredPool
-) -> Worker:
-    """Load a base and the splits as it sees them."""
+def outcome(line: dict[str, str]) -> dict[str, object]:
+    """What a training came to, from its line."""
+    return {
+        name: line[name] for name in line if name in ("n_steps", "seconds", "tower_s", "right") or name[:3] == "em_"
+    }
+
+
+def make_worker(place: Workplace, recipe: Recipe, device: str, names: Sequence[str], pool: ScoredPool) -> Worker:
+    """Load the base and the splits as it sees them."""
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
-    model, tokenizer = load(base, device)
+    model, tokenizer = load(place.base, device)
     there = [name for name in names if (place.suite / f"{name}.json").exists()]
     splits = {name: read_split(model, tokenizer, place.suite, name) for name in there}
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return Worker(pool, model, start, splits, recipe)
 
 
-_workers: dict[Path, Worker] = {}  # of this process
+_workers: list[Worker] = []  # of this process
 
 
 def run_job(place: Workplace, recipe: Recipe, device: str, job: Job) -> dict[str, object]:
-    """One job in this process, with the base of its group."""
-    base = place.other if job.group == "transfer" and place.other else place.base
-    if base not in _workers:
-        _workers.clear()  # a GPU or a small machine holds one
-        _workers[base] = make_worker(place, base, recipe, device, ("pool", "test", "shift"), read_pool(place))
-    return _workers[base].run(job)
+    """One job in this process."""
+    if not _workers:
+        _workers.append(make_worker(place, recipe, device, ("pool", "test", "shift"), read_pool(place)))
+    return _workers[0].run(job)
 
 
 def run_all(place: Workplace, jobs: Sequence[Job], recipe: Recipe, device: str, processes: int) -> None:
     """Run what the CSV lacks; each finished training is written at once."""
-    done = finished(place.results)
-    to_do = sorted((job for job in jobs if job.key not in done), key=lambda job: job.group == "transfer")
-    print(f"{len(done)} trainings are done, {len(to_do)} to do", flush=True)
-    if not to_do:
-        return
+    done = finished(place.csv)
+    to_do = [job for job in jobs if job.key not in done]
+    print(f"{len(jobs) - len(to_do)} trainings are done, {len(to_do)} to do", flush=True)
     work = partial(run_job, place, recipe, device)
     for number, result in enumerate(_map(work, to_do, processes), 1):
-        append(place.results, result)
+        append(place.csv, result)
         print(f"{number}/{len(to_do)} {json.dumps(result)}", flush=True)
 
 
 def _map(work: partial[dict[str, object]], jobs: Sequence[Job], processes: int) -> Iterator[dict[str, object]]:
-    if processes == 1:
+    if processes == 1 or len(jobs) < 2:
         yield from map(work, jobs)
         return
     with get_context("spawn").Pool(processes) as pool:
@@ -174,11 +195,10 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 
 def append(path: Path, result: dict[str, object]) -> None:
     """Write one line, rewriting the file since a column may be new; commands that share the file take turns."""
-    with path.with_suffix(".lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with taking_turns(path):
         lines: list[dict[str, object]] = [*read_lines(path), result]
         names = list(dict.fromkeys(name for line in sorted(lines, key=len, reverse=True) for name in line))
-        partial_file = path.with_suffix(".part")
+        partial_file = path.with_suffix(".new")
         with partial_file.open("w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()

@@ -1,7 +1,10 @@
-"""Every way of choosing rows, by name: `score/rule`, or a control's name.
+"""Every way of choosing rows, by name: `score/rule`, or a control's name. Scores and rules are the product's own.
 
-Scores and rules are the product's own. `quota` is the quota that `select` chooses for the calibrated score on this
-pool; rivals get the very same one.
+score: low_loss; judge or judge_with_delta, p_good of what calibration learned, chosen or not; delta, Δ - loss under
+calibration's best mask setting; chosen, what calibration ranks by; old, what it chose before it learned a judge; paper;
+a rival; or roundsN_low_loss, roundsN_judge and so on, the same of models that learned from what N rounds trust.
+rule: top; quota, the highest of each source; or trusted, drawn from each source's best rows.
+select: what the command keeps by itself.
 """
 
 from __future__ import annotations
@@ -15,141 +18,138 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from delta_attnmask.calibrating.judging import JUDGE, JUDGE_WITH_DELTA
+from delta_attnmask.calibration import Calibration
+from delta_attnmask.judge import Judge
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.candidates import Candidates, find_candidates, ranking_values
+from delta_attnmask.selecting.candidates import find_candidates, ranking_values
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
-from delta_attnmask.selecting.rules import make_rule
-from delta_attnmask.selecting.run_selection import read_embeddings, select_from_run
+from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selecting.selector import select_rows
-from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters
 from delta_attnmask.selecting.strata import strata_of
 from delta_attnmask.settings import PRESETS, MaskSettings
 from delta_attnmask.statistics import auroc
 
+from .scoring import RIVALS, old_choice
 from .workplace import Workplace
 
 Rows = NDArray[np.int64]
-RIVALS = ("low_loss", "el2n", "image_gain", "ifd", "irs", "mid_perplexity", "long_answer")
+SCORE = "score_of_method"  # a column
+
+JUDGES = (JUDGE, JUDGE_WITH_DELTA)
 
 
 @dataclass(frozen=True)
 class ScoredPool:
-    """The pool's scores, of which `chosen` is the calibrated one, and the defects that nobody but this code knows."""
+    """The pool's rows and scores, and the defects that nobody but this code knows."""
 
     place: Workplace
-    scores: pa.Table
-    chosen: str
+    rows: pa.Table
     kind_of: dict[int, str]
-    mask: MaskSettings = field(default_factory=MaskSettings)  # of the calibrated score
+    _values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.scores)
+        return len(self.rows)
 
     @cached_property
     def kinds(self) -> NDArray[np.str_]:
         """Each row's defect, "" for good rows."""
         return np.array([self.kind_of.get(row, "") for row in range(len(self))])
 
-    @cached_property
-    def quota(self) -> tuple[str, ...]:
-        """The columns of the quota that `select` takes by itself at 20 %."""
-        return select_from_run(RunFolder.open(self.place.scored), "20%").quota_by
+    @property
+    def mask(self) -> MaskSettings:
+        """The calibration's best mask setting."""
+        settings = RunFolder.open(self.place.scored()).manifest.settings
+        return MaskSettings(**{name: settings[name] for name in MaskSettings().to_dict()})
 
     def values(self, score: str) -> NDArray[np.float64]:
         """A score of every row; NaN or infinite where a row can't be kept."""
-        return ranking_values(self.scores, self.chosen if score == "chosen" else score)
+        if score not in self._values:
+            self._values[score] = self._read(score)
+        return self._values[score]
+
+    def _read(self, score: str) -> NDArray[np.float64]:
+        place = self.place
+        if score in ("paper", *RIVALS):
+            return self._ranked(place.paper, PRESETS["paper"].form if score == "paper" else score)
+        if score == "old":
+            return self._ranked(place.old, old_choice(Calibration.load(place.calibration()).report)[0])
+        rounds, _, name = (score.removeprefix("rounds") if score.startswith("rounds") else f"0_{score}").partition("_")
+        run, report = place.scored(int(rounds)), Calibration.load(place.calibration(int(rounds))).report
+        if name == "chosen":
+            return self._ranked(run, str(report["form"]))
+        if name in JUDGES:
+            judge = Judge.from_dict(next(way["judge"] for way in report["ways"] if way["name"] == name))
+            return judge.p_good(lambda column: self._ranked(run, column))
+        return self._ranked(run, "delta_minus_loss" if name == "delta" else name)
+
+    def _ranked(self, run: Path, column: str) -> NDArray[np.float64]:
+        table = RunFolder.open(run).read_scores()
+        if table["row"].to_pylist() != list(range(len(self))):
+            raise ValueError("the scores aren't in the pool's order")
+        return ranking_values(table, column)
 
     def pick(self, method: str, budget: float, seed: int) -> Rows:
-        """The rows that a method keeps of the pool at a budget, a share."""
+        """The rows that a method keeps of the pool at a budget, a share; in the pool's order."""
         n_keep = round(budget * len(self))
         rng = np.random.default_rng(1000 + seed)
+        if method == "none":
+            return np.arange(0)
         if method == "full":
             return np.arange(len(self))
         if method == "random":
-            return rng.permutation(len(self))[:n_keep]
+            return np.sort(rng.permutation(len(self))[:n_keep])
         if method == "oracle":
-            good = np.flatnonzero(self.kinds == "")
-            return rng.permutation(good)[:n_keep]
-        if method == "diversity":
-            return self._diverse(n_keep, seed)
-        return self._select(method, n_keep)
-
-    def _select(self, method: str, n_keep: int) -> Rows:
+            return np.sort(rng.permutation(np.flatnonzero(self.kinds == ""))[:n_keep])
+        if method == "select":
+            return np.sort(select_from_run(RunFolder.open(self.place.scored()), n_keep).indices)
         score, _, rule = method.partition("/")
-        column = self.chosen if score == "chosen" else score
-        if rule == "select":
-            run = {"chosen": self.place.scored, "own": self.place.of_other}[score]
-            return select_again(run, n_keep)
-        columns = {"top": (), "quota": self.quota, "source": ("source",), "source-answer": MIX_COLUMNS}[rule]
-        n_possible = len(find_candidates(self.scores, column))
-        given = {"rule": "quota", "quota_by": columns} if columns else {"rule": "top"}
-        return select_rows(self.scores, min(n_keep, n_possible), by=column, **given).indices
+        table = self.rows.append_column(SCORE, pa.array(self.values(score), pa.float64()))
+        options: dict[str, object] = {} if rule == "top" else {"quota_by": ("source",)}
+        options |= {"seed": seed} if rule == "trusted" else {}
+        n_possible = len(find_candidates(table, SCORE))
+        return np.sort(select_rows(table, min(n_keep, n_possible), by=SCORE, rule=rule, **options).indices)
 
-    def _diverse(self, n_keep: int, seed: int) -> Rows:
-        """The same number of every cluster of embeddings, at random: no score."""
-        folder = RunFolder.open(self.place.scored)
-        values = np.random.default_rng(seed).random(len(self))
-        candidates = with_clusters(
-            Candidates(values, self.scores, np.arange(len(self)), lambda rows: read_embeddings(folder, rows)),
-            default_clusters(len(self)),
-            seed,
-        )
-        return make_rule("quota", {"quota_by": (CLUSTER,), "temperature": 100.0}).choose(candidates, n_keep).positions
-
-    def mix_distortion(self, picks: Rows) -> float:
-        """Total variation distance of the picks' mix of sources and answer types from the pool's."""
-        return distortion(strata_of(self.scores, MIX_COLUMNS), picks)
+    def describe(self, method: str, picks: Rows) -> dict[str, object]:
+        """Share of defects and distortion of the mix of some picks, and the AUROC of the method's score."""
+        if not len(picks):
+            return {}
+        facts: dict[str, object] = {"defects": round(float((self.kinds[picks] != "").mean()), 4)}
+        facts["distortion"] = round(distortion(strata_of(self.rows, MIX_COLUMNS), picks), 4)
+        score = "chosen" if method == "select" else method.partition("/")[0] if "/" in method else ""
+        if score and (self.kinds != "").any():
+            facts["auroc"] = round(self.separation(score)["pooled"], 4)
+        return facts
 
     def separation(self, score: str) -> dict[str, float]:
         """AUROC of good rows above defective ones: pooled, mean within sources, and by kind within sources."""
-        values = self.values(score)
-        is_good, sources = self.kinds == "", np.array(self.scores["source"].to_pylist())
-        within = [
-            auroc(values[is_good & (sources == s)], values[~is_good & (sources == s)]) for s in np.unique(sources)
-        ]
-        by_kind = {
-            str(kind): float(np.mean([
-                auroc(values[is_good & (sources == s)], values[(self.kinds == kind) & (sources == s)])
-                for s in np.unique(sources[self.kinds == kind])
-            ]))
-            for kind in np.unique(self.kinds) if kind
-        }  # fmt: skip
-        return {"pooled": auroc(values[is_good], values[~is_good]), "within": float(np.mean(within)), **by_kind}
+        values, sources = self.values(score), np.array(self.rows["source"].to_pylist())
+        is_good = self.kinds == ""
+
+        def within(is_bad: NDArray[np.bool_]) -> float:
+            of_source = [
+                auroc(values[is_good & (sources == source)], values[is_bad & (sources == source)])
+                for source in np.unique(sources[is_bad])
+            ]
+            return float(np.mean(of_source))
+
+        by_kind = {str(kind): within(self.kinds == kind) for kind in np.unique(self.kinds[~is_good])}
+        return {"pooled": auroc(values[is_good], values[~is_good]), "within": within(~is_good), **by_kind}
 
 
 def read_pool(place: Workplace) -> ScoredPool:
-    """The scores with the paper's delta and the random tokens' score as columns."""
-    folder = RunFolder.open(place.scored)
-    scores = folder.read_scores()
-    chosen = str(folder.manifest.settings["form"])
-    forms = {
-        "paper": (place.paper, PRESETS["paper"].form),
-        "relative": (place.relative, PRESETS["relative"].form),
-        "random_tokens": (place.random_tokens, chosen),
-    }
-    for name, (run, form) in forms.items():
-        values = ranking_values(RunFolder.open(run).read_scores(), form)
-        scores = scores.append_column(name, pa.array(values, pa.float64()))
-    if scores["row"].to_pylist() != list(range(len(scores))):
-        raise ValueError("the scores aren't in the pool's order")
-    settings = folder.manifest.settings
-    mask = MaskSettings(**{name: settings[name] for name in MaskSettings().to_dict()})
-    return ScoredPool(place, scores, chosen, read_defects(place), mask)
-
-
-def select_again(run: Path, n_keep: int) -> Rows:
-    """What `select` keeps of a run."""
-    return select_from_run(RunFolder.open(run), n_keep).indices
+    """The pool as it was scored."""
+    table = RunFolder.open(place.scored()).read_scores()
+    return ScoredPool(place, table.select(["row", "status", "source", "answer_type"]), read_defects(place))
 
 
 def read_unscored_pool(place: Workplace) -> ScoredPool:
     """The pool before any scoring: enough for random and defect-free picks."""
     sources = [entry["source"] for entry in json.loads((place.suite / "pool.json").read_text())]
-    table = pa.table({"source": sources, "answer_type": [""] * len(sources)})
-    return ScoredPool(place, table, "", read_defects(place))
+    return ScoredPool(place, pa.table({"source": sources, "answer_type": [""] * len(sources)}), read_defects(place))
 
 
 def read_defects(place: Workplace) -> dict[int, str]:
-    """Row -> kind of its planted defect."""
+    """Row -> kind of its defect."""
     found = json.loads((place.suite / "defects.json").read_text())
     return {int(row): kind for row, kind in found.items()}

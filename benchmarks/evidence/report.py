@@ -1,24 +1,228 @@
-"""From the CSV to a table, plots and the figures that RESULTS.md reports."""
+"""From the CSV, and what made it, to RESULTS-*.md beside it: nothing is trained or scored.
+
+python -m benchmarks.evidence.report benchmarks/evidence/judge.csv
+python -m benchmarks.evidence.report benchmarks/evidence/judge.csv --minus select random --minus judge/quota none
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .jobs import AT_BUDGETS, MAIN, METHODS, TRANSFERRED, read_lines
-from .methods import RIVALS, ScoredPool, read_pool, select_again
-from .plots import draw_budgets, draw_methods
-from .results import Results, Run
-from .scoring import N_START, SEEDS
+from .jobs import BUDGETS, CORE, METHODS, core_of_rounds, read_lines
+from .results import FULL_STEPS, Results, Run
+from .scoring import ROUNDS
 from .training import AUGMENTATIONS
-from .workplace import Workplace
+from .workplace import read_records
 
-HEADLINE = "chosen/select"  # named beforehand: what `select` does by itself after a calibration
-AGAINST = (
-    "none", "random", "full", "oracle", "low_loss/quota", "random_tokens/quota", "relative/quota", "paper/quota",
+HEADLINES = ("select", "low_loss/quota", "judge/quota", "judge/trusted", "delta/quota", *core_of_rounds(1))
+PAIRS = (
+    ("judge/quota", "low_loss/quota"), ("delta/quota", "low_loss/quota"), ("judge_with_delta/quota", "judge/quota"),
+    ("delta/quota", "old/quota"), ("judge/trusted", "judge/quota"), ("low_loss/trusted", "low_loss/quota"),
+    ("judge/quota", "judge/top"), ("rounds1_low_loss/quota", "low_loss/quota"), ("rounds1_judge/quota", "judge/quota"),
+    ("rounds1_delta/quota", "delta/quota"), ("rounds1_delta/quota", "rounds1_low_loss/quota"),
+    ("rounds1_chosen/trusted", "rounds1_chosen/quota"), ("rounds2_chosen/quota", "rounds1_chosen/quota"),
 )  # fmt: skip
+LEGEND = """\
+# Evidence: the judge and the rounds
+
+Exact match on the test set, mean over its sources. ± is the standard deviation over seeds. Brackets are 95 % intervals
+of a bootstrap over test rows (within sources) and seeds, paired: every method sees the same resampled rows. Picks are
+named score/rule as `benchmarks/evidence/methods.py` says; "quota" and "trusted" are by source for all alike. `select`
+is what the command keeps by itself after a calibration. "Defects" is the share of rows with a known defect among those
+kept, which nothing but this report reads; AUROC is that of the score on them. Share is the part of what the defect-free
+picks (oracle) gain over random ones; a dash where the oracle's gain isn't above 0 in 99 % of the resamples."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("csv", type=Path)
+    parser.add_argument(
+        "--minus", nargs=2, action="append", metavar=("ONE", "OTHER"), help="print a difference at 20 %%"
+    )
+    options = parser.parse_args()
+    for name, (results, _) in read_results(options.csv).items():
+        for one, other in options.minus or ():
+            print(f"{name}: {one} minus {other}: {signed(results.difference(one, other))}")
+    if not options.minus:
+        write_report(options.csv)
+
+
+def read_results(path: Path) -> dict[str, tuple[Results, Mapping[str, Any]]]:
+    """By base and pool: what the trainings came to, and what made them."""
+    records, lines = read_records(path.with_suffix(".json")), read_lines(path)
+    found = {}
+    for name, made in sorted(records.items()):
+        own = [line for line in lines if f"{line['base']}/{line['pool']}" == name]
+        sources = [source for source, n in dict(made["test"]).items() for _ in range(n)]  # type: ignore[call-overload]
+        if own:
+            found[name] = Results(own, sources), made
+    return found
+
+
+def write_report(path: Path) -> Path:
+    """RESULTS-NAME.md beside NAME.csv."""
+    found = read_results(path)
+    parts = [LEGEND, overview({name: results for name, (results, _) in found.items()})]
+    for name, (results, made) in found.items():
+        parts += [part for part in sections(name, results, made) if part]
+    target = path.with_name(f"RESULTS-{path.stem}.md")
+    target.write_text("\n\n".join(parts) + "\n")
+    print(f"Wrote {target}")
+    return target
+
+
+def sections(name: str, results: Results, made: Mapping[str, Any]) -> Iterator[str]:
+    """Everything about one base and pool."""
+    yield f"## {name}"
+    yield header(made)
+    yield methods_table(results)
+    yield pairs_table(results)
+    yield budget_table(results)
+    yield augmentation_table(results)
+    yield auroc_table(made)
+    yield time_table(results, made)
+
+
+def overview(found: Mapping[str, Results]) -> str:
+    """Of each base and pool: the controls, and the headlines' gain over random with their share of the oracle's."""
+    controls = ("none", "random", "oracle", FULL_STEPS, "full")
+    rows = []
+    for name, results in found.items():
+        rows.append([name, *(shown(results.values(run)) for run in controls)])
+    titles = ["base/pool", "untouched", "random", "oracle", "full, equal steps", "full, five times the steps"]
+    parts = ["## In short", table("Without a score", titles, rows)]
+    names = [name for name in HEADLINES if any(len(results.values(name)) for results in found.values())]
+    for title, control in (("random", "random"), ("the untouched base", "none")):
+        rows = [
+            [name, *(signed(results.difference(method, control)) for method in names)]
+            for name, results in found.items()
+        ]
+        parts.append(table(f"20 %, minus {title}", ["base/pool", *names], rows))
+    rows = [
+        [name, *(signed(results.share_of_gain(method, "random", "oracle"), "+.2f") for method in names)]
+        for name, results in found.items()
+    ]
+    parts.append(table("20 %, share of the oracle's gain over random", ["base/pool", *names], rows))
+    return "\n\n".join(parts)
+
+
+def header(made: Mapping[str, Any]) -> str:
+    """What made the figures, on what."""
+    machine = made["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
+    place = f"{machine['n_cores']} × {machine['processor']} ({machine['device']})"
+    base = ", ".join(f"{name} {value}" for name, value in made["taught"].items())
+    suite = ", ".join(f"{rows} in {split}" for split, rows in made["rows"].items())
+    lines = [
+        f"- `python -m benchmarks.evidence {made['options']}` at commit {machine['commit']}, {place}, {versions}",
+        f"- Base {made['base']}: {base or 'how it was taught is not known'}",
+        f"- Suite {made['suite']}: {suite}; {made['defects']:.1%} of the pool with a known defect",
+        f"- Recipe: {', '.join(f'{name} {value}' for name, value in made['recipe'].items())}",
+    ]
+    for rounds, one in made["calibrations"].items():
+        kept = ", ".join(f"{way} {value:.2f}" for way, value in one["copies_kept"].items())
+        lines.append(
+            f"- Calibration, {rounds} rounds: ranks by {one['form']}, {'with' if one['masks'] else 'without'} a mask; "
+            f"planted copies kept by {kept}. {one['verdict'].capitalize()}. Mask of Δ: {one['best_mask']}."
+        )
+    return "\n".join(lines)
+
+
+def methods_table(results: Results) -> str:
+    """Every method at 20 %, best first; the order is the test set's, so that the first is a winner among many."""
+    runs: list[Run] = [run for run in (*map(Run, ("none", "full", *METHODS)), FULL_STEPS) if len(results.values(run))]
+    runs.sort(key=lambda run: -results.values(run).mean())
+    rows = [
+        [
+            "full, equal steps" if run == FULL_STEPS else run.method, str(len(results.values(run))),
+            shown(results.values(run)), signed(results.difference(run, "random")),
+            signed(results.share_of_gain(run, "random", "oracle"), "+.2f"), worst_source(results, run),
+            shown(results.values(run, "em_shift")), mean_of(results.values(run, "defects"), ".1%"),
+            mean_of(results.values(run, "distortion"), ".3f"), mean_of(results.values(run, "auroc"), ".3f"),
+        ]
+        for run in runs
+    ]  # fmt: skip
+    columns = ["picks", "seeds", "exact match", "minus random", "share", "worst source against random"]
+    return table("20 % of the pool", [*columns, "new style", "defects", "distortion", "AUROC"], rows)
+
+
+def worst_source(results: Results, run: Run) -> str:
+    if not len(results.values("random")):
+        return "–"
+    name, *gap = results.worst_source(run, "random")
+    return f"{name} {signed((gap[0], gap[1], gap[2]))}"
+
+
+def pairs_table(results: Results) -> str:
+    """What the judge, Δ, the rules and the rounds add, each against its nearest neighbour."""
+    rows = [[f"{one} minus {other}", signed(results.difference(one, other))] for one, other in PAIRS]
+    return table("What each step adds", ["picks at 20 %", "difference"], [row for row in rows if row[1] != "–"])
+
+
+def budget_table(results: Results) -> str:
+    """The main methods at every budget, under both accountings."""
+    budgets, rows = sorted((*BUDGETS, 0.2)), []
+    for accounting, meaning in (("epochs", "the same epochs"), ("steps", "the steps of 20 %")):
+        for name in (*CORE, *core_of_rounds(1), *core_of_rounds(2)):
+            runs = [Run(name, at, "epochs" if at == 0.2 else accounting) for at in budgets]
+            found = [results.values(run) for run in runs]
+            if sum(map(bool, map(len, found))) > 1:
+                rows.append([f"{name}, {meaning}", *map(shown, found)])
+    return table("By budget", ["picks", *(f"{at:.0%}" for at in budgets)], rows)
+
+
+def augmentation_table(results: Results) -> str:
+    """The ways to train on what `select` keeps."""
+    plain = Run("select+none")
+    runs = [Run(f"select+{name}") for name in AUGMENTATIONS]
+    rows = [
+        [run.method, shown(results.values(run)), signed(results.difference(run, plain))]
+        for run in runs
+        if len(results.values(run))
+    ]
+    return table("Augmentation, the same number of steps", ["training", "exact match", "minus none"], rows)
+
+
+def auroc_table(made: Mapping[str, Any]) -> str:
+    """How well each score separates good rows from defective ones."""
+    kinds = list(next(iter(made["auroc"].values()), {}))
+    rows = [[score, *(f"{found[kind]:.3f}" for kind in kinds)] for score, found in made["auroc"].items()]
+    return table("AUROC, good rows above defective ones; kinds within sources", ["score", *kinds], rows)
+
+
+def time_table(results: Results, made: Mapping[str, Any]) -> str:
+    """Scoring counted: seconds until a fifth is trained, against the full pool with five times the steps."""
+    whole, full = training_s(results, Run("full")), results.values("full")
+    rows = []
+    for name, n in {"select": 0, **{f"rounds{n}_chosen/quota": n for n in ROUNDS.values()}}.items():
+        ours, values = training_s(results, Run(name)), results.values(name)
+        if len(values) and len(full):
+            scoring = made["scoring_s"][f"calibrate_{n}"] + made["scoring_s"][f"score_{n}"]
+            reached = "yes" if values.mean() >= full.mean() else "no"
+            seconds = [f"{scoring:.0f} s", f"{ours:.0f} s", f"{whole:.0f} s", f"{whole / (ours + scoring):.2f}x"]
+            rows.append([name, shown(values), reached, *seconds])
+    columns = ["picks", "exact match", "reaches the full pool", "calibrating and scoring", "training", "full pool"]
+    return table("Time, the vision tower counted in every epoch", [*columns, "faster"], rows)
+
+
+def training_s(results: Results, run: Run) -> float:
+    if not len(results.values(run)):
+        return np.nan
+    return float((results.values(run, "seconds") + results.values(run, "tower_s")).mean())
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table under a heading; nothing where there are no rows."""
+    if not rows:
+        return ""
+    lines = [f"### {title}", "", "| " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def shown(values: NDArray[np.float64]) -> str:
@@ -28,211 +232,14 @@ def shown(values: NDArray[np.float64]) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}" if len(values) > 1 else f"{values.mean():.3f}"
 
 
+def mean_of(values: NDArray[np.float64], form: str) -> str:
+    return format(values.mean(), form) if len(values) else "–"
+
+
 def signed(found: tuple[float, float, float], form: str = "+.3f") -> str:
     """A difference or share with its interval; a dash where there is none."""
     return "–" if np.isnan(found[0]) else f"{found[0]:{form}} ({found[1]:{form}} to {found[2]:{form}})"
 
 
-def write_report(place: Workplace) -> None:
-    """results.md and the plots."""
-    test = json.loads((place.suite / "test.json").read_text())
-    results = Results(read_lines(place.results), [entry["source"] for entry in test])
-    pool = read_pool(place)
-    machine = json.loads((place.home / "machine.json").read_text())
-    parts = [header(place, machine, pool), headline_table(results)]
-    parts += [methods_table(results), source_table(results)]
-    parts += [mix_table(pool), budget_table(results), augmentation_table(results), transfer_table(results)]
-    parts += [
-        auroc_table(pool),
-        overlap_table(pool),
-        repeat_table(pool),
-        speed(results, machine["scoring_s"], len(pool)),
-    ]
-    (place.home / "results.md").write_text("\n\n".join(part for part in parts if part) + "\n")
-    draw_methods(results, place.home / "methods.svg")
-    draw_budgets(results, place.home / "budgets.svg")
-    print(f"Wrote {place.home / 'results.md'}")
-
-
-def header(place: Workplace, machine: dict[str, object], pool: ScoredPool) -> str:
-    """What made the figures, on what."""
-    suite = json.loads((place.suite / "suite.json").read_text())
-    quota, defective = " × ".join(pool.quota) or "none", (pool.kinds != "").mean()
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("python", "torch", "transformers"))
-    lines = [
-        f"Made by `{machine['command']}` at commit {machine['commit']}",
-        f"on {machine['n_cores']} × {machine['processor']} ({machine['device']}); {versions}.",
-        f"Suite {suite['fingerprint']}: {suite['rows']} rows, {defective:.1%} of the pool defective.",
-        f"Recipe, chosen on the validation split by defect-free picks: {machine['recipe']}.",
-        f"Calibrated score: {pool.chosen}; the quota that `select` chooses: {quota}.",
-        "± is the standard deviation over seeds; brackets are 95 % intervals of a bootstrap over test rows (within",
-        "sources) and seeds, paired: every method sees the same resampled rows.",
-    ]
-    return "\n".join(lines)
-
-
-def table(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A markdown table under a heading."""
-    lines = [f"## {title}", "", "| " + " | ".join(columns) + " |", "|---|" + "---|" * (len(columns) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def headline_table(results: Results) -> str:
-    """What `select` does by itself against everything else, at 20 %."""
-    rows = [[name, signed(results.difference(HEADLINE, name))] for name in AGAINST if len(results.values(name))]
-    return table(f"`{HEADLINE}` minus …, exact match at 20 %", ["picks", "difference"], rows)
-
-
-def methods_table(results: Results) -> str:
-    """Every method at 20 %, best first; the order is the test set's, so that the first is a winner among many."""
-    names = [name for name in ("none", "full", *METHODS) if len(results.values(name))]
-    names.sort(key=lambda name: -results.values(name).mean())
-    rows = []
-    for name in names:
-        worst, *gap = results.worst_source(name, "random")
-        rows.append([
-            name, str(len(results.values(name))), shown(results.values(name)),
-            signed(results.difference(name, "random")),
-            signed(results.share_of_gain(name, "random", "oracle"), "+.2f"),
-            f"{worst} {signed((gap[0], gap[1], gap[2]))}",
-            shown(results.values(name, "em_shift")), mean_of(results.values(name, "defects"), ".1%"),
-            mean_of(results.values(name, "distortion"), ".3f"),
-        ])  # fmt: skip
-    same = results.values(Run("full", accounting="steps"))
-    if len(same):
-        rows.append(["full pool, as many steps as 20 %", str(len(same)), shown(same), *[""] * 6])
-    columns = ["picks", "seeds", "exact match", "minus random", "share of the oracle's gain"]
-    columns += ["worst source against random", "new style", "defects kept", "distortion"]
-    return table("20 % of the pool", columns, rows)
-
-
-def mean_of(values: NDArray[np.float64], form: str) -> str:
-    return format(values.mean(), form) if len(values) else "–"
-
-
-def source_table(results: Results) -> str:
-    """Exact match by source for the main methods."""
-    names = [*("none", "full"), *MAIN, "chosen/top", "paper/top", "low_loss/top"]
-    rows = [[name, *(shown(results.values(name, f"em_{source}")) for source in results.sources)] for name in names]
-    return table("By source, 20 %", ["picks", *results.sources], rows)
-
-
-def mix_table(pool: ScoredPool) -> str:
-    """The share of each source in the picks of the main methods at 20 %."""
-    sources = np.array(pool.scores["source"].to_pylist())
-    names = np.unique(sources)
-    rows = [
-        [method, *(f"{(sources[pool.pick(method, 0.2, 0)] == name).mean():.1%}" for name in names)]
-        for method in ("full", "random", HEADLINE, "chosen/top", "low_loss/quota", "low_loss/top", "paper/top")
-    ]
-    return table("Mix of sources kept at 20 %", ["picks", *map(str, names)], rows)
-
-
-def budget_table(results: Results) -> str:
-    """The main methods at every budget, under both accountings."""
-    budgets = sorted({float(line["budget"]) for line in results.lines if line["method"] == HEADLINE})
-    rows = []
-    for accounting, told in (("epochs", "the same epochs"), ("steps", "the steps of 20 %")):
-        for name in AT_BUDGETS:
-            runs = [
-                Run(name, budget=budget, accounting="epochs" if budget == 0.2 else accounting) for budget in budgets
-            ]
-            found = [results.values(run) for run in runs]
-            if sum(map(bool, map(len, found))) > 1:
-                rows.append([f"{name}, {told}", *map(shown, found)])
-    return table("By budget", ["picks", *(f"{budget:.0%}" for budget in budgets)], rows)
-
-
-def augmentation_table(results: Results) -> str:
-    """The ways to train on the calibrated 20 %."""
-    runs = {name: Run(name, "augmentation") for name in AUGMENTATIONS}
-    rows = [
-        [name, str(len(results.values(run))), shown(results.values(run)),
-         "" if name == "none" else signed(results.difference(run, runs["none"])),
-         shown(results.values(run, "em_shift"))]
-        for name, run in runs.items()
-        if len(results.values(run))
-    ]  # fmt: skip
-    title = "Augmentation of the calibrated 20 %, the same number of steps"
-    return table(title, ["augmentation", "seeds", "exact match", "minus none", "new style"], rows) if rows else ""
-
-
-def transfer_table(results: Results) -> str:
-    """The other base, trained on what the base selected."""
-    runs = {name: Run(name, "transfer") for name in ("none", "full", *TRANSFERRED)}
-    rows = [
-        [name, str(len(results.values(run))), shown(results.values(run)),
-         signed(results.difference(run, runs["random"])),
-         signed(results.share_of_gain(run, runs["random"], runs["oracle"]), "+.2f")]
-        for name, run in runs.items()
-        if len(results.values(run))
-    ]  # fmt: skip
-    columns = ["picks", "seeds", "exact match", "minus random", "share of the oracle's gain"]
-    return table("Selected with the base, trained: another base", columns, rows) if rows else ""
-
-
-def auroc_table(pool: ScoredPool) -> str:
-    """How well each score tells good rows from defective ones, by kind."""
-    found = {score: pool.separation(score) for score in ("chosen", "relative", "paper", "random_tokens", *RIVALS)}
-    names = list(found["chosen"])
-    rows = [[score, *(f"{values[name]:.2f}" for name in names)] for score, values in found.items()]
-    return table("AUROC, good rows above defective ones; kinds within sources", ["score", *names], rows)
-
-
-def overlap_table(pool: ScoredPool) -> str:
-    """Shared rows over all rows of two methods' picks at 20 %."""
-    names = [
-        "chosen/select",
-        "chosen/top",
-        *(f"{score}/quota" for score in ("low_loss", "random_tokens", "image_gain")),
-    ]
-    picks = {name: set(pool.pick(name, 0.2, 0).tolist()) for name in [*names, "paper/quota"]}
-    rows = [
-        [one, *(f"{len(picks[one] & picks[two]) / len(picks[one] | picks[two]):.2f}" for two in picks)] for one in picks
-    ]
-    return table("Overlap of picks (Jaccard)", ["", *picks], rows)
-
-
-def repeat_table(pool: ScoredPool) -> str:
-    """How much of what `select` keeps depends on the calibration's sample and on the model."""
-    ours = set(pool.pick(HEADLINE, 0.2, 0).tolist())
-    runs = {f"calibrated on sample {seed}": pool.place.of_seed(seed) for seed in SEEDS}
-    if pool.place.other and pool.place.of_other.exists():
-        runs["selected with the other base"] = pool.place.of_other
-    rows = []
-    for name, run in runs.items():
-        theirs = set(select_again(run, len(ours)).tolist())
-        report = json.loads((run / "calibration.json").read_text())
-        setting = ", ".join(f"{key} {value}" for key, value in report["settings"].items())
-        rows.append([name, f"{len(ours & theirs) / len(ours | theirs):.2f}", f"{report['form']}: {setting}"])
-    return table("The same picks again? (Jaccard, 20 %)", ["", "shared", "chosen"], rows)
-
-
-def speed(results: Results, scoring_s: dict[str, float], n_rows: int) -> str:
-    """Scoring counted: how much sooner the full pool's accuracy is reached, here and by projection to more rows."""
-    full = results.values("full")
-    if not len(full):
-        return ""
-    score_s = (scoring_s["score"] - scoring_s["start"]) / (n_rows - N_START)
-    fixed_s = scoring_s["calibrate"] + scoring_s["start"]
-    rows = []
-    for budget in (0.05, 0.1, 0.2, 0.4):
-        run = Run(HEADLINE, budget=budget)
-        if len(results.values(run)):
-            ours, whole = (_training_s(results, one) for one in (run, "full"))
-            reached = "yes" if results.values(run).mean() >= full.mean() else "no"
-            net = [whole * n / (ours * n + score_s * n_rows * n + fixed_s) for n in (1, 10, 1e6)]
-            rows.append([f"{budget:.0%}", shown(results.values(run)), reached, f"{ours:.1f} s", f"{whole / ours:.1f}x"])
-            rows[-1] += [f"{one:.2f}x" for one in net]
-    columns = ["`select` keeps", "exact match", "reaches the full pool", "training", "faster"]
-    columns += ["with scoring counted", "10 x the rows", "very many rows"]
-    told = (
-        f"Training the full pool takes {_training_s(results, 'full'):.1f} s to {full.mean():.3f}, the vision tower "
-        f"counted in every epoch as in a training that doesn't cache it. Scoring takes {1000 * score_s:.1f} ms a row, "
-        f"and {fixed_s:.1f} s once for the start and the calibration; the projections keep both."
-    )
-    return table("Time", columns, rows) + f"\n\n{told}"
-
-
-def _training_s(results: Results, run: Run | str) -> float:
-    return float((results.values(run, "seconds") + results.values(run, "tower_s")).mean())
+if __name__ == "__main__":
+    main()

@@ -19,19 +19,22 @@ class Run:
     """Which trainings: all seeds of a method at a budget under an accounting."""
 
     method: str
-    group: str = "methods"
     budget: float = 0.2
     accounting: str = "epochs"
 
     def has(self, line: Line) -> bool:
-        budget = {"none": 0.0, "full": 1.0}.get(self.method, self.budget) if self.group != "augmentation" else 0.2
-        wanted = (self.group, self.method, str(budget), self.accounting)
-        return (line["group"], line["method"], line["budget"], line["accounting"]) == wanted
+        budget = {"none": 0.0, "full": 1.0}.get(self.method, self.budget)
+        accounting = "steps" if "+" in self.method else self.accounting
+        wanted = (self.method, str(budget), accounting)
+        return (line["method"], line["budget"], line["accounting"]) == wanted
+
+
+FULL_STEPS = Run("full", accounting="steps")
 
 
 @dataclass(frozen=True)
 class Results:
-    """The CSV's lines, and the source of each test row."""
+    """The CSV's lines of one base and pool, and the source of each test row in the order of the outcomes."""
 
     lines: list[Line]
     test_sources: Sequence[str] = ()
@@ -39,16 +42,12 @@ class Results:
     def values(self, run: Run | str, column: str = "em_mean") -> NDArray[np.float64]:
         """A column over the seeds, in the order of the seeds."""
         wanted = Run(run) if isinstance(run, str) else run
-        found = [line for line in self.lines if wanted.has(line) and line[column] != ""]
+        found = [line for line in self.lines if wanted.has(line) and line.get(column, "") != ""]
         return np.array([float(line[column]) for line in sorted(found, key=lambda line: int(line["seed"]))])
 
     @property
     def sources(self) -> list[str]:
-        return [
-            name.removeprefix("em_")
-            for name in self.lines[0]
-            if name.startswith("em_") and name[3:] not in ("mean", "shift")
-        ]
+        return sorted(set(self.test_sources))
 
     def is_right(self, run: Run | str) -> NDArray[np.float64]:
         """1 where a test row was answered rightly; `[seed, row]`."""

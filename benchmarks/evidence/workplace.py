@@ -1,14 +1,17 @@
-"""Where an evidence run keeps its things, and what it is made with."""
+"""Where an evidence run keeps its things, and the record of what each base and pool was measured with."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import subprocess
-import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,57 +23,76 @@ CODE = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Workplace:
-    """The folders of one run; `base` is the model that scores and is trained, `other` one that only is trained."""
+    """One base on one pool. csv: the results of all bases and pools; a JSON file beside it says what made them.
+
+    base: the model that scores and is trained. base_name, pool: how the results call them.
+    """
 
     home: Path
+    suite: Path
     base: Path
-    other: Path | None = None
+    base_name: str
+    pool: str
+    csv: Path
 
     @property
-    def suite(self) -> Path:
-        return self.home / "suite"
+    def name(self) -> str:
+        return f"{self.base_name}/{self.pool}"
 
     @property
-    def calibration(self) -> Path:
-        return self.home / "scores" / "calibration"
+    def records(self) -> Path:
+        return self.csv.with_suffix(".json")
 
-    @property
-    def scored(self) -> Path:
-        """The calibrated run, with every rival and the embeddings."""
-        return self.home / "scores" / "all"
+    def calibration(self, rounds: int = 0) -> Path:
+        """What was learned from planted copies, after so many cross-fitted rounds."""
+        return self.home / "scores" / f"calibration-{rounds}"
 
-    @property
-    def chosen(self) -> Path:
-        """The calibrated setting alone: what it costs."""
-        return self.home / "scores" / "chosen"
-
-    @property
-    def relative(self) -> Path:
-        """The preset that `score` takes where the data are too few to calibrate."""
-        return self.home / "scores" / "relative"
-
-    @property
-    def of_other(self) -> Path:
-        """The same pool, calibrated and scored with the other model."""
-        return self.home / "scores" / "other"
-
-    def of_seed(self, seed: int) -> Path:
-        """Calibrated on another sample of the pool, and scored."""
-        return self.home / "scores" / f"seed-{seed}"
-
-    @property
-    def random_tokens(self) -> Path:
-        """The calibrated setting with random tokens in place of the most attended ones."""
-        return self.home / "scores" / "random-tokens"
+    def scored(self, rounds: int = 0) -> Path:
+        """The run of that calibration, with Δ under its best mask setting."""
+        return self.home / "scores" / f"rounds-{rounds}"
 
     @property
     def paper(self) -> Path:
-        """The plainest reading of the paper."""
+        """The plainest reading of the paper, with the rivals."""
         return self.home / "scores" / "paper"
 
     @property
-    def results(self) -> Path:
-        return self.home / "results.csv"
+    def old(self) -> Path:
+        """The setting that calibration chose before it learned a judge."""
+        return self.home / "scores" / "old"
+
+
+def read_records(path: Path) -> dict[str, dict[str, object]]:
+    """By base and pool, what the results were made with; {} where there are none."""
+    found: dict[str, dict[str, object]] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def record(place: Workplace, **facts: object) -> None:
+    """Add facts to the record of this base and pool."""
+    with taking_turns(place.csv):
+        known = read_records(place.records)
+        write_json(place.records, known | {place.name: known.get(place.name, {}) | facts})
+
+
+def check_identity(place: Workplace, recipe: dict[str, object]) -> None:
+    """Refuse to add trainings of another suite, base or recipe to those that the record has under the same names."""
+    suite = json.loads((place.suite / "suite.json").read_text())
+    found = {"suite": suite["fingerprint"], "base": weights_digest(place.base), "recipe": recipe}
+    known = read_records(place.records).get(place.name, found)
+    if other := [name for name in found if known[name] != found[name]]:
+        raise SystemExit(f"{place.csv} has {place.name} with another {', '.join(other)}; give other names or --csv")
+    test = Counter(entry["source"] for entry in json.loads((place.suite / "test.json").read_text()))
+    record(place, **found, rows=suite["rows"], test=dict(sorted(test.items())))
+
+
+@contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """Commands that share a file change it one after another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 def describe_machine() -> dict[str, object]:
@@ -83,12 +105,11 @@ def describe_machine() -> dict[str, object]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "commit": commit(),
-        "command": " ".join(["python -m benchmarks.evidence", *sys.argv[1:]]),
     }
 
 
 def processor_name() -> str:
-    """The processor's own name where Linux tells it."""
+    """The processor's own name where Linux gives it."""
     file = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", file.read_text()) if file.exists() else None
     return found.group(1) if found else platform.machine()
@@ -103,29 +124,21 @@ def commit() -> str:
     return told.stdout.strip()
 
 
-def check_identity(place: Workplace, recipe: dict[str, object]) -> None:
-    """Refuse to go on with trainings of another suite, base or recipe; what they were made with lies beside them."""
-    suite = json.loads((place.suite / "suite.json").read_text())
-    models = {"base": place.base, "other": place.other}
-    found = {
-        "suite": suite["fingerprint"],
-        **{name: weights_digest(folder) for name, folder in models.items() if folder},
-        "recipe": recipe,
-    }
-    path = place.home / "identity.json"
-    known = json.loads(path.read_text()) if path.exists() else found
-    other = [name for name in known.keys() & found.keys() if known[name] != found[name]]
-    if other:
-        raise SystemExit(f"{place.home} was made with another {', '.join(sorted(other))}; give another --out")
-    write_json(path, known | found)
+def how_taught(base: Path) -> dict[str, object]:
+    """What a base of the suite was taught, as far as its folder says."""
+    file = base / "training.json"
+    log = json.loads(file.read_text()) if file.exists() else {}
+    return {name: log[name] for name in ("curriculum", "minutes", "rows", "held_out_exact_match") if name in log}
 
 
 def weights_digest(folder: Path) -> str:
-    """Tells two models apart."""
+    """Distinguishes models."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def write_json(path: Path, content: object) -> None:
     """Write readable JSON, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    partial_file = path.with_suffix(".part")
+    partial_file.write_text(json.dumps(content, indent=1) + "\n")
+    partial_file.replace(path)

@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("--dev-rows", type=int, default=100, help="rows of each source that settings are chosen on")
     parser.add_argument("--defects", type=float, choices=RATES, default=0.5, help="share of the pool with a defect")
     parser.add_argument("--skewed", action="store_true", help="sources of very different sizes")
+    parser.add_argument("--natural", action="store_true", help="drawings with titles by people beside the other rows")
     options = parser.parse_args()
-    sizes = Sizes(options.rows, options.dev_rows, options.test_rows, options.defects, options.skewed)
+    sizes = Sizes(options.rows, options.dev_rows, options.test_rows, options.defects, options.skewed, options.natural)
     print(json.dumps(build(options.out, sizes), indent=1))
 
 

@@ -17,6 +17,7 @@ from embedded.sample import Row
 from embedded.sources.mixing import Split
 from PIL import Image as PILImage
 
+from .natural import draw_titles
 from .packages import missing
 from .planting import counts_by_source, plant
 from .sources import SHIFT, SOURCES, Source
@@ -27,13 +28,17 @@ SKEW = 0.72  # each source of the skewed variant has this share of the one befor
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows of every source, and the share of the pool's rows that gets a defect."""
+    """Rows of every source, and the share of the pool's rows that gets a defect.
+
+    natural: a third as many drawings beside them, with the titles that people gave them and nothing planted.
+    """
 
     pool: int = 1500
     dev: int = 100
     test: int = 250
     defects: float = 0.5
     skewed: bool = False
+    natural: bool = False
 
 
 def build(folder: Path, sizes: Sizes, seed: int = SEED) -> dict[str, object]:
@@ -48,13 +53,16 @@ def build(folder: Path, sizes: Sizes, seed: int = SEED) -> dict[str, object]:
     }
     if not missing(SHIFT.clients) or has_assets():
         splits["shift"] = draw_split(seed, "test", {"fxemoji": SHIFT}, {"fxemoji": sizes.test})
+    if sizes.natural:
+        pool += draw_titles(len(pool) // 3, {digest(row.pictures[0].pixels) for row in splits["test"] + splits["dev"]})
+        random.Random(f"{seed}/natural").shuffle(pool)
     pool_pictures = {digest(row.pictures[0].pixels) for row in pool}
     for name in ("dev", "test"):
         splits[name] = [row for row in splits[name] if digest(row.pictures[0].pixels) not in pool_pictures]
     for name, rows in splits.items():
         write_split(folder, name, rows)
-    planted = {str(i): row.defect for i, row in enumerate(pool) if row.defect}
-    (folder / "defects.json").write_text(json.dumps(planted, indent=0) + "\n")
+    defects = {str(i): row.defect for i, row in enumerate(pool) if row.defect}
+    (folder / "defects.json").write_text(json.dumps(defects, indent=0) + "\n")
     report: dict[str, object] = {
         "fingerprint": fingerprint(row for rows in splits.values() for row in rows),
         "rows": {name: len(rows) for name, rows in splits.items()},
@@ -68,7 +76,8 @@ def build(folder: Path, sizes: Sizes, seed: int = SEED) -> dict[str, object]:
 
 def made_with(sizes: Sizes, seed: int = SEED) -> dict[str, object]:
     """What tells one suite from another, beside the packages."""
-    return asdict(sizes) | {"seed": seed}
+    asked = asdict(sizes) | {"seed": seed}
+    return asked if sizes.natural else {name: value for name, value in asked.items() if name != "natural"}
 
 
 def available() -> dict[str, Source]:

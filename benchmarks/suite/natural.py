@@ -1,4 +1,4 @@
-"""The defects that openclipart has by itself: a check without anything planted.
+"""The defects that openclipart has by itself: rows of a pool, and a check, without anything planted.
 
     python -m benchmarks.suite.natural --out DIR --base BASE --rows 2000
 
@@ -17,13 +17,15 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from embedded.assets import _clipart_files, _render_clipart
+from embedded.build import digest
 from embedded.fetch import PACKAGES, fetch_all
+from embedded.sample import Picture, Question, Row, converse
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
@@ -33,6 +35,7 @@ from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.statistics import auroc
 
 SHARED = 5  # drawings of one title that make it one which tells nothing
+ASKED = "What is the title of this drawing?"
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,11 @@ def main() -> None:
     print("\n".join(report(run, drawings)))
 
 
-def read_drawings(n_rows: int) -> list[Drawing]:
-    """A sample of the public-domain drawings that render, duplicates and all, in an order of its own."""
+def read_drawings(n_rows: int, seen: Collection[str] = ()) -> list[Drawing]:
+    """A sample of the public-domain drawings that render, duplicates and all, in an order of its own.
+
+    seen: digests of pictures to leave out.
+    """
     package = next(one for one in PACKAGES if one.name == "openclipart-svg")
     root = next(fetch_all(packages=[package])[package.name].rglob("openclipart/svg"))
     files = _clipart_files(root)
@@ -61,11 +67,35 @@ def read_drawings(n_rows: int) -> list[Drawing]:
     drawings: list[Drawing] = []
     for path, topic in files:
         pixels, title = _render_clipart(path), read_title(path.read_text(errors="replace"))
-        if pixels is not None and title:
+        if pixels is not None and title and digest(pixels) not in seen:
             drawings.append(Drawing(pixels, title, topic))
         if len(drawings) == n_rows:
             break
     return drawings
+
+
+def draw_titles(n_rows: int, seen: Collection[str]) -> list[Row]:
+    """Rows of the source "titles", one a drawing; their defects are `title_shared` and `misfiled`.
+
+    seen: digests of pictures to leave out.
+    """
+    drawings = read_drawings(n_rows, seen)
+    is_shared, is_misfiled = known_defects(drawings)
+    rows = []
+    for drawing, shares, misfiled in zip(drawings, is_shared, is_misfiled, strict=True):
+        question = Question("title", ASKED, lambda facts: facts, lambda rng: "")
+        row = converse("titles", [Picture(drawing.pixels, drawing.title)], drawing.title, [question])
+        row.defect = "title_shared" if shares else "misfiled" if misfiled else None
+        rows.append(row)
+    return rows
+
+
+def known_defects(drawings: Sequence[Drawing]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which drawings share their title with many, and which ones are filed under two topics."""
+    counts = Counter(drawing.title for drawing in drawings)
+    topics = {pixels: {one.topic for one in group} for pixels, group in by_pixels(drawings).items()}
+    is_shared = np.array([counts[drawing.title] >= SHARED for drawing in drawings])
+    return is_shared, np.array([len(topics[drawing.pixels.tobytes()]) > 1 for drawing in drawings])
 
 
 def read_title(svg: str) -> str:
@@ -81,7 +111,7 @@ def write_rows(folder: Path, drawings: Sequence[Drawing]) -> None:
     rows = []
     for number, drawing in enumerate(drawings):
         PILImage.fromarray(drawing.pixels).save(folder / "images" / f"{number:05}.png")
-        asked = {"from": "human", "value": "<image>\nWhat is the title of this drawing?"}
+        asked = {"from": "human", "value": f"<image>\n{ASKED}"}
         answer = {"from": "gpt", "value": drawing.title}
         rows.append({"id": str(number), "image": f"{number:05}.png", "conversations": [asked, answer]})
     (folder / "rows.json").write_text(json.dumps(rows))
@@ -108,10 +138,7 @@ def report(folder: Path, drawings: Sequence[Drawing]) -> list[str]:
         "low_loss": ranking_values(run.read_scores(), "low_loss"),
         "paper": ranking_values(RunFolder.open(folder / "paper").read_scores(), "delta"),
     }
-    counts = Counter(drawing.title for drawing in drawings)
-    is_shared = np.array([counts[drawing.title] >= SHARED for drawing in drawings])
-    n_topics = {pixels: {d.topic for d in group} for pixels, group in by_pixels(drawings).items()}
-    is_misfiled = np.array([len(n_topics[drawing.pixels.tobytes()]) > 1 for drawing in drawings])
+    is_shared, is_misfiled = known_defects(drawings)
     lines = [
         f"{len(drawings)} drawings: {is_shared.sum()} with a title of {SHARED} or more, {is_misfiled.sum()} misfiled"
     ]

@@ -53,6 +53,10 @@ def test_masking_is_taken_only_where_it_adds_something(planted):
     by_name = {way.name: seeing.value(way) for way in seeing.ways}
     assert by_name[JUDGE_WITH_DELTA] < by_name[JUDGE] - 0.2
     assert abs(by_name["judge_with_random_delta"] - by_name[JUDGE]) < 0.15
+    reads = {way.name: (seeing.setting_of(way), seeing.judge_of(way)) for way in seeing.ways}
+    assert [name for name, (setting, _) in reads.items() if setting == GRID[0]] == [JUDGE_WITH_DELTA, DELTA]
+    assert [name for name, (_, judge) in reads.items() if judge] == [JUDGE, JUDGE_WITH_DELTA]
+    assert reads[JUDGE_WITH_DELTA][1] == found.judge
 
 
 def test_noise_looks_like_chance_whatever_it_is_fitted_to(planted):

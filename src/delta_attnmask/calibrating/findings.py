@@ -102,8 +102,12 @@ def _summary(candidate: Candidate, found: dict[str, Separation]) -> dict[str, An
 
 
 def _way_report(trial: Trial, way: Way, choice: Choice) -> dict[str, Any]:
+    """settings, judge: what it would rank by; null where it masks nothing or has none, and for a control."""
+    setting, judge = trial.setting_of(way), trial.judge_of(way)
     return {
         "name": way.name,
+        "settings": setting and setting.to_dict(),
+        "judge": judge and judge.to_dict(),
         "is_chosen": way.name == choice.way.name,
         "copies_kept": rounded(trial.value(way)),
         "standard_error": rounded(trial.standard_error(way, choice.way)),

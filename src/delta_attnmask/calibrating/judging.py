@@ -98,6 +98,10 @@ class Trial:
         """The mask setting of the best Δ."""
         return self._setting(self.kinds)
 
+    def setting_of(self, way: Way) -> MaskSettings | None:
+        """The mask setting of a way that could be chosen; None for one that reads no Δ."""
+        return self.setting if way.name in (DELTA, JUDGE_WITH_DELTA) else None
+
     def _setting(self, kinds: Sequence[str]) -> MaskSettings:
         """The mask setting that is best on these kinds."""
         setting = self.scored.candidates[self.best_delta(kinds)].settings
@@ -118,8 +122,7 @@ class Trial:
             return Choice(way, LOW_LOSS, UNMASKED, None)
         if way.name == DELTA:
             return Choice(way, self.scored.candidates[self.best_delta(self.kinds)].form, self.setting, None)
-        setting = self.setting if way.name == JUDGE_WITH_DELTA else None
-        return Choice(way, P_GOOD, setting or UNMASKED, self._final_judge(way, setting))
+        return Choice(way, P_GOOD, self.setting_of(way) or UNMASKED, self.judge_of(way))
 
     def value(self, way: Way, groups: Rows | None = None) -> float:
         """Planted copies in the highest fifth relative to chance, mean over the kinds. groups: records that count."""
@@ -207,11 +210,16 @@ class Trial:
         weights: Values = (share / counts)[codes] * learn.sum()
         return weights
 
-    def _final_judge(self, way: Way, setting: MaskSettings | None) -> Judge:
-        """Learned from all records; its odds stretched so that they hold for records that it hadn't seen (Platt)."""
+    def judge_of(self, way: Way) -> Judge | None:
+        """The judge of a way that could be chosen, learned from all records; None for a way without one.
+
+        Its odds are stretched so that they hold for records that it hadn't seen (Platt).
+        """
+        if way.name not in (JUDGE, JUDGE_WITH_DELTA):
+            return None
         from sklearn.linear_model import LogisticRegression
 
-        judge, known = self._fit(setting, self._is_usable), self._is_usable
+        judge, known = self._fit(self.setting_of(way), self._is_usable), self._is_usable
         odds = np.log(way.values[known] / (1 - way.values[known]))
         platt = LogisticRegression(C=1e6).fit(odds[:, None], self.is_original[known], self._weights(known))
         slope, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
