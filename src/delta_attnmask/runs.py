@@ -51,6 +51,12 @@ class RunFolder(UnitFolder):
         return score_schema(self.manifest.extra_columns)
 
     @property
+    def inputs(self) -> list[Path]:
+        """The folder and the data: no file of them may be replaced."""
+        data = self.manifest.data
+        return [self.path, *map(Path, json.loads(data) if data.startswith("[") else [data] if data else [])]
+
+    @property
     def is_complete(self) -> bool:
         return "complete.json" in self.files.names()
 

@@ -1,19 +1,22 @@
-"""Files that are whole or not there, and locks among the processes that write them. No torch here."""
+"""Files that are whole or not there, that replace nothing foreign, and locks among their writers. No torch here."""
 
 import errno
 import os
+import re
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from delta_attnmask.errors import ArtifactError
+from delta_attnmask.errors import ArtifactError, SettingsError
 
 TEMPORARY = ".tmp"
+_MARK = re.compile(rb"generator[^\n]{0,12}delta-attnmask")  # in the head of pages, JSON and configurations
+_HEAD_BYTES = 4096
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -38,6 +41,50 @@ def write_atomically(path: Path, tag: str = "") -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             aside.unlink()
+
+
+def claim_output(
+    path: Path,
+    endings: Sequence[str],
+    inputs: Iterable[Path | None] = (),
+    *,
+    force: bool = False,
+    is_ours: bool = False,
+) -> None:
+    """Raise SettingsError unless a command may write this file: it is new, or this tool wrote what it replaces.
+
+    endings: of which its name must have one. inputs: files and folders that are read: no file of them is ever replaced,
+    under whatever name.
+    force: replace any other file too. is_ours: the caller knows that this tool wrote it; else a mark in the file says.
+    """
+    if path.suffix.lower() not in endings:
+        raise SettingsError(f"{path}: expected a name that ends in {' or '.join(dict.fromkeys(endings))}")
+    try:
+        if not os.path.lexists(path):
+            return
+        if path.exists() and not path.is_file():
+            raise SettingsError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}; expected a file")
+        read = [one for one in inputs if one is not None and one.exists()]
+        if path.exists() and any(path.samefile(one) for one in read):
+            raise SettingsError(f"{path} is the data itself, which is never replaced; choose another file")
+        if is_ours or is_marked(path):
+            return
+        if any(path.resolve().is_relative_to(one.resolve()) for one in read if one.is_dir()):
+            raise SettingsError(f"{path} belongs to what is read, which is never replaced; choose another file")
+    except OSError as error:
+        raise SettingsError(f"{path} can't be examined: {error.strerror or error}; choose another file") from error
+    if not force:
+        raise SettingsError(
+            f"{path} exists, and this tool didn't write it; choose another file, or replace it with --force"
+        )
+
+
+def is_marked(path: Path) -> bool:
+    """Whether the head of a file says that this tool generated it."""
+    if not path.is_file():  # also a link to nowhere
+        return False
+    with path.open("rb") as file:
+        return _MARK.search(file.read(_HEAD_BYTES)) is not None
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -70,14 +70,14 @@ def test_how_llama_factory_is_told(tmp_path):
     made.mkdir()
     (made / "dataset_info.json").write_text('{"theirs": {"hf_hub_url": "x/y"}}')
     for _ in range(2):
-        done = export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores)
+        done = export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores, force=True)
     info = json.loads((made / "dataset_info.json").read_bytes())
     assert list(info) == ["theirs", "mine"]
     assert f"--dataset mine --dataset_dir {made} --media_dir {tmp_path}" in done.hint
     assert FileRows(made / "mine.json").format_name.startswith("llama-factory:{")
     (made / "dataset_info.json").write_text('{"mine": {"file_name": "other.json"}}')
     with pytest.raises(SettingsError, match="another entry 'mine'"):
-        export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores)
+        export_rows(dataset, np.arange(2), made / "mine.json", to="llama-factory", scores=scores, force=True)
 
 
 def test_the_ending_must_fit(tmp_path):

@@ -125,10 +125,35 @@ def test_an_input_that_has_moved(run, data, tmp_path):
 def test_the_input_is_never_overwritten(run, data, tmp_path):
     (tmp_path / "link.json").symlink_to(data)
     for out in (data, tmp_path / "link.json", tmp_path / "." / "data.json"):
-        with pytest.raises(SettingsError, match="is the input itself"):
+        with pytest.raises(SettingsError, match="is the data itself"):
             export(run, out)
-    with pytest.raises(SettingsError, match="is a directory"):
-        export(run, tmp_path)
+    (tmp_path / "hard.json").hardlink_to(data)
+    before = data.read_bytes()
+    with pytest.raises(SettingsError, match="is the data itself"):
+        export(run, tmp_path / "hard.json", force=True)
+    assert data.read_bytes() == before
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(SettingsError, match="is a folder"):
+        export(run, tmp_path / "folder.json")
+
+
+def test_only_what_select_wrote_is_replaced(run, tmp_path):
+    out = tmp_path / "out.json"
+    export(run, out, keep="1")
+    export(run, out, keep="2")
+    assert len(json.loads(out.read_bytes()) if out.read_bytes().startswith(b"[") else out.read_text().split("\n")) >= 2
+    edited = out.read_bytes() + b" "
+    out.write_bytes(edited)
+    with pytest.raises(SettingsError, match="exists, and this tool didn't write it; .* --force"):
+        export(run, out)
+    assert out.read_bytes() == edited
+    export(run, out, force=True)
+    assert out.read_bytes() != edited
+    note = tmp_path / "new.json.selection.json"
+    note.write_text("{}")
+    with pytest.raises(SettingsError, match="didn't write it"):
+        export(run, tmp_path / "new.json")
+    assert not (tmp_path / "new.json").exists()
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.csv", "x.tar", "x.jsonl"])

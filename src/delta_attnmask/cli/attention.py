@@ -8,10 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from delta_attnmask.calibration import read_preset
-from delta_attnmask.cli.options import DataOptions, DeviceOptions, Json, write_json
+from delta_attnmask.cli.options import DataOptions, DeviceOptions, Force, Json, claim_json, write_json
 from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import show_progress
+from delta_attnmask.reporting.page import claim_page, write_page
 
 
 def attention(
@@ -23,6 +24,7 @@ def attention(
     samples: int = 6,
     settings: str = "relative",
     json_file: Json = None,
+    force: Force = False,
     loading: DeviceOptions = DeviceOptions(),
 ) -> None:
     """Compare where two models' attention goes over the same rows, and write a page that says what changed.
@@ -40,11 +42,12 @@ def attention(
     if rows < 2 or samples < 0:
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
     dataset = data.open()
+    claim_page(out, dataset.inputs, force=force)
+    claim_json(json_file, dataset.inputs, force=force)
 
     from delta_attnmask.inspecting.comparison import compare, spread_rows
     from delta_attnmask.inspecting.comparison_page import COLUMNS, render_comparison, rows_of
     from delta_attnmask.inspecting.inspector import Inspector
-    from delta_attnmask.reporting.page import write_page
 
     wanted = spread_rows(dataset.n_rows, rows)
     preset, _ = read_preset(settings)
@@ -67,7 +70,7 @@ def attention(
         settings=preset.mask,
         data=dataset.location,
     )
-    write_page(out, html)
+    write_page(out, html, force=force)
     write_json(json_file, {"base": model[0], "tuned": model[1]} | asdict(comparison))
     print_table(f"{comparison.n_rows} rows", COLUMNS, rows_of(comparison))
     print(f"Wrote {out}", file=sys.stderr)

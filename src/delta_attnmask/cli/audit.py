@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.auditing.run_audit import audit_run
-from delta_attnmask.cli.options import Json, SelectionOptions, TrainingCost, write_json
+from delta_attnmask.cli.options import Force, Json, SelectionOptions, TrainingCost, claim_json, write_json
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.runs import RunFolder
 
@@ -21,6 +21,7 @@ def audit(
     against: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     cost: TrainingCost = TrainingCost(),
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
     """Show what a run's score correlates with, what selecting by it does to the data, and whether that pays.
 
@@ -29,6 +30,7 @@ def audit(
         against: Further runs of the same data, such as with another seed, dtype or model, to compare with.
     """
     folder = RunFolder.open(run)
+    claim_json(json_file, folder.inputs, force=force)
     chosen = selection.read(folder)
     others = {str(path): RunFolder.open(path) for path in against or ()}
     report = audit_run(folder, chosen, others=others, train_rate=cost.train_rate, epochs=cost.epochs)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import Json, write_json
+from delta_attnmask.cli.options import Force, Json, claim_json, write_json
 from delta_attnmask.cli.terminal import print_table, with_interval
 from delta_attnmask.errors import SettingsError
 
@@ -16,6 +16,7 @@ def compare(
     scoring: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     measure: Literal["exact", "normalised"] = "exact",
     json_file: Json = None,
+    force: Force = False,
     seed: int = 0,
 ) -> None:
     """Compare evaluations of one test set: accuracy, paired differences, and the time that each took.
@@ -31,6 +32,7 @@ def compare(
     from delta_attnmask.evaluating.comparing import compare_evaluations
 
     runs = [(text, Path(text)) if Path(text).is_dir() or "=" not in text else _parse_pair(text) for text in evaluations]
+    claim_json(json_file, [folder for _, folder in runs], force=force)
     found = compare_evaluations(runs, dict(map(_parse_pair, scoring or [])), baseline, measure, seed)
     _print_report(found)
     write_json(json_file, found)

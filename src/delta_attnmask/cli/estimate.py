@@ -10,9 +10,11 @@ from delta_attnmask.cli.audit import print_costs
 from delta_attnmask.cli.options import (
     ComputeOptions,
     DataOptions,
+    Force,
     Json,
     ModelOptions,
     TrainingCost,
+    claim_json,
     split_names,
     write_json,
 )
@@ -34,6 +36,7 @@ def estimate(
     cost: TrainingCost = TrainingCost(),
     compute: ComputeOptions = ComputeOptions(),
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
     """Score a few rows, write nothing, and print how long all of them take, in how much memory, and whether it pays.
 
@@ -44,6 +47,7 @@ def estimate(
     """
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     source = data.open()
+    claim_json(json_file, source.inputs, force=force)
     print_data(source)
 
     from delta_attnmask.calibrating.judging import FEATURES

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from delta_attnmask.cli.options import RunDataOptions
+from delta_attnmask.cli.options import Force, RunDataOptions
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.conversion import Converted
@@ -28,6 +28,7 @@ def export(
     scores: bool = False,
     order: Order = "input",
     moved: RunDataOptions = RunDataOptions(),
+    force: Force = False,
 ) -> None:
     """Write a scored data set, or the part that was selected, for a trainer; or all of it with its scores.
 
@@ -46,7 +47,7 @@ def export(
     if scores:
         if selection is not None or to is not None or order != "input":
             raise SettingsError("--scores writes every row in the input's order: leave out --selection, --to, --order")
-        n_rows = export_scores(open_scored(folder, moved.place), folder, out)
+        n_rows = export_scores(open_scored(folder, moved.place), folder, out, force=force)
         print(printable(f"Wrote {n_rows:,} rows with their scores to {out}"))
         return
     if order == "score" and selection is None:
@@ -56,7 +57,8 @@ def export(
     if selection is not None:
         rows = read_note(selection, folder).indices
     rows = rows if order == "score" else np.sort(rows)
-    done = export_rows(open_scored(folder, moved.place, with_images=to is not None), rows, out, to=to, scores=table)
+    data = open_scored(folder, moved.place, with_images=to is not None)
+    done = export_rows(data, rows, out, to=to, scores=table, force=force)
     print(printable(f"Wrote {done.n_written:,} rows to {out}"))
     print_converted(done)
 

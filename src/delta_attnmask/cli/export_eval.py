@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from delta_attnmask.cli.options import DataOptions
+from delta_attnmask.cli.options import DataOptions, Force
 from delta_attnmask.cli.terminal import print_faults
 from delta_attnmask.reading.faults import count_faults
 
@@ -16,6 +16,7 @@ def export_eval(
     name: str = "delta_attnmask_test",
     max_new_tokens: int = 512,
     with_images_only: bool = False,
+    force: Force = False,
 ) -> None:
     """Write a test set as a task of lmms-eval or a table of VLMEvalKit.
 
@@ -31,10 +32,10 @@ def export_eval(
 
     dataset = rows.open()
     if to == "lmms-eval":
-        found = export_lmms_eval(dataset, out, name, max_new_tokens, with_images_only=with_images_only)
+        found = export_lmms_eval(dataset, out, name, max_new_tokens, with_images_only=with_images_only, force=force)
         command = f"lmms-eval --include_path {out} --tasks {name} --model ..."
     else:
-        found = export_vlmevalkit(dataset, out, name)
+        found = export_vlmevalkit(dataset, out, name, force=force)
         command = f"LMUData={out} python run.py --data {name} --mode infer ..."
     print(f"Wrote {found.n_items:,} questions; next: {command}")
     if found.left_out:

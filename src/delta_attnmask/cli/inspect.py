@@ -5,11 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import DeviceOptions, MaskOptions, RunDataOptions
+from delta_attnmask.cli.options import DeviceOptions, Force, MaskOptions, RunDataOptions
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.reporting.page import claim_page, write_page
 from delta_attnmask.runs import RunFolder
 
 
@@ -27,6 +28,7 @@ def inspect(
     loading: DeviceOptions = DeviceOptions(),
     format: str | None = None,
     revision: str | None = None,
+    force: Force = False,
 ) -> int:
     """Write a page that shows where the model looked in single rows, and what the mask did to their answers.
 
@@ -60,15 +62,15 @@ def inspect(
     found = [(record.id, record.row) for record in dataset if record.id in ids] if ids else []
     if missing := sorted(set(ids or []) - {id_ for id_, _ in found}):
         raise SettingsError(f"id={missing[0]!r}: no row of {dataset.path} has this id")
+    claim_page(out, [*dataset.inputs, *(scored.inputs if scored else [])], force=force)
     chosen = mask.choose(settings, scored)
 
     from delta_attnmask.inspecting.inspection_page import render_inspections
     from delta_attnmask.inspecting.inspector import Inspector
-    from delta_attnmask.reporting.page import write_page
 
     loaded = loading.load_model(model, revision)
     inspections = Inspector(loaded, dataset, chosen).inspect_rows([*(row or []), *(row for _, row in found)])
-    write_page(out, render_inspections(inspections, model=model, data=dataset.location))
+    write_page(out, render_inspections(inspections, model=model, data=dataset.location), force=force)
     for one in inspections:
         if one.reason:
             print(f"row {one.row}: can't be inspected: {printable(one.reason)}")

@@ -1,20 +1,21 @@
 """Options that several commands share, each group a dataclass whose fields are the options."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from delta_attnmask import __version__
 from delta_attnmask.calibration import read_preset
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import AttentionBackend, Dtype, Exclude, MaskSettings, Order, Queries, Replacement, Tokens
-from delta_attnmask.storage import write_text_atomically
+from delta_attnmask.storage import claim_output, write_text_atomically
 
 if TYPE_CHECKING:
     from delta_attnmask.modeling.load import LoadedModel
@@ -26,7 +27,8 @@ _MODEL = Group("Model", sort_key=2)
 _MASKING = Group("Masking", help="Single settings; each replaces the one from --settings.", sort_key=3)
 _SPEED = Group("Speed", sort_key=4)
 
-Json = Annotated[Path | None, Parameter(name="--json", help="File for all figures, as JSON.")]
+Json = Annotated[Path | None, Parameter(name="--json", help="File for all figures, as JSON; ends in .json.")]
+Force = Annotated[bool, Parameter(help="Replace a file that this tool didn't write; never the data itself.")]
 
 
 @Parameter(name="*", group=_DATA)
@@ -229,7 +231,14 @@ def split_names(texts: Sequence[str] | None) -> list[str] | None:
     return None if texts is None else [name for text in texts for name in text.split(",") if name]
 
 
-def write_json(path: Path | None, report: Mapping[str, Any]) -> None:
-    """Write what --json asks for, if it was given."""
+def claim_json(path: Path | None, inputs: Iterable[Path | None], *, force: bool) -> None:
+    """Refuse, before anything is computed, a file for --json that can't be written; see `claim_output`."""
     if path is not None:
-        write_text_atomically(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        claim_output(path, (".json",), inputs, force=force)
+
+
+def write_json(path: Path | None, report: Mapping[str, Any]) -> None:
+    """Write what --json asks for, if it was given; `claim_json` comes first."""
+    if path is not None:
+        marked = {"generator": f"delta-attnmask {__version__}"} | dict(report)
+        write_text_atomically(path, json.dumps(marked, indent=1, ensure_ascii=False) + "\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import MaskOptions, RunDataOptions, SelectionOptions, TrainingCost
+from delta_attnmask.cli.options import Force, MaskOptions, RunDataOptions, SelectionOptions, TrainingCost
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.run_export import open_scored
@@ -30,6 +30,7 @@ def report(
     cards: int = 120,
     inspect: int = 0,
     revision: str | None = None,
+    force: Force = False,
 ) -> None:
     """Write one HTML page: what was scored, what is kept and why, and samples.
 
@@ -46,11 +47,12 @@ def report(
     """
     if cards < 1 or inspect < 0:
         raise SettingsError(f"cards={cards}, inspect={inspect}: expected at least one card, and no negative number")
-    from delta_attnmask.reporting.page import write_page
+    from delta_attnmask.reporting.page import claim_page, write_page
     from delta_attnmask.reporting.run_report import Request, make_report
     from delta_attnmask.reviewing.review_results import read_results, review_section
 
     folder = RunFolder.open(run)
+    claim_page(out, [*folder.inputs, moved.data], force=force)
     has_scores = "ok" in folder.read_scores(["status"]).column("status").unique().to_pylist()
     request = Request(
         run=folder,
@@ -65,7 +67,7 @@ def report(
     )
     if inspect:
         request = with_inspections(request, inspect, revision)
-    write_page(out, make_report(request))
+    write_page(out, make_report(request), force=force)
     print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import Json, RunDataOptions, write_json
+from delta_attnmask.cli.options import Force, Json, RunDataOptions, claim_json, write_json
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.exporting.run_export import open_scored
+from delta_attnmask.reporting.page import claim_page
 from delta_attnmask.reviewing.answers import collect as collect_answers
 from delta_attnmask.reviewing.handout import export_label_studio, write_page
 from delta_attnmask.reviewing.pairs import begin_review
@@ -31,6 +32,7 @@ def review(
     collect: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     with_careless: bool = False,
     json_file: Json = None,
+    force: Force = False,
 ) -> None:
     """Let people judge blindly whether selected samples are better than others.
 
@@ -53,6 +55,7 @@ def review(
     if out is None:
         if selection is not None:
             raise SettingsError("expected RUN --selection FILE --out DIR to begin a review; --out is missing")
+        claim_json(json_file, [folder, *(collect or [])], force=force)
         collect_answers(folder, collect or [])
         results = read_results(folder, with_careless=with_careless)
         write_json(json_file, asdict(results))
@@ -67,6 +70,7 @@ def review(
     if selection is None or collect:
         raise SettingsError("expected RUN --selection FILE --out DIR to begin a review, DIR --collect FILES to end it")
     run = RunFolder.open(folder)
+    claim_page(out / "review.html", run.inputs, force=force)
     protocol = begin_review(run, out, selection, against=against, n_pairs=pairs, seed=seed)
     n_compared = len(protocol.compared)
     compared = f"{n_compared} pairs ({protocol.selection}, against {protocol.against})"
@@ -76,9 +80,9 @@ def review(
     if len(protocol.pairs) == n_compared:
         print("WARNING: no question is long enough for a check, so nothing can reveal careless judges")
     dataset = open_scored(run, moved.place)
-    page = write_page(protocol, dataset, out)
+    page = write_page(protocol, dataset, out, force=force)
     print(printable(f"Wrote {page} ({page.stat().st_size / 1e6:.1f} MB): give judges this page and nothing else"))
     if export is not None:
-        for path in export_label_studio(protocol, dataset, out):
+        for path in export_label_studio(protocol, dataset, out, force=force):
             print(printable(f"Wrote {path}"))
     print(printable(f"Then: delta-attnmask review {out} --collect FILES, with the files that they save"))

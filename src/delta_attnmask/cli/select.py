@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.export import print_converted
-from delta_attnmask.cli.options import RunDataOptions
+from delta_attnmask.cli.options import Force, RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.exporting.run_export import export_selection
 from delta_attnmask.reading.formats import TargetName
@@ -60,6 +60,7 @@ def select(
     order: Order = "input",
     to: TargetName | None = None,
     moved: RunDataOptions = RunDataOptions(),
+    force: Force = False,
 ) -> None:
     """Write the best rows of a scored data set, in the input's own format or a trainer's.
 
@@ -91,7 +92,7 @@ def select(
         drop_duplicates=drop_duplicates,
         **({} if rule_options is None else asdict(rule_options)),
     )
-    note, done = export_selection(selection, folder, out, place=moved.place, order=order, to=to)
+    note, done = export_selection(selection, folder, out, place=moved.place, order=order, to=to, force=force)
     report = selection.report
     strata = f", quota by {' and '.join(selection.quota_by)}" if selection.quota_by else ""
     print_table(

@@ -26,9 +26,9 @@ from PIL.Image import Image
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError
 from delta_attnmask.evaluating.asking import AskedTurn, asked_turns
 from delta_attnmask.reading.faults import Reason
-from delta_attnmask.reading.rows import Rows
+from delta_attnmask.reading.rows import FileRows, Rows
 from delta_attnmask.records import Record
-from delta_attnmask.storage import write_atomically, write_text_atomically
+from delta_attnmask.storage import claim_output, is_marked, write_atomically, write_text_atomically
 
 _SCHEMA = pa.schema(
     [
@@ -43,6 +43,7 @@ _SCHEMA = pa.schema(
 _LINES_PER_GROUP = 256
 # `!function` is a tag of lmms-eval's own loader. JSON strings are YAML strings.
 _TASK = """\
+# generator: delta-attnmask
 task: {name}
 dataset_path: parquet
 dataset_kwargs:
@@ -83,10 +84,22 @@ class Export:
 
 
 def export_lmms_eval(
-    dataset: Rows, out: Path, name: str, max_new_tokens: int = 512, *, with_images_only: bool = False
+    dataset: Rows,
+    out: Path,
+    name: str,
+    max_new_tokens: int = 512,
+    *,
+    with_images_only: bool = False,
+    force: bool = False,
 ) -> Export:
-    """Write the three files. Raises SettingsError for a name that is no word, DataError where no row can be used."""
+    """Write the three files; `force` replaces others' files of these names.
+
+    Raises SettingsError for a name that is no word, DataError where no row can be used.
+    """
     _check_name(name)
+    for path in (out / f"{name}.yaml", out / "utils.py", out / f"{name}.parquet"):
+        is_ours = path.suffix == ".parquet" and is_marked(out / f"{name}.yaml")
+        claim_output(path, (path.suffix,), _inputs(dataset), force=force, is_ours=is_ours)
     export = Export()
     lines = (_to_line(*asked) for asked in _questions(dataset, export, with_images_only=with_images_only))
     parquet = out / f"{name}.parquet"
@@ -126,9 +139,13 @@ def _to_line(record: Record, asked: AskedTurn, images: list[bytes]) -> dict[str,
     }
 
 
-def export_vlmevalkit(dataset: Rows, out: Path, name: str) -> Export:
-    """Write the table. Raises SettingsError for a name that is no word, DataError where no row can be used."""
+def export_vlmevalkit(dataset: Rows, out: Path, name: str, *, force: bool = False) -> Export:
+    """Write the table; `force` replaces one that is there.
+
+    Raises SettingsError for a name that is no word, DataError where no row can be used.
+    """
     _check_name(name)
+    claim_output(out / f"{name}.tsv", (".tsv",), _inputs(dataset), force=force)
     export = Export()
     with write_atomically(out / f"{name}.tsv") as file:
         text = TextIOWrapper(file, encoding="utf-8", newline="")
@@ -141,6 +158,10 @@ def export_vlmevalkit(dataset: Rows, out: Path, name: str) -> Export:
         text.flush()
         text.detach()
     return export
+
+
+def _inputs(dataset: Rows) -> list[Path]:
+    return dataset.inputs if isinstance(dataset, FileRows) else []
 
 
 def _check_name(name: str) -> None:

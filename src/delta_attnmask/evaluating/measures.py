@@ -4,6 +4,8 @@
 parquet into messages, and answers into measures, by its functions.
 """
 
+# generator: delta-attnmask, by which `export-eval` recognises its own utils.py
+
 import json
 import re
 import unicodedata

@@ -20,7 +20,7 @@ from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.storage import write_atomically
 
-_ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".tar"}
+ENDINGS = {"list": ".json", "lines": ".jsonl", "parquet": ".parquet", "tar": ".tar"}
 
 
 @dataclass
@@ -35,10 +35,8 @@ class Converted:
 def convert_rows(dataset: Rows, rows: NDArray[np.int64], target: Target, out: Path) -> Converted:
     """Write rows, in the order given, to `out`; a row that can't be said without loss is left out and reported.
 
-    Raises SettingsError where `out` has another ending than the format's files, ArtifactError where writing fails.
+    Raises SettingsError where no row can be written so, ArtifactError where writing fails.
     """
-    if (ending := _ENDINGS[target.file]) != out.suffix:
-        raise SettingsError(f"out={out}: {target.name} is written to one file; expected a name that ends in {ending}")
     done, places = Converted(), ImagePlaces(dataset, out)
     columns = ("prompt", "completion") if target.format.spec == "prompt-completion" else ("messages",)
     write_rows(target.file, out, _convert_each(dataset, rows, target, places, done), columns)

@@ -13,23 +13,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import ArtifactError, SettingsError
-from delta_attnmask.exporting.conversion import Converted, convert_rows
+from delta_attnmask.exporting.conversion import ENDINGS, Converted, convert_rows
 from delta_attnmask.exporting.files import copy_rows
-from delta_attnmask.reading.formats import TargetName, choose_target
+from delta_attnmask.reading.formats import TARGETS, TargetName, choose_target
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.llama_factory import add_entry
-from delta_attnmask.reading.rows import FilePart, FileRows, Place
+from delta_attnmask.reading.rows import FilePart, FileRows, Place, fingerprint_file
 from delta_attnmask.reading.tars import TarFile
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.note import Order, note_path, write_note
+from delta_attnmask.selecting.note import Order, is_noted, note_path, write_note
 from delta_attnmask.selecting.run_selection import sources_of
 from delta_attnmask.selection import Selection
-from delta_attnmask.storage import write_text_atomically
+from delta_attnmask.storage import claim_output, write_text_atomically
 
 MIXTURE = "mixture.json"
-_ENDINGS = frozenset(
-    {".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".tar", ".csv", ".tsv", ".txt", ".xlsx"}
-)
 _N_NAMED = 20  # refused rows that the note names
 
 
@@ -64,26 +61,38 @@ def export_selection(
     place: Place = Place(),
     order: Order = "input",
     to: TargetName | None = None,
+    force: bool = False,
 ) -> tuple[Path, Converted]:
     """Write the kept rows to `out`, and beside it OUT.selection.json, whose path is returned.
 
-    to: the trainer's format; None for the input's own, unchanged.
-    Raises ArtifactError if the input isn't the data that was scored, or a file can't be written.
+    to: the trainer's format; None for the input's own, unchanged. force: replace files that this tool didn't write.
+    Raises ArtifactError if the input isn't the data that was scored, or a file can't be written; SettingsError where
+    `out` must not be replaced.
     """
+    claim_output(note := note_path(out), (".json",), run.inputs, force=force)
     dataset = open_scored(run, place, with_images=to is not None)
     rows = selection.indices if order == "score" else np.sort(selection.indices)
-    done = export_rows(dataset, rows, out, to=to, scores=run.read_scores(["n_turns"]))
+    done = export_rows(dataset, rows, out, to=to, scores=run.read_scores(["n_turns"]), force=force)
     selection = _without(selection, done, to, run)
-    note = note_path(out)
-    write_text_atomically(note, write_note(selection, run, order))
+    written = None if out.is_dir() else fingerprint_file(out)
+    write_text_atomically(note, write_note(selection, run, order, written))
     return note, done
 
 
 def export_rows(
-    dataset: FileRows, rows: NDArray[np.int64], out: Path, *, to: TargetName | None, scores: pa.Table
+    dataset: FileRows,
+    rows: NDArray[np.int64],
+    out: Path,
+    *,
+    to: TargetName | None,
+    scores: pa.Table,
+    force: bool = False,
 ) -> Converted:
-    """Write rows, in the order given, to `out`. scores: the column `n_turns` of all rows of the data."""
-    _check_out(out, dataset, to)
+    """Write rows, in the order given, to `out`; see `claim_output` for what it replaces.
+
+    scores: the column `n_turns` of all rows of the data.
+    """
+    _claim(out, dataset, to, force)
     if to is None:
         export_native(dataset, rows, out)
         return Converted(n_written=len(rows))
@@ -102,22 +111,19 @@ def _without(selection: Selection, done: Converted, to: TargetName | None, run: 
     return replace(selection, indices=indices, details=selection.details | details)
 
 
-def _check_out(out: Path, dataset: FileRows, to: TargetName | None) -> None:
-    """Refuse to overwrite the input, and a name that promises another kind of file than is written."""
-    is_one = is_one_file(dataset)
-    if (to or is_one) and out.is_dir():
-        raise SettingsError(f"out={out}: is a directory, expected a file to write")
-    if not (to or is_one) and out.exists() and not out.is_dir():
-        raise SettingsError(f"out={out}: is a file, expected a folder: the data are several files")
-    own_paths = [dataset.path, *(part.path for part in dataset.parts)]
-    if out.exists() and any(path.exists() and out.samefile(path) for path in own_paths):
-        raise SettingsError(f"out={out}: is the input itself; choose another file")
-    part = dataset.parts[0]
-    if not to and is_one and out.suffix.lower() in _ENDINGS - {*part.container.endings, part.path.suffix.lower()}:
-        raise SettingsError(
-            f"out={out}: the input is {part.container.kind} and its rows are written unchanged; expected a name that "
-            f"ends in {part.container.endings[0]}, or another format with --to"
-        )
+def _claim(out: Path, dataset: FileRows, to: TargetName | None, force: bool) -> None:
+    """Refuse what must not be replaced, and a name that promises another kind of file than is written."""
+    if to or is_one_file(dataset):
+        part = dataset.parts[0]
+        endings = (ENDINGS[TARGETS[to].file],) if to else (*part.container.endings, part.path.suffix.lower())
+        if not to and out.suffix.lower() not in endings:
+            raise SettingsError(
+                f"{out}: the input is {part.container.kind} and its rows are written unchanged; expected a name that "
+                f"ends in {part.container.endings[0]}, or another format with --to"
+            )
+        claim_output(out, endings, dataset.inputs, force=force, is_ours=is_noted(out))
+    elif out.exists() and not out.is_dir():
+        raise SettingsError(f"{out} is a file; expected a folder, since the data are several files")
 
 
 def is_one_file(dataset: FileRows) -> bool:
@@ -136,7 +142,7 @@ def export_native(dataset: FileRows, rows: NDArray[np.int64], out: Path) -> None
         _copy_part(dataset.parts[0], rows, out)
         return
     if out.exists() and any(out.iterdir()):
-        raise SettingsError(f"out={out}: is a folder that isn't empty; choose another")
+        raise SettingsError(f"{out} is a folder that isn't empty; choose another")
     home = Path(os.path.commonpath([part.path.parent for part in dataset.parts]))
     written = []
     for number, part in enumerate(dataset.parts):

@@ -210,6 +210,11 @@ class FileRows(Rows):
         """
         return Path(self.location) if as_url(self.location) is None else self.parts[0].path
 
+    @property
+    def inputs(self) -> list[Path]:
+        """What is read, and must never be written to: the files, and what names them."""
+        return [self.path, *(part.path for part in self.parts)]
+
     @cached_property
     def fingerprint(self) -> Fingerprint:
         """Of the file, or of the parts' files in their order."""

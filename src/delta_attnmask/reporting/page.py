@@ -21,14 +21,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from delta_attnmask.errors import SettingsError
 from delta_attnmask.reporting import words
-from delta_attnmask.storage import write_text_atomically
+from delta_attnmask.storage import claim_output, write_text_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_BEGINNING = b"<!doctype html>"
 HERE = "delta_attnmask.reporting"
 _QUALITY = 70
 _MIN_SIDE = 48  # px; below this nothing can be recognised
@@ -92,12 +90,14 @@ def render_page(
     return html.encode("utf-8", "replace").decode()  # half a surrogate pair, which JSON may hold, becomes "?"
 
 
-def write_page(out: Path, html: str) -> None:
-    """Write a page, or write it anew; SettingsError where `out` is something else, such as the data."""
-    if out.exists():
-        with out.open("rb") as file:
-            if not file.read(len(_BEGINNING)).lower().startswith(_BEGINNING):
-                raise SettingsError(f"{out} exists and is no HTML page; name another file with --out")
+def claim_page(out: Path, inputs: Iterable[Path | None] = (), *, force: bool = False) -> None:
+    """Refuse, before anything is computed, a file that no page can be written to; see `claim_output`."""
+    claim_output(out, (".html", ".htm"), inputs, force=force)
+
+
+def write_page(out: Path, html: str, *, force: bool = False) -> None:
+    """Write a page, or write it anew; SettingsError where `out` is no page of this tool, unless forced."""
+    claim_page(out, force=force)
     write_text_atomically(out, html)
 
 

@@ -14,8 +14,9 @@ from delta_attnmask.errors import ArtifactError, RowError
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import Role
 from delta_attnmask.reporting.page import embed_image, make_environment, render_page
+from delta_attnmask.reporting.page import write_page as write_html
 from delta_attnmask.reviewing.protocol import ANSWERS, QUESTIONS, SIDES, Pair, Protocol, Side
-from delta_attnmask.storage import write_text_atomically
+from delta_attnmask.storage import claim_output, write_text_atomically
 
 _PACKAGE = "delta_attnmask.reviewing"
 _SPEAKERS: dict[Role, str] = {"system": "System", "user": "Instruction", "assistant": "Answer"}
@@ -24,7 +25,7 @@ _MIN_WORDS = 4  # a text of fewer, or of a script without spaces, is reversed by
 _WHITE = "data:image/gif;base64,R0lGODlhAQABAIAAAP///wAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="  # where there is no image
 
 
-def write_page(protocol: Protocol, dataset: Rows, out: Path) -> Path:
+def write_page(protocol: Protocol, dataset: Rows, out: Path, *, force: bool = False) -> Path:
     """Write the page for judges into the review's folder; nothing in it depends on which side was selected.
 
     dataset: as it was scored. Raises ArtifactError for a row that can't be read from it.
@@ -43,15 +44,18 @@ def write_page(protocol: Protocol, dataset: Rows, out: Path) -> Path:
         sides=SIDES,
         show=lambda pair, side: show_sample(dataset, pair, side),
     )
-    write_text_atomically(page, html)
+    write_html(page, html, force=force)
     return page
 
 
-def export_label_studio(protocol: Protocol, dataset: Rows, out: Path) -> tuple[Path, Path]:
+def export_label_studio(protocol: Protocol, dataset: Rows, out: Path, *, force: bool = False) -> tuple[Path, Path]:
     """Write OUT/label-studio.json, the tasks, and OUT/label-studio.xml, the configuration; return their paths.
 
     A task knows its pair by the token alone: only the protocol says which side was selected.
     """
+    paths = out / "label-studio.json", out / "label-studio.xml"
+    for path in paths:
+        claim_output(path, (path.suffix,), force=force)
     tasks = []
     for pair in protocol.pairs:
         data: dict[str, Any] = {"pair": pair.token}
@@ -59,11 +63,11 @@ def export_label_studio(protocol: Protocol, dataset: Rows, out: Path) -> tuple[P
             turns, images = show_sample(dataset, pair, side)
             data[f"text{number}"] = "\n\n".join(f"{speaker}: {text}" for speaker, text in turns)
             data[f"images{number}"] = [uri or _WHITE for uri in images] or [_WHITE]
-        tasks.append({"data": data})
+        tasks.append({"meta": {"generator": "delta-attnmask"}, "data": data})
     config = make_environment(_PACKAGE).get_template("label-studio.xml").render(questions=QUESTIONS, answers=ANSWERS)
-    write_text_atomically(out / "label-studio.json", json.dumps(tasks, indent=1) + "\n")
-    write_text_atomically(out / "label-studio.xml", config + "\n")
-    return out / "label-studio.json", out / "label-studio.xml"
+    for path, text in zip(paths, (json.dumps(tasks, indent=1), config), strict=True):
+        write_text_atomically(path, text + "\n")
+    return paths
 
 
 def show_sample(dataset: Rows, pair: Pair, side: Side) -> tuple[list[tuple[str, str]], list[str]]:

@@ -7,7 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from delta_attnmask.errors import ArtifactError
+from delta_attnmask import __version__
+from delta_attnmask.errors import ArtifactError, DataError
+from delta_attnmask.reading.rows import fingerprint_file
+from delta_attnmask.records import Fingerprint
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selection import Budget, Selection
 
@@ -22,10 +25,21 @@ def note_path(out: Path) -> Path:
     return out.with_name(f"{out.name}{_SUFFIX}")
 
 
-def write_note(selection: Selection, run: RunFolder, order: Order) -> str:
-    """The note as JSON; the rows come last, on one line."""
+def is_noted(out: Path) -> bool:
+    """Whether `select` wrote a file as it is now: the note beside it has its hash."""
+    try:
+        found = json.loads(note_path(out).read_text(encoding="utf-8"))
+        return bool(found["file"] == asdict(fingerprint_file(out)))
+    except (OSError, ValueError, KeyError, TypeError, DataError):
+        return False
+
+
+def write_note(selection: Selection, run: RunFolder, order: Order, file: Fingerprint | None = None) -> str:
+    """The note as JSON; the rows come last, on one line. file: what was written, if that is one file."""
     note = {
+        "generator": f"delta-attnmask {__version__}",
         "schema": _SCHEMA,
+        "file": file and asdict(file),
         **selection.report,
         "order": order,
         "format": run.manifest.format,
