@@ -158,13 +158,13 @@ def by_pixels(drawings: Sequence[Drawing]) -> dict[bytes, list[Drawing]]:
 
 
 def duplicates_found(run: RunFolder, drawings: Sequence[Drawing]) -> list[str]:
-    """Of the pairs of equal pictures, how many `--drop-duplicates` leaves but one of."""
+    """Of the pairs of equal pictures, how many `--near-duplicates` leaves but one of."""
     groups = by_pixels(drawings)
     n_copies = len(drawings) - len(groups)
     lines = [f"{n_copies} drawings are copies of another"]
     for cosine in (1.0, 0.999, 0.95):
-        kept = select_from_run(run, "10%", drop_duplicates=cosine)
-        lines.append(f"--drop-duplicates {cosine}: {kept.report['n_duplicates']} rows left out")
+        kept = select_from_run(run, "10%", near_duplicates=cosine)
+        lines.append(f"--near-duplicates {cosine}: {kept.report['n_near_duplicates']} rows left out")
     return lines
 
 

@@ -77,11 +77,13 @@ class Scores:
         by: str | None = None,
         rule: str = "auto",
         quota_by: str | Sequence[str] = "auto",
-        drop_duplicates: float | None = None,
+        drop_duplicates: bool | NDArray[np.int64] = False,
+        near_duplicates: float | None = None,
         **options: Any,
     ) -> Selection:
         """Keep the best rows; defaults and rules are those of `select_rows` and of the command `select`."""
-        return select_rows(self, keep, by=by, rule=rule, quota_by=quota_by, drop_duplicates=drop_duplicates, **options)
+        options |= {"drop_duplicates": drop_duplicates, "near_duplicates": near_duplicates}
+        return select_rows(self, keep, by=by, rule=rule, quota_by=quota_by, **options)
 
     def save(self, folder: str | Path) -> None:
         """Write a run folder, as `delta-attnmask score --out` does; ArtifactError where it holds another run."""

@@ -61,6 +61,7 @@ class Selection:
     reason: why they are kept.
     rule, options: the rule's name, and all of its options. column: the column that it ranks by.
     budget: what was asked for. n_candidates: the rows it chose from: scored, with a finite value, no duplicates.
+    duplicates: rows that weren't among them, as a better one says the same. [n_duplicates]
     details: what else there is to report, as plain JSON values.
     """
 
@@ -71,6 +72,7 @@ class Selection:
     budget: Budget
     n_candidates: int
     options: dict[str, Any] = field(default_factory=dict)
+    duplicates: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     details: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -129,6 +129,8 @@ CONTROLS: tuple[MaskSettings, ...] = (
 STANDARD_GRID: tuple[MaskSettings, ...] = (*_CHOICES, *_VARIANTS, *CONTROLS)
 """What `--sweep` tries: 26 settings, controls among them; a model without images has one less."""
 
+MAX_FAILED = 0.05  # share of the rows; above it a command says no by its exit code
+
 _DEPTHS = (0.25, 0.5, 0.75)  # share of the decoder's blocks after which states are masked
 
 

@@ -32,15 +32,24 @@ def folder(tmp_path: Path) -> Path:
 
 def test_check(folder, capsys):
     arguments = ("check", "--data", folder / "data.json", "--images", folder / "images")
-    assert call(*arguments) == 0
-    out = capsys.readouterr().out
+    assert call(*arguments, "--json", folder / "check.json") == 1
+    printed = capsys.readouterr()
+    assert "3 of 7 rows failed (42.9%), more than the 5% of --max-failed" in printed.err
+    found = json.loads((folder / "check.json").read_bytes())
+    assert [(one["row"], one["reason_code"]) for one in found["failed"]] == [
+        (4, "image_missing"),
+        (5, "wrong_type"),
+        (6, "unknown_role"),
+    ]
+    assert (found["n_failed"], found["duplicates"], found["unread_keys"]) == (3, [], {})
+    out = printed.out
     assert "rows: 7" in out
     assert "failed: 3" in out
     assert "'a/4.png': No such file or directory" in out
     assert r"got '[red]\x1b[31m'" in out
     assert "\x1b" not in out
-    assert call(*arguments, "--strict") == 1
-    assert call(*arguments, "--limit", "4", "--strict") == 0
+    assert call(*arguments, "--max-failed", "50%") == 0
+    assert call(*arguments, "--limit", "4", "--max-failed", "0") == 0
 
 
 def test_check_tells_faults_apart_and_how_to_fix_them(tmp_path, capsys):
@@ -52,7 +61,7 @@ def test_check_tells_faults_apart_and_how_to_fix_them(tmp_path, capsys):
         make_row(2),
     ]
     write_list(tmp_path / "data.json", rows)
-    assert call("check", "--data", tmp_path / "data.json") == 0
+    assert call("check", "--data", tmp_path / "data.json") == 1
     out = capsys.readouterr().out
     assert "rows: 1 | first: 0 | reason of the first: 0 <image> for 1 image\n" in out
     assert "rows: 1 | first: 1 | reason of the first: 2 <image> for 1 image\n" in out
@@ -62,16 +71,16 @@ def test_check_tells_faults_apart_and_how_to_fix_them(tmp_path, capsys):
 
 def test_check_says_in_a_line_what_one_file_is(folder, capsys):
     images = folder / "images"
-    assert call("check", "--data", folder / "data.json", "--images", images) == 0
+    assert call("check", "--data", folder / "data.json", "--images", images) == 1
     line = f"{folder / 'data.json'}: a JSON list, read as llava, images {images}, 7 rows\n"
     assert capsys.readouterr().out.startswith(line)
     (folder / "more.json").write_bytes((folder / "data.json").read_bytes())
-    assert call("check", "--data", folder / "data.json", folder / "more.json", "--images", images) == 0
+    assert call("check", "--data", folder / "data.json", folder / "more.json", "--images", images) == 1
     assert line.replace("data.json", "more.json") in capsys.readouterr().out
 
 
 def test_check_without_images(folder, capsys):
-    assert call("check", "--data", folder / "data.json", "--no-images") == 0
+    assert call("check", "--data", folder / "data.json", "--no-images") == 1
     assert "failed: 2" in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ def test_order_and_choice(tmp_path):
     scores = score_all(dataset, tmp_path / "run").read_scores()
     for chosen in ([1, 4, 8], [8, 1, 4]):
         out = tmp_path / "out.jsonl"
-        export_rows(dataset, np.array(chosen), out, to="ms-swift", scores=scores)
+        export_rows(dataset, np.array(chosen), out, to="ms-swift", scores=scores, force=True)
         assert [record.id for record in FileRows(out)] == [str(row) for row in chosen]
 
 
@@ -143,6 +143,6 @@ def test_scores_are_one_parquet_file(tmp_path, name):
     dataset = FileRows(write_list(tmp_path / "x.json", [make_row(n) for n in range(3)]))
     run = score_all(dataset, tmp_path / "run")
     (tmp_path / "folder.parquet").mkdir()
-    with pytest.raises(SettingsError, match=r"expected a file's name that ends in \.parquet"):
+    with pytest.raises(SettingsError, match=r"expected a name that ends in \.parquet|is a folder; expected a file"):
         export_scores(dataset, run, tmp_path / name)
     assert not (tmp_path / name).is_file()

@@ -130,7 +130,7 @@ def test_a_mixture_stays_one(tmp_path):
 def test_nothing_of_the_input_is_overwritten(tmp_path):
     hub = samples.parquet(tmp_path)
     dataset = FileRows(hub)
-    with pytest.raises(SettingsError, match="is the data itself"):
+    with pytest.raises(SettingsError, match="is a folder that"):
         export_rows(dataset, np.array([0]), hub, to=None, scores=None)
     (tmp_path / "file").write_text("x")
     with pytest.raises(SettingsError, match="expected a folder"):

@@ -144,7 +144,7 @@ def test_only_what_select_wrote_is_replaced(run, tmp_path):
     assert len(json.loads(out.read_bytes()) if out.read_bytes().startswith(b"[") else out.read_text().split("\n")) >= 2
     edited = out.read_bytes() + b" "
     out.write_bytes(edited)
-    with pytest.raises(SettingsError, match="exists, and this tool didn't write it; .* --force"):
+    with pytest.raises(SettingsError, match=r"exists, and this tool didn't write it; .* --force"):
         export(run, out)
     assert out.read_bytes() == edited
     export(run, out, force=True)

@@ -24,22 +24,23 @@ def test_writes_a_page(embedded: Path, tmp_path: Path, capsys: pytest.CaptureFix
         "--images",
         str(embedded / "images"),
     ]
-    assert run(*source, "--row", "3", "2400", "-o", str(out)) == 0
-    assert "row 3: loss" in capsys.readouterr().out
+    assert run(*source, "--row", "3", "pool-02400", "-o", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert "row 3 (pool-00003): loss" in printed
+    assert "row 2400 (pool-02400): loss" in printed
     html = out.read_text()
     assert html.count('<section class="inspection"') == 2
     assert "block −4" in html, "the preset relative"
-    assert run(*source, "--id", "no such id", "-o", str(out)) == 2
-    assert "no row of" in capsys.readouterr().err
-    assert run(*source, "--row", "99999", "-o", str(out)) == 2
-    assert "rows 0 to 2406" in capsys.readouterr().err
+    for unknown in ("no such id", "99999", "-1"):
+        assert run(*source, f"--row={unknown}", "-o", str(out)) == 2
+        assert "rows 0 to 2406, and none of them has this id" in capsys.readouterr().err
 
 
 def test_asks_for_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--row", "1") == 2
     assert "inspect RUN" in capsys.readouterr().err
     assert run("--model", "a", "--data", "b") == 2
-    assert "no row is named" in capsys.readouterr().err
+    assert "--row" in capsys.readouterr().err
 
 
 def test_a_run_shows_only_the_data_that_it_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -130,7 +130,7 @@ def tuned(embedded_model: LoadedModel, tmp_path: Path) -> Path:
 def test_the_command_finds_what_was_changed(embedded: Path, tuned: Path, tmp_path: Path) -> None:
     out, figures = tmp_path / "page.html", tmp_path / "figures.json"
     data = ["--data", str(embedded / "pool.json"), "--images", str(embedded / "images")]
-    models = ["--model", str(embedded / "model"), str(tuned)]
+    models = [str(embedded / "model"), str(tuned)]
     with pytest.raises(SystemExit) as stop:
         main(["attention", *models, *data, "-o", str(out), "--rows", "4", "--samples", "1", "--json", str(figures)])
     assert not stop.value.code
@@ -148,6 +148,6 @@ def test_the_command_finds_what_was_changed(embedded: Path, tuned: Path, tmp_pat
 
 def test_the_command_wants_two_models(embedded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["attention", "--model", "a", "--data", str(embedded / "pool.json")])
+        main(["attention", "a", "--data", str(embedded / "pool.json")])
     assert stop.value.code == 2
-    assert "--model BASE TUNED" in capsys.readouterr().err
+    assert "TUNED" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_what_is_no_page_is_never_overwritten(run, tmp_path, capsys):
     data = Path(run.manifest.data)
     before = data.read_bytes()
     assert call("report", run.path, "-o", data) == 2
-    assert "is no HTML page" in capsys.readouterr().err
+    assert "expected a name that ends in .html" in capsys.readouterr().err
     assert data.read_bytes() == before
     out = tmp_path / "r.html"
     assert [call("report", run.path, "-o", out) for _ in range(2)] == [0, 0]

@@ -34,7 +34,7 @@ def test_every_variable_of_the_configuration_is_in_every_task(exported):
     wanted = {value[1:] for value in values if value.startswith("$")}
     assert wanted == {"images1", "images2", "text1", "text2"}
     for task in tasks:
-        assert set(task) == {"data"}
+        assert set(task) == {"data", "meta"}
         assert set(task["data"]) == {*wanted, "pair"}
 
 

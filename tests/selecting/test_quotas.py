@@ -92,17 +92,17 @@ def make_candidates(*, questions_repeat: bool = True, n_rows: int = 6000) -> Can
 
 def test_without_a_calibration_the_finest_that_is_always_there():
     candidates = make_candidates()
-    columns, why = choose_columns(candidates, 0.2, {})
+    columns, why = choose_columns(candidates, {})
     assert columns == ("source", "answer_type")
     assert why["is_calibrated"] is False
     assert "share of planted copies" in why["rule"]
     for left in ("source", "answer_type"):
         lacking = replace(candidates, table=candidates.table.drop_columns(["question", left]))
-        assert choose_columns(lacking, 0.2, ALIKE)[0] == tuple({"source", "answer_type"} - {left})
+        assert choose_columns(lacking, ALIKE)[0] == tuple({"source", "answer_type"} - {left})
 
 
 def test_a_skewed_mix_costs_more_than_a_few_defects():
-    columns, why = choose_columns(make_candidates(), 0.2, ALIKE | {"none": 0.2})
+    columns, why = choose_columns(make_candidates(), ALIKE | {"none": 0.2})
     assert columns == ("source",)
     assert why["options"]["none"]["excess_distortion"] > 0.2
     assert why["options"]["source"] == {"planted_ratio": 0.3, "excess_distortion": 0.0}
@@ -110,18 +110,18 @@ def test_a_skewed_mix_costs_more_than_a_few_defects():
 
 def test_no_quota_where_it_costs_much_unless_one_is_needed():
     costly = dict.fromkeys(QUOTAS, 0.9) | {"none": 0.1}
-    assert choose_columns(make_candidates(), 0.2, costly)[0] == ()
-    assert choose_columns(make_candidates(), 0.2, costly, needs_quota=True)[0] == ("source",)
+    assert choose_columns(make_candidates(), costly)[0] == ()
+    assert choose_columns(make_candidates(), costly, needs_quota=True)[0] == ("source",)
 
 
 @pytest.mark.parametrize("questions_repeat", [True, False])
 def test_questions_are_on_offer_only_where_they_repeat(questions_repeat):
     ratios = ALIKE | {"question,answer_type": -1.0}
-    columns, _ = choose_columns(make_candidates(questions_repeat=questions_repeat), 0.2, ratios)
+    columns, _ = choose_columns(make_candidates(questions_repeat=questions_repeat), ratios)
     assert ("question" in columns) is questions_repeat
 
 
 def test_many_rows_are_judged_by_evenly_spaced_ones():
-    few, many = (choose_columns(make_candidates(n_rows=n), 0.2, ALIKE)[1]["options"] for n in (6000, 250_000))
+    few, many = (choose_columns(make_candidates(n_rows=n), ALIKE)[1]["options"] for n in (6000, 250_000))
     for quota, option in few.items():
         assert many[quota]["excess_distortion"] == pytest.approx(option["excess_distortion"], abs=0.05)

@@ -8,7 +8,7 @@ import pytest
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.selecting.note import read_note, write_note
 from delta_attnmask.selecting.quotas import QUOTAS
-from delta_attnmask.selecting.run_selection import read_background, select_from_run
+from delta_attnmask.selecting.run_selection import candidates_of, read_background, select_from_run
 from delta_attnmask.selecting.selector import Background
 from tests.selecting.tables import make_scores, skewed_deltas, write_run
 
@@ -51,6 +51,13 @@ def test_the_calibrated_choice_and_its_warnings(run):
     assert select_from_run(run, "20%", rule="quota").rule == "quota"
     assert select_from_run(run, "20%", min_per_stratum=1).rule == "quota"
     assert select_from_run(run, "20%", skip_top=0.1).rule == "band"
+
+
+def test_the_default_quota_is_that_of_any_budget(run):
+    for ratios in ({"none": 0.2}, {"none": -9}, {"source": 0.1}, {}):
+        calibrate(run, **ratios)
+        chosen = {select_from_run(run, keep).report["quota_choice"]["chosen"] for keep in ("2%", "10%", "20%", "60%")}
+        assert len(chosen) == 1
 
 
 def test_a_calibration_of_another_column_says_nothing(run):
@@ -97,11 +104,17 @@ def test_options_are_never_dropped(run, options, fault):
 
 
 def test_duplicates_are_left_out_but_the_share_is_of_all(run):
-    selection = select_from_run(run, "20%", drop_duplicates=1.0)
+    selection = select_from_run(run, "20%", drop_duplicates=True)
     assert (selection.report["n_duplicates"], selection.n_candidates, len(selection)) == (398, 601, 200)
     assert np.count_nonzero(selection.indices < 400) <= 1
     with pytest.raises(SettingsError, match="only 601 are left without duplicates"):
-        select_from_run(run, "80%", drop_duplicates=1.0)
+        select_from_run(run, "80%", drop_duplicates=True)
+    candidates = candidates_of(selection, run, run.read_scores())
+    assert len(candidates) == 601
+    assert set(selection.indices) <= set(candidates.indices)
+    in_pairs = select_from_run(run, "20%", drop_duplicates=np.arange(N_ROWS) // 2 * 2)
+    assert in_pairs.report["n_duplicates"] == N_ROWS // 2 - 1  # the first row has failed
+    assert len(set(in_pairs.indices // 2)) == len(in_pairs)
 
 
 def test_a_note_read_back(run, tmp_path):
@@ -115,6 +128,7 @@ def test_a_note_read_back(run, tmp_path):
         assert found.options == selection.options | {"quota_by": ["source", "answer_type"]}
         assert found.quota_by == selection.quota_by
         assert found.reason == selection.reason
+        assert found.duplicates.tolist() == selection.duplicates.tolist() == []
     other = write_run(tmp_path / "other", make_scores([1.0]))
     with pytest.raises(ArtifactError, match="made of another run"):
         read_note(path, other)

@@ -75,7 +75,7 @@ def test_a_table_without_anything_but_numbers():
     with pytest.raises(SettingsError, match="quota_by: expected at least one column"):
         select_rows(table, 2, rule="quota")
     with pytest.raises(SettingsError, match="quota by 'key': no such column"):
-        select_rows(table, 2, drop_duplicates=1)
+        select_rows(table, 2, drop_duplicates=True)
 
 
 def test_a_data_frame_is_a_table():

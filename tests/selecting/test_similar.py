@@ -18,7 +18,8 @@ from delta_attnmask.selecting.similarity import (
     default_clusters,
     similar_blocks,
     with_clusters,
-    without_duplicates,
+    without_copies,
+    without_near_duplicates,
 )
 from delta_attnmask.selecting.strata import strata_of, strata_of_values
 from tests.selecting.tables import make_scores, make_table, write_run
@@ -69,29 +70,30 @@ def test_what_all_vectors_share_is_taken_away():
 
 def test_of_the_same_bytes_the_best_stays():
     candidates = make_candidates(in_groups(4, 1), keys=["a", "b", "a", "c"])
-    found = without_duplicates(candidates, 1)
+    found = without_copies(candidates)
     assert found.indices.tolist() == [0, 1, 3]
+    assert without_copies(candidates, np.array([0, 1, 2, 1])).indices.tolist() == [0, 1, 2]
     assert found.values.tolist() == [0, -1, -3]
 
 
 def test_of_near_copies_the_best_stays():
-    found = without_duplicates(make_candidates(in_groups(6, 4)), 0.95)
+    found = without_near_duplicates(make_candidates(in_groups(6, 4)), 0.95)
     assert found.indices.tolist() == [0, 4, 8, 12, 16, 20]
-    by_source = without_duplicates(make_candidates(in_groups(6, 4), ["a", "b"] * 12), 0.95)
+    by_source = without_near_duplicates(make_candidates(in_groups(6, 4), ["a", "b"] * 12), 0.95)
     assert len(by_source) == 12  # rows of other sources say it in another way
 
 
 def test_a_chain_of_near_copies_doesnt_take_all_of_it():
     angles = np.radians([0, 10, 20, 180, 190, 200])  # their mean is 0
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
-    found = without_duplicates(make_candidates(vectors), np.cos(np.radians(15)))
+    found = without_near_duplicates(make_candidates(vectors), np.cos(np.radians(15)))
     assert found.indices.tolist() == [0, 2, 3, 5]
 
 
-@pytest.mark.parametrize("min_cosine", [0, -1, 1.1])
+@pytest.mark.parametrize("min_cosine", [0, -1, 1, 1.1])
 def test_no_cosine(min_cosine):
     with pytest.raises(SettingsError, match="expected a cosine such as"):
-        without_duplicates(make_candidates(in_groups(2, 1)), min_cosine)
+        without_near_duplicates(make_candidates(in_groups(2, 1)), min_cosine)
 
 
 def test_k_center_takes_one_of_each_group_first():
@@ -145,9 +147,9 @@ def test_a_quota_by_clusters_in_memory():
     selection = select_rows(InMemory(in_groups(5, 20)), 5, quota_by="cluster", clusters=5)
     assert sorted(selection.indices.tolist()) == [0, 20, 40, 60, 80]
     assert selection.report["n_clusters"] == 5
-    distinct = select_rows(InMemory(in_groups(5, 20)), 5, rule="top", drop_duplicates=0.95)
+    distinct = select_rows(InMemory(in_groups(5, 20)), 5, rule="top", near_duplicates=0.95)
     assert distinct.indices.tolist() == [0, 20, 40, 60, 80]
-    assert distinct.report["n_duplicates"] == 95
+    assert distinct.report["n_near_duplicates"] == 95
 
 
 def write_embeddings(run: RunFolder, vectors: np.ndarray, left_out: int) -> None:

@@ -44,8 +44,8 @@ app.command("delta_attnmask.cli.review:review", help="Let people judge blindly w
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command, by default that of `sys.argv`, and exit.
 
-    Exit code 1 is for `check --strict` with failed rows and for a reader that has gone, 2 for usage, input, settings or
-    folders that can't be used, 130 for Ctrl-C.
+    Exit code 1 is for more failed rows than --max-failed allows and for a reader that has gone, 2 for usage, input,
+    settings or folders that can't be used, 130 for Ctrl-C.
     """
     wait_briefly()
     keep_freed_memory()

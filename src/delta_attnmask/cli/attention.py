@@ -16,8 +16,10 @@ from delta_attnmask.reporting.page import claim_page, write_page
 
 
 def attention(
+    base: str,
+    tuned: str,
+    /,
     *,
-    model: Annotated[list[str], Parameter(consume_multiple=True)],
     data: DataOptions,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("attention.html"),
     rows: int = 200,
@@ -30,15 +32,14 @@ def attention(
     """Compare where two models' attention goes over the same rows, and write a page that says what changed.
 
     Args:
-        model: Two: the base model first, then the tuned one. Folders, or names on the hub.
+        base: Folder of a Hugging Face model or of a LoRA adapter, or a model's name on the hub.
+        tuned: The other model, which the page compares with it.
         out: HTML file to write; it needs no network.
         rows: How many rows to measure, evenly spread over the data.
         samples: How many of them to show side by side.
         settings: paper, relative, or a folder that `calibrate` made: what the mask would hide, and what rows are picked
             by.
     """
-    if len(model) != 2:
-        raise SettingsError(f"model: got {len(model)}, expected two: --model BASE TUNED")
     if rows < 2 or samples < 0:
         raise SettingsError(f"rows={rows}, samples={samples}: expected at least 2 rows, and no negative number")
     dataset = data.open()
@@ -52,7 +53,7 @@ def attention(
     wanted = spread_rows(dataset.n_rows, rows)
     preset, _ = read_preset(settings)
     measured, inspected = [], []
-    for name in model:
+    for name in (base, tuned):
         inspector = Inspector(loading.load_model(name), dataset, preset.mask)
         with show_progress(inspector.loaded.name) as advance:
             measured.append(inspector.measure_rows(wanted, advance))
@@ -64,13 +65,13 @@ def attention(
     html = render_comparison(
         comparison,
         [pair for pair in zip(*inspected, strict=True) if not any(row.reason for row in pair)],
-        base=model[0],
-        tuned=model[1],
+        base=base,
+        tuned=tuned,
         n_measured=len(wanted),
         settings=preset.mask,
         data=dataset.location,
     )
     write_page(out, html, force=force)
-    write_json(json_file, {"base": model[0], "tuned": model[1]} | asdict(comparison))
+    write_json(json_file, {"base": base, "tuned": tuned} | asdict(comparison))
     print_table(f"{comparison.n_rows} rows", COLUMNS, rows_of(comparison))
     print(f"Wrote {out}", file=sys.stderr)

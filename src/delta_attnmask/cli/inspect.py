@@ -1,5 +1,6 @@
 """`delta-attnmask inspect`: where the model looked in single rows, and what the mask did to their answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,7 @@ def inspect(
     run: Path | None = None,
     /,
     *,
-    row: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
-    ids: Annotated[list[str] | None, Parameter(name="--id", consume_multiple=True)] = None,
+    row: Annotated[list[str], Parameter(consume_multiple=True)],
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("inspect.html"),
     model: str | None = None,
     rows: RunDataOptions = RunDataOptions(),
@@ -36,8 +36,8 @@ def inspect(
 
     Args:
         run: Run folder that `score` wrote; its data, model and settings are used unless options name others.
-        row: Row numbers, from 0, as in the scores.
-        ids: Row ids, as in the data.
+        row: Rows, by their numbers (from 0, as the scores have them) or by their ids. A number that no row has is taken
+            for an id.
         out: HTML file to write; it needs no network.
         model: Folder of a Hugging Face model, or its name on the hub; if not given, the run's own.
         settings: paper, relative, or a folder that `calibrate` made; if not given, those of the run, or else relative.
@@ -46,8 +46,6 @@ def inspect(
             from the content.
         revision: Revision of a model on the hub; if not given, the run's own.
     """
-    if not row and not ids:
-        raise SettingsError("no row is named; name rows with --row 3 17, or with --id and their ids")
     scored = None if run is None else RunFolder.open(run)
     if scored is not None:
         dataset = open_scored(scored, rows.place)
@@ -57,11 +55,7 @@ def inspect(
         raise SettingsError("model and data are needed; give --model and --data, or a run's folder: inspect RUN")
     else:
         dataset = FileRows(rows.data, rows.images, image_limits=rows.place.image_limits, format=format)
-    if unknown := [number for number in row or [] if not 0 <= number < dataset.n_rows]:
-        raise SettingsError(f"row={unknown[0]}: {dataset.name} has the rows 0 to {dataset.n_rows - 1}")
-    found = [(record.id, record.row) for record in dataset if record.id in ids] if ids else []
-    if missing := sorted(set(ids or []) - {id_ for id_, _ in found}):
-        raise SettingsError(f"id={missing[0]!r}: no row of {dataset.path} has this id")
+    wanted = find_rows(dataset, row)
     claim_page(out, [*dataset.inputs, *(scored.inputs if scored else [])], force=force)
     chosen = mask.choose(settings, scored)
 
@@ -69,13 +63,32 @@ def inspect(
     from delta_attnmask.inspecting.inspector import Inspector
 
     loaded = loading.load_model(model, revision)
-    inspections = Inspector(loaded, dataset, chosen).inspect_rows([*(row or []), *(row for _, row in found)])
+    inspections = Inspector(loaded, dataset, chosen).inspect_rows(wanted)
     write_page(out, render_inspections(inspections, model=model, data=dataset.location), force=force)
     for one in inspections:
+        named = f"row {one.row}{f' ({printable(one.id)})' if one.id else ''}"
         if one.reason:
-            print(f"row {one.row}: can't be inspected: {printable(one.reason)}")
+            print(f"{named}: can't be inspected: {printable(one.reason)}")
         else:
             losses = f"loss {one.loss:.3f}, masked {one.masked_loss:.3f}, delta {one.delta:+.3f}"
-            print(f"row {one.row}: {losses}; {one.n_masked} of {one.n_tokens} tokens masked")
+            print(f"{named}: {losses}; {one.n_masked} of {one.n_tokens} tokens masked")
     print(f"Wrote {out}")
     return 2 if all(one.reason for one in inspections) else 0
+
+
+def find_rows(dataset: FileRows, wanted: Sequence[str]) -> list[int]:
+    """The rows of some numbers or ids, in the order given; of an id that several rows have, all of them.
+
+    Raises SettingsError for what is neither.
+    """
+    numbers = {text: [int(text)] for text in wanted if text.isdecimal() and int(text) < dataset.n_rows}
+    found: dict[str, list[int]] = {text: [] for text in wanted} | numbers
+    if ids := found.keys() - numbers.keys():
+        for record in dataset:
+            if record.id in ids:
+                found[record.id].append(record.row)
+    if missing := [text for text, rows in found.items() if not rows]:
+        raise SettingsError(
+            f"row={missing[0]!r}: {dataset.name} has the rows 0 to {dataset.n_rows - 1}, and none of them has this id"
+        )
+    return list(dict.fromkeys(row for text in wanted for row in found[text]))

@@ -13,7 +13,8 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.progress import show_progress
 from delta_attnmask.runs import RunFolder, merge_run
-from delta_attnmask.settings import require_positive
+from delta_attnmask.settings import MAX_FAILED, require_positive
+from delta_attnmask.training.plan import Share
 
 
 def score(
@@ -34,6 +35,7 @@ def score(
     address: str | None = None,
     shard: str | None = None,
     unit_rows: int = 256,
+    max_failed: Share = MAX_FAILED,
 ) -> int:
     """Score every row of a data set into a run folder. Rerun the same command to resume.
 
@@ -60,6 +62,7 @@ def score(
         shard: I/N, with I from 0: do only every N-th unit, starting with the I-th, while other processes do the rest
             in the same OUT; then run `delta-attnmask merge OUT`.
         unit_rows: Rows in a work unit, the most that a killed run loses.
+        max_failed: Share of the rows that may fail, such as 5%; if more do, the exit code is 1.
     """
     require_positive(batch_tokens=compute.batch_tokens, limit=rows.limit, unit_rows=unit_rows, actors=actors)
     share = Shard.parse(shard) if shard is not None else WHOLE
@@ -96,7 +99,7 @@ def score(
             recipe = Recipe(task, model.model, model.dtype, model.device, model.revision, compile)
             cluster = Cluster(actors, gpus_per_actor, address)
             run = score_on_cluster(recipe, cluster, **listeners)
-    return print_outcome(run)
+    return print_outcome(run, max_failed)
 
 
 def _refuse_contradictions(engine: str, shard: Shard, **of_ray: object) -> None:

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from delta_attnmask.cli.export import print_converted
 from delta_attnmask.cli.options import Force, RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
-from delta_attnmask.exporting.run_export import export_selection
+from delta_attnmask.exporting.run_export import export_selection, open_scored
+from delta_attnmask.reading.copies import find_copies
 from delta_attnmask.reading.formats import TargetName
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import Order
@@ -56,7 +57,8 @@ def select(
     quota_by: str = "auto",
     rule_options: Annotated[RuleOptions | None, Parameter(name="*")] = None,
     clusters: int | None = None,
-    drop_duplicates: float | None = None,
+    drop_duplicates: bool = False,
+    near_duplicates: float | None = None,
     order: Order = "input",
     to: TargetName | None = None,
     moved: RunDataOptions = RunDataOptions(),
@@ -74,8 +76,10 @@ def select(
         quota_by: Columns whose values jointly make the strata, such as source,answer_type; auto chooses by a rule that
             the note states. The column cluster is computed from the embeddings.
         clusters: With --quota-by cluster: how many; by default one for every 200 rows, at most 256.
-        drop_duplicates: Leave out duplicates of better rows: 1 for rows of the same bytes, or a cosine such
-            as 0.95 for rows with nearly the same embedding too.
+        drop_duplicates: Leave out copies of better rows: the same conversation about images of the same bytes, whatever
+            the ids. Reads the data.
+        near_duplicates: Leave out rows too whose embedding has such a cosine, say 0.95, with that of a better row of
+            the same source.
         order: Order of the rows in the file: as in the input, or the best first.
         to: Format to write, with what the trainer needs to find it; by default the input's own, unchanged. The
             file's name ends in .json for llava and llama-factory, .jsonl for messages and ms-swift, .parquet for trl
@@ -89,7 +93,8 @@ def select(
         rule=rule,
         quota_by=quota_by,
         clusters=clusters,
-        drop_duplicates=drop_duplicates,
+        drop_duplicates=find_copies(open_scored(folder, moved.place)) if drop_duplicates else False,
+        near_duplicates=near_duplicates,
         **({} if rule_options is None else asdict(rule_options)),
     )
     note, done = export_selection(selection, folder, out, place=moved.place, order=order, to=to, force=force)
@@ -101,9 +106,11 @@ def select(
         [(name or "(none)", *rows.values()) for name, rows in report["sources"].items()],
     )
     if left_out := report["sources_left_out"]:
-        print(printable(f"Sources of which no row is kept: {', '.join(name or '(none)' for name in left_out)}"))
-    if "n_duplicates" in report:
-        print(f"Duplicates left out: {report['n_duplicates']:,}")
+        names = ", ".join(name or "(none)" for name in left_out)
+        print(printable(f"WARNING: no row is kept of these sources: {names}; --min-per-stratum 1 keeps one of each"))
+    for what, name in (("Duplicates", "n_duplicates"), ("Near duplicates", "n_near_duplicates")):
+        if name in report:
+            print(f"{what} left out: {report[name]:,}")
     print(
         f"Distortion of the mix of sources and answer types: {report['distortion']:.3f} "
         f"(0 none, 1 complete; by chance {report['distortion_by_chance']:.3f})"

@@ -17,6 +17,7 @@ from delta_attnmask.reading.formats import read_record
 from delta_attnmask.reading.rows import FilePart, FileRows
 from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
+from delta_attnmask.settings import MAX_FAILED
 
 _N_FILES = 20  # of a data set that are listed
 _N_FAULTS = 20
@@ -97,7 +98,16 @@ def print_faults(faults: Faults) -> None:
             print(f"Fix: {fix}")
 
 
-def print_outcome(run: RunFolder) -> int:
+def too_many_failed(n_failed: int, n_rows: int, max_failed: float) -> int:
+    """The exit code: 1, with a line to stderr, where more than that share of the rows failed; else 0."""
+    if n_failed <= max_failed * n_rows:
+        return 0
+    found, allowed = f"{n_failed:,} of {n_rows:,} rows failed ({n_failed / n_rows:.1%})", f"{100 * max_failed:g}%"
+    print(f"delta-attnmask: {found}, more than the {allowed} of --max-failed", file=sys.stderr)
+    return 1
+
+
+def print_outcome(run: RunFolder, max_failed: float = MAX_FAILED) -> int:
     """Print how many rows of a run or its shard were scored, why others failed, and the next step; the exit code."""
     shard, where = run.shard, run.location
     command = f"select {where} --keep 20% --out FILE" if shard.is_whole else f"merge {where}, after all shards"
@@ -114,13 +124,11 @@ def print_outcome(run: RunFolder) -> int:
     print_faults(count_faults(zip(*columns, strict=True)))
     if n_failed:
         print("Failed rows aren't tried again when you rerun this; score into another --out for that")
-    if 2 * n_failed > n_rows:
-        print("More rows failed than were scored: fix that first")
     if n_rows == n_failed:
         print(f"delta-attnmask: {where}: no row could be scored", file=sys.stderr)
         return 2
     print(next_step)
-    return 0
+    return too_many_failed(n_failed, n_rows, max_failed)
 
 
 def _first_record(part: FilePart) -> Record:

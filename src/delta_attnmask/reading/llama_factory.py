@@ -6,10 +6,11 @@ r"""LLaMA-Factory's files as its `dataset_info.json` describes them: columns, an
 """
 
 import json
+from collections import ChainMap
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from delta_attnmask.errors import DataError, SettingsError
 from delta_attnmask.reading.conversation import (
@@ -62,8 +63,8 @@ def _parse(
     media = {name: fields.get(columns[name]) for name in ("images", "videos", "audios") if name in columns}
     if formatting == "alpaca":
         names = {name: columns.get(name, "") for name in ("prompt", "query", "response", "history", "system")}
-        rest = {name: value for name, value in fields.items() if name not in {"image", "images"}}
-        return parse_exchange(rest | media, **names, must_place=True)
+        own = {"image": None, "images": None} | media
+        return parse_exchange(ChainMap(own, cast("dict[str, Any]", fields)), **names, must_place=True)
     name = columns.get("messages", "")
     require(fields, name)
     roles = {tags[f"{role}_tag"]: role for role in get_args(Role) if f"{role}_tag" in tags}

@@ -35,7 +35,7 @@ def is_noted(out: Path) -> bool:
 
 
 def write_note(selection: Selection, run: RunFolder, order: Order, file: Fingerprint | None = None) -> str:
-    """The note as JSON; the rows come last, on one line. file: what was written, if that is one file."""
+    """The note as JSON; lists of rows come last, each on one line. file: what was written, if that is one file."""
     note = {
         "generator": f"delta-attnmask {__version__}",
         "schema": _SCHEMA,
@@ -51,7 +51,9 @@ def write_note(selection: Selection, run: RunFolder, order: Order, file: Fingerp
         },
     }
     head = json.dumps(note, ensure_ascii=False, indent=2)
-    return f'{head[:-2]},\n  "rows": {json.dumps(selection.indices.tolist())}\n}}\n'
+    lists = {"duplicates": selection.duplicates, "rows": selection.indices}
+    lines = [f'  "{name}": {json.dumps(rows.tolist())}' for name, rows in lists.items()]
+    return ",\n".join([head[:-2], *lines]) + "\n}\n"
 
 
 def read_note(path: Path, run: RunFolder) -> Selection:
@@ -70,6 +72,7 @@ def read_note(path: Path, run: RunFolder) -> Selection:
             budget=Budget.of(note["budget"]),
             n_candidates=note["n_candidates"],
             options=note["options"],
+            duplicates=np.array(note.pop("duplicates"), dtype=np.int64),
             details=note,
         )
         made_of = note["run"]["manifest_sha256"]

@@ -16,8 +16,8 @@ answer type; those with questions only where questions repeat: at least half of 
 
 1. The share of planted copies that it keeps, divided by their share of the pool, from calibration: 0 is perfect, 1 is
    chance. The pool is the calibration's sample with two of five rows replaced by a planted copy.
-2. The distortion that it causes: the total variation distance between the kept rows and all rows over source and
-   answer type, less what chance alone would give.
+2. The distortion that it causes where a fifth is kept, so that every budget gets the same quota: the total variation
+   distance between the kept rows and all rows over source and answer type, less what chance alone would give.
 3. The lowest sum wins; among those within 0.02 of it, the coarsest.
 
 Without a calibration of the column that is ranked by: source and answer type, the finest that needs no repeated
@@ -35,6 +35,7 @@ MIX_COLUMNS = ("source", "answer_type")
 
 _MIN_OTHERS = 20
 _TIED_WITHIN = 0.02
+_SHARE = 0.2  # of the candidates that distortions are measured at, whatever is kept
 _MAX_SAMPLE = 200_000  # candidates that the distortions are measured on
 
 
@@ -80,17 +81,17 @@ def choose_quota(planted_ratio: Mapping[str, float], excess: Mapping[str, float]
 
 
 def choose_columns(
-    candidates: Candidates, share: float, planted_ratio: Mapping[str, float], *, needs_quota: bool = False
+    candidates: Candidates, planted_ratio: Mapping[str, float], *, needs_quota: bool = False
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Which columns to keep in balance by `RULE`, () for none; and how that was chosen, as plain JSON values.
 
-    share: of the candidates that is kept. planted_ratio: {} if the ranking column wasn't calibrated.
+    planted_ratio: {} if the ranking column wasn't calibrated.
     needs_quota: never choose none. Columns that the table lacks are never chosen.
     """
     mix = [name for name in MIX_COLUMNS if name in candidates.table.column_names]
     if not planted_ratio or len(mix) < len(MIX_COLUMNS):
         return tuple(mix), {"chosen": ",".join(mix) or "none", "is_calibrated": False, "rule": RULE}
-    excess = _excess(candidates, share)
+    excess = _excess(candidates)
     offered = {quota: excess[quota] for quota in excess if quota in planted_ratio}
     if needs_quota:
         offered.pop("none", None)
@@ -102,14 +103,14 @@ def choose_columns(
     return QUOTAS[chosen], {"chosen": chosen, "is_calibrated": True, "options": options, "rule": RULE}
 
 
-def _excess(candidates: Candidates, share: float) -> dict[str, float]:
+def _excess(candidates: Candidates) -> dict[str, float]:
     """The distortion beyond chance by each quota on offer, on evenly spaced candidates where there are many."""
     spaced = np.arange(0, len(candidates), -(-len(candidates) // _MAX_SAMPLE))
     names = [name for name in (*MIX_COLUMNS, "question") if name in candidates.table.column_names]
     columns = {name: strata_of(candidates.table, (name,)).take(spaced) for name in names}
     if "question" in columns and not questions_repeat(columns["question"]):
         del columns["question"]
-    values, n_keep = candidates.values[spaced], min(len(spaced), max(1, round(share * len(spaced))))
+    values, n_keep = candidates.values[spaced], min(len(spaced), max(1, round(_SHARE * len(spaced))))
     mix, offered = joint(columns, MIX_COLUMNS), [quota for quota in QUOTAS if set(QUOTAS[quota]) <= columns.keys()]
     kept = {quota: kept_set(values, columns, quota, n_keep) for quota in offered}
     return {q: max(0.0, distortion(mix, rows) - chance_distortion(mix, len(rows))) for q, rows in kept.items()}

@@ -14,7 +14,7 @@ from delta_attnmask.folders import UnitFile
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Candidates, Indices, Vectors, find_candidates, stored_columns
 from delta_attnmask.selecting.rules import read_columns
-from delta_attnmask.selecting.selector import TEXT_COLUMNS, Background, count_sources, prepare, select_rows
+from delta_attnmask.selecting.selector import TEXT_COLUMNS, Background, count_sources, select_rows, with_columns
 from delta_attnmask.selection import Budget, Selection
 
 
@@ -32,14 +32,14 @@ def select_from_run(
     *,
     by: str | None = None,
     quota_by: str | Sequence[str] = "auto",
-    drop_duplicates: float | None = None,
+    drop_duplicates: bool | Indices = False,
     **options: Any,
 ) -> Selection:
     """`select_rows` on a run folder, of which only the columns are read that the selection needs."""
     background = read_background(run)
     column = by or background.form or "delta"
     wanted = {"row", *TEXT_COLUMNS, *read_columns(quota_by), *stored_columns(column, run.schema)}
-    if drop_duplicates is None:
+    if drop_duplicates is not True:
         wanted.discard("key")  # long, and no two are the same
     table = run.read_scores([name for name in run.schema.names if name in wanted], encoded=True)
     return select_rows(
@@ -50,8 +50,8 @@ def select_from_run(
 def candidates_of(selection: Selection, run: RunFolder, scores: pa.Table) -> Candidates:
     """What a selection chose from; scores: the table of its run."""
     found = find_candidates(scores, selection.column, partial(read_embeddings, run))
-    details = selection.details
-    return prepare(found, selection.quota_by, details.get("n_clusters"), details.get("drop_duplicates"))[0]
+    distinct = found.take(np.flatnonzero(~np.isin(found.indices, selection.duplicates)))
+    return with_columns(distinct, selection.quota_by, selection.details.get("n_clusters"))[0]
 
 
 def sources_of(run: RunFolder, kept: Indices) -> dict[str, dict[str, int]]:

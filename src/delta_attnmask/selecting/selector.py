@@ -12,7 +12,13 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.candidates import Candidates, Embed, Indices, find_candidates, is_scored, row_indices
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, QUOTAS, chance_distortion, choose_columns, distortion
 from delta_attnmask.selecting.rules import make_rule, option_names, read_columns
-from delta_attnmask.selecting.similarity import CLUSTER, default_clusters, with_clusters, without_duplicates
+from delta_attnmask.selecting.similarity import (
+    CLUSTER,
+    default_clusters,
+    with_clusters,
+    without_copies,
+    without_near_duplicates,
+)
 from delta_attnmask.selecting.strata import encode, strata_of
 from delta_attnmask.selection import Budget, Selection
 
@@ -72,7 +78,8 @@ def select_rows(
     rule: str = "auto",
     quota_by: str | Sequence[str] = "auto",
     clusters: int | None = None,
-    drop_duplicates: float | None = None,
+    drop_duplicates: bool | Indices = False,
+    near_duplicates: float | None = None,
     **options: Any,
 ) -> Selection:
     """Keep the best rows of a table of scores, as the command `select` does.
@@ -84,8 +91,9 @@ def select_rows(
     rule: auto, top, band, quota, trusted, diverse or random; options: what the rule takes, such as temperature=2.
     quota_by: columns whose values jointly share the budget out; auto chooses by a rule that the report states. The
         column `cluster` is made of the embeddings: `clusters` of them, one for 200 rows by default.
-    drop_duplicates: leave out rows that say what a better one says: 1 for rows of the same bytes, or a cosine such as
-        0.95 for rows with nearly the same embedding too. Shares are of the rows before that.
+    drop_duplicates: leave out rows that say what a better one says: True for rows of the same bytes, or for each input
+        row the first that says the same, as `find_copies` gives it. near_duplicates: leave out rows too whose embedding
+        has such a cosine, say 0.95, with that of a better one. Shares are of the rows before that.
 
     Raises SettingsError for an unknown rule, option or column, and if there is nothing to keep.
     """
@@ -94,12 +102,13 @@ def select_rows(
     found = find_candidates(table, column, background.embed)
     n_keep = Budget.of(keep).resolve(len(found))
     wanted = None if quota_by == "auto" else read_columns(quota_by)
-    candidates, prepared = prepare(found, wanted or (), clusters, drop_duplicates)
+    distinct, prepared = _drop_duplicates(found, drop_duplicates, near_duplicates)
+    candidates, n_clusters = with_columns(distinct, wanted or (), clusters)
     if len(candidates) < n_keep:
         n_left = len(candidates)
         raise SettingsError(f"keep: {n_keep} rows, but only {n_left} are left without duplicates; keep fewer of either")
     options = {name: value for name, value in options.items() if value is not None}
-    rule, options, quota_choice = _decide(rule, wanted, options, candidates, n_keep, background, column)
+    rule, options, quota_choice = _decide(rule, wanted, options, candidates, background, column)
     made = make_rule(rule, options)
     picks = made.choose(candidates, n_keep)
     kept = candidates.indices[picks.positions]
@@ -112,10 +121,12 @@ def select_rows(
         budget=Budget.of(keep),
         n_candidates=len(candidates),
         options=asdict(made),
+        duplicates=np.setdiff1d(found.indices, candidates.indices),
         details={
             "n_rows": len(table),
             **picks.details,
             **prepared,
+            **({"n_clusters": n_clusters} if n_clusters else {}),
             **quota_choice,
             "distortion": round(distortion(mix, picks.positions), 4),
             "distortion_by_chance": round(chance_distortion(mix, n_keep), 4),
@@ -125,20 +136,29 @@ def select_rows(
     )
 
 
-def prepare(
-    found: Candidates, quota_by: Sequence[str], clusters: int | None, drop_duplicates: float | None
-) -> tuple[Candidates, dict[str, Any]]:
-    """The candidates without duplicates, and with clusters where a quota needs them; what was done, for the report."""
-    candidates, done = found, dict[str, Any]()
-    if drop_duplicates is not None:
-        candidates = without_duplicates(found, drop_duplicates)
-        done |= {"drop_duplicates": drop_duplicates, "n_duplicates": len(found) - len(candidates)}
-    if CLUSTER in quota_by:
-        done["n_clusters"] = clusters or default_clusters(len(candidates))
-        candidates = with_clusters(candidates, done["n_clusters"])
-    elif clusters is not None:
-        raise SettingsError("clusters: nothing is done with them; add the quota by cluster (--quota-by cluster)")
+def _drop_duplicates(
+    found: Candidates, exact: bool | Indices, min_cosine: float | None
+) -> tuple[Candidates, dict[str, int]]:
+    """The candidates without duplicates, and how many there were, for the report."""
+    candidates, done = found, dict[str, int]()
+    if exact is not False:
+        candidates = without_copies(found, None if exact is True else exact)
+        done["n_duplicates"] = len(found) - len(candidates)
+    if min_cosine is not None:
+        n_before = len(candidates)
+        candidates = without_near_duplicates(candidates, min_cosine)
+        done["n_near_duplicates"] = n_before - len(candidates)
     return candidates, done
+
+
+def with_columns(candidates: Candidates, quota_by: Sequence[str], clusters: int | None) -> tuple[Candidates, int]:
+    """The candidates, with clusters where a quota needs them, and how many clusters."""
+    if CLUSTER in quota_by:
+        n_clusters = clusters or default_clusters(len(candidates))
+        return with_clusters(candidates, n_clusters), n_clusters
+    if clusters is not None:
+        raise SettingsError("clusters: nothing is done with them; add the quota by cluster (--quota-by cluster)")
+    return candidates, 0
 
 
 def count_sources(table: pa.Table, kept: Indices) -> dict[str, dict[str, int]]:
@@ -171,7 +191,6 @@ def _decide(
     quota_by: tuple[str, ...] | None,
     options: dict[str, Any],
     candidates: Candidates,
-    n_keep: int,
     background: Background,
     column: str,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -180,7 +199,7 @@ def _decide(
     why: dict[str, Any] = {}
     if quota_by is None and (rule == "auto" or "quota_by" in option_names(rule)):
         ratios = background.planted_ratio.get(column, {})
-        quota_by, chosen = choose_columns(candidates, n_keep / len(candidates), ratios, needs_quota=needs_quota)
+        quota_by, chosen = choose_columns(candidates, ratios, needs_quota=needs_quota)
         why = {"quota_choice": chosen}
     if rule == "auto":
         rule = "quota" if quota_by or needs_quota else "band" if "skip_top" in options else "top"

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.selecting.candidates import Candidates, Positions, Vectors
+from delta_attnmask.selecting.candidates import Candidates, Indices, Positions, Vectors
 from delta_attnmask.selecting.strata import Strata, strata_of
 from delta_attnmask.statistics import Values
 
@@ -88,18 +88,14 @@ def with_clusters(candidates: Candidates, n_clusters: int, seed: int = 0) -> Can
     return replace(candidates, table=candidates.table.append_column(CLUSTER, labels))
 
 
-def without_duplicates(candidates: Candidates, min_cosine: float) -> Candidates:
-    """Of rows that say the same only the best, the first of equal ones.
+def without_near_duplicates(candidates: Candidates, min_cosine: float) -> Candidates:
+    """Of rows that say nearly the same only the best, the first of equal ones.
 
-    min_cosine: 1 for rows of the same bytes alone; less for rows too whose embeddings, without their common mean, have
-    at least this cosine with a row of the same source that stays. In sources of more than 4,096 rows only similar ones
-    are compared (`similar_blocks`), so some pairs aren't seen there.
+    min_cosine: of their embeddings, without their common mean, with a row of the same source that stays. In sources of
+    more than 4,096 rows only similar ones are compared (`similar_blocks`), so some pairs aren't seen there.
     """
-    if not 0 < min_cosine <= 1:
-        raise SettingsError(f"drop_duplicates={min_cosine}: expected a cosine such as 0.95, or 1 for exact copies")
-    candidates = _without_copies(candidates)
-    if min_cosine == 1:
-        return candidates
+    if not 0 < min_cosine < 1:
+        raise SettingsError(f"near_duplicates={min_cosine}: expected a cosine such as 0.95")
     vectors = candidates.embeddings()
     floats = centred(vectors)
     blocks = similar_blocks(vectors, strata_of(candidates.table, ["source"]), _MAX_COMPARED)
@@ -107,9 +103,12 @@ def without_duplicates(candidates: Candidates, min_cosine: float) -> Candidates:
     return candidates.take(np.sort(np.concatenate(kept)))
 
 
-def _without_copies(candidates: Candidates) -> Candidates:
-    """Of rows with the same bytes only the best, the first of equal ones."""
-    codes = strata_of(candidates.table, ["key"]).codes
+def without_copies(candidates: Candidates, firsts: Indices | None = None) -> Candidates:
+    """Of rows that say the same only the best, the first of equal ones.
+
+    firsts: for each input row the first that says the same; without it, rows with the same bytes do.
+    """
+    codes = strata_of(candidates.table, ["key"]).codes if firsts is None else firsts[candidates.indices]
     best = np.lexsort((-candidates.values, codes))
     is_first = np.ones(len(best), dtype=bool)
     is_first[1:] = codes[best[1:]] != codes[best[:-1]]

@@ -29,6 +29,7 @@ from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scoring.pipeline import default_workers
 from delta_attnmask.scoring.worker import make_manifest
+from delta_attnmask.settings import MAX_FAILED
 from delta_attnmask.training.examples import (
     OnProgress,
     choose_examples,
@@ -42,7 +43,6 @@ from delta_attnmask.training.masked_states import MaskedStateAugmentation, maske
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 from delta_attnmask.training.trainer import ExampleCollator, ExampleTrainer, Journal, OnLoss, training_arguments
 
-MAX_FAILED = 0.05  # share of the rows
 _VERSIONED = ("trl", "peft", "accelerate", "datasets")
 
 
