@@ -1,4 +1,4 @@
-"""What the model is given, and what each position of it is.
+"""What the model gets, and what each position of it is.
 
 Dimensions, spelled the same everywhere:
     batch   samples that run together
@@ -77,7 +77,7 @@ class TokenRoles:
     def pool(self, states: Tensor) -> Tensor:
         """Mean over each sample's tokens but the first, at length 1; `[batch, hidden]`, float32.
 
-        The first token draws attention whatever it says, and its huge state would make all samples alike.
+        The first token draws attention whatever it is, and its huge state would make all samples look the same.
 
         states: `[..., batch, seq, hidden]`; of models with several streams the first one counts.
         """
@@ -89,8 +89,8 @@ class TokenRoles:
         """Raise DataError where a sample has no token that the loss reads."""
         if without := (~self.predicts_answer.any(-1)).nonzero().flatten().tolist():
             raise DataError(
-                f"samples {without} of the batch have no answer token; labels must mark at least one that another "
-                "token comes before"
+                f"samples {without} of the batch have no answer token; labels must mark at least one "
+                "token after the first"
             )
 
 
@@ -129,7 +129,7 @@ def require_fitting(inputs: Mapping[str, Any], labels: Tensor) -> None:
     """Raise DataError, with the fix, where these can't be a model's inputs and the labels of their tokens."""
     if not isinstance(inputs, Mapping):
         raise DataError(
-            f"inputs: expected a mapping of what the model's forward takes, got {type(inputs).__name__}; give "
+            f"inputs: expected a mapping of the forward's arguments, got {type(inputs).__name__}; give "
             "{'input_ids': input_ids, 'attention_mask': attention_mask, ...}, or what the processor returns"
         )
     if "labels" in inputs:

@@ -1,4 +1,4 @@
-"""A calibration: the score that suits a model and a data set, and what was found on the way. No torch here."""
+"""A calibration: the score that suits a model and a data set, and what was found with it. No torch here."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class Candidate:
 
 
 class Verdict(StrEnum):
-    """What a calibration comes to.
+    """The outcome of a calibration.
 
     A score is better than chance where its planted copies in the highest fifth, with two standard errors added, stay
     below those of chance.
@@ -129,7 +129,7 @@ class Calibration:
         return sha256(json.dumps(dict(self.report), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def save(self, folder: str | Path) -> Path:
-        """Write FOLDER/calibration.json, whole or not at all; the folder is made if it is missing.
+        """Write FOLDER/calibration.json, whole or not at all; the folder is created if missing.
 
         Raises ArtifactError where the system refuses.
         """
@@ -207,7 +207,7 @@ def read_preset(wanted: str | Path, others: Sequence[str] = ()) -> tuple[Preset,
 def refuse_another_calibration(folder: str | Path, made_with: Mapping[str, Any]) -> None:
     """Raise ArtifactError where a folder holds the calibration of another model or other data, and say what differs.
 
-    Somebody's scores may go by it, so that it isn't replaced.
+    Existing scores may depend on it, so it isn't replaced.
     """
     path = Path(folder) / FILE
     if path.exists() and (changed := Calibration.load(path).differences(made_with)):

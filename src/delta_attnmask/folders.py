@@ -41,7 +41,7 @@ class Folder:
     kind: ClassVar[str]  # what it holds, in messages
     command: ClassVar[str]  # what makes it
     identity_file: ClassVar[str] = "manifest.json"
-    early_files: ClassVar[frozenset[str]] = frozenset()  # what may lie there before the first start
+    early_files: ClassVar[frozenset[str]] = frozenset()  # what may be there before the first start
     takes_urls: ClassVar[bool] = True
 
     def __init__(self, files: FileStore, manifest: Manifest, shard: Shard = WHOLE) -> None:
@@ -102,7 +102,7 @@ class Folder:
 
     @classmethod
     def refuse_foreign(cls, location: str | Path) -> None:
-        """Raise ArtifactError where nothing could start in a folder for what lies there, before anything is computed.
+        """Raise ArtifactError where nothing could start in a folder because of its contents, before any computing.
 
         Without an identity file it may hold only what a process leaves that was killed before it wrote one.
         """
@@ -145,7 +145,7 @@ class Folder:
     def _refuse_another(cls, files: FileStore, found: Manifest, manifest: Manifest) -> None:
         if differences := found.differences(manifest):
             raise ArtifactError(
-                f"{files} holds another {cls.kind}; choose another folder, or repeat that one's choices. "
+                f"{files} holds another {cls.kind}; choose another folder, or use the same options. "
                 f"What differs: {'; '.join(differences)}"
             )
 

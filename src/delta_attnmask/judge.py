@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 P_GOOD = "p_good"  # the column that a judge gives
 
-_EDGE = 0.01  # the outermost quantiles; what lies beyond them counts like them
+_EDGE = 0.01  # the outermost quantiles; values beyond them count like them
 
 Column = NDArray[np.float64]
 

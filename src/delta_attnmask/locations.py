@@ -77,7 +77,7 @@ class FileStore:
         return folder
 
     def names(self, folder: str = "") -> list[str]:
-        """What lies directly in a folder, in order; nothing if it isn't there."""
+        """What is directly in a folder, in order; nothing if it isn't there."""
         with _plain_errors(self.location):
             self.filesystem.invalidate_cache()
             try:
@@ -142,7 +142,7 @@ def fetch_file(url: str) -> Path:
 
 @contextmanager
 def beside(location: str | Path) -> Iterator[Path]:
-    """A folder of this machine in which a run folder's calibration is read and written."""
+    """A folder on this machine in which a run folder's calibration is read and written."""
     files = FileStore(location)
     local = files.path / "calibration.json"
     was_there = local.exists()

@@ -83,7 +83,7 @@ def random_numbers(seeds: Tensor, places: Tensor) -> Tensor:
 def replacement_state(states: Tensor, is_token: Tensor, replacement: Replacement) -> Tensor:
     """What each sample's masked states become: zeros, or the mean of its tokens' states; `[..., batch, 1, hidden]`.
 
-    states: `[..., batch, seq, hidden]`; leading dimensions (Gemma 3n's parallel streams) are treated alike.
+    states: `[..., batch, seq, hidden]`; leading dimensions (Gemma 3n's parallel streams) are treated the same.
     is_token: `[batch, seq]`; on any device, since a model may be spread over several.
     """
     if replacement == "zero":

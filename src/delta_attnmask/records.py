@@ -11,7 +11,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Turn:
-    """One message. `parts` are strings and, where an image stands, None: the k-th None is the k-th image."""
+    """One message. `parts` are strings and, in place of an image, None: the k-th None is the k-th image."""
 
     role: Role
     parts: tuple[str | None, ...]

@@ -2,7 +2,7 @@
 
 Beside what every folder has (see `folders`):
 
-RUN/scores/…         one row for each input row; side tables lie beside it, in folders of their names
+RUN/scores/…         one row for each input row; side tables are beside it, in folders of their names
 RUN/pace.json        rows scored so far and the seconds that took, over all starts that weren't killed
 RUN/failed.json      units that kept failing at the last start, with their reasons
 RUN/complete.json    written when no unit is missing
@@ -90,7 +90,7 @@ class RunFolder(UnitFolder):
 
     @property
     def pace(self) -> Pace:
-        """How long the units took that are in place; no rows if nobody knows."""
+        """How long the units took that are in place; no rows if that isn't known."""
         found = {name: self._read_pace(name) for name in self.files.names() if name.startswith("pace")}
         alone = found.pop("pace.json", Pace())
         seconds = alone.seconds + max((pace.seconds for pace in found.values()), default=0.0)

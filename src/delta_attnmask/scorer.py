@@ -61,7 +61,7 @@ class DeltaAttnMask:
 
         dtype: auto is bfloat16 on a GPU (float16 on one older than Ampere), float32 on a CPU.
         device: auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs by accelerate).
-        compile: compile the model's blocks; some seconds at the start, faster after that.
+        compile: compile the model's blocks: a slower start, then faster.
         Raises UnsupportedModelError where it can't be loaded, SettingsError where there is no such device.
         """
         loaded = load_model(name, dtype=dtype, device=device, revision=revision)
@@ -93,7 +93,7 @@ class DeltaAttnMask:
         seed: int = 0,
         progress: bool | None = None,
     ) -> Calibration:
-        """Plant defects in copies of some hundred rows and find the setting that ranks them below the originals.
+        """Plant defects in copies of a few hundred rows and find the score that ranks them below the originals.
 
         n_rows: originals, each with three copies. also: further scores to compare with. grid: mask settings to choose
             from; None for 18 that hold for any decoder, and controls.
@@ -141,12 +141,12 @@ class DeltaAttnMask:
 
         settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
             folder that `calibrate` made. calibration: what `calibrate` gave, in its place.
-        out: a run folder, made if missing; the same call resumes it. None keeps nothing but what is returned.
+        out: a run folder, created if missing; the same call resumes it. None keeps nothing but what is returned.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
         embeddings: keep a vector of each row, for diversity, near duplicates and clusters.
         batch_tokens: upper bound of rows times longest row in a batch; halved when memory runs out.
-        workers: processes that read images and encode; None for none on a CPU and up to 8 beside a GPU.
-        unit_rows: rows of a work unit, which is what a killed run loses at most.
+        workers: processes that read images and encode; None: none on a CPU, up to 8 with a GPU.
+        unit_rows: rows of a work unit, the most that a killed run loses.
         progress: show a bar; None shows it in a terminal or a notebook.
         Raises DataError where no row can be scored, UnsupportedModelError where the model can't, ArtifactError where
         `out` belongs to another run.

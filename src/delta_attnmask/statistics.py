@@ -69,7 +69,7 @@ def spearman(first: Values, second: Values) -> float:
 
 
 def share_between(values: Values, groups: NDArray[np.integer]) -> float:
-    """The share of the variance of the ranks that lies between groups: 0 none, 1 all (eta squared); NaN for constants.
+    """The share of the variance of the ranks between groups: 0 none, 1 all (eta squared); NaN for constants.
 
     groups: the group of each value, from 0, without gaps.
     """

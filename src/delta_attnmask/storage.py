@@ -112,7 +112,7 @@ def _sync_folder(path: Path) -> None:
 
 @contextmanager
 def hold_lock(path: Path, wait_s: float = 0) -> Iterator[bool]:
-    """Hold a lock file alone, in a folder that is made if it is missing; it is released however the process ends.
+    """Hold a lock file alone, in a folder that is created if missing; it is released however the process ends.
 
     Yields False where the file system has no locks. Raises ArtifactError, naming the holder, where another process
     keeps it for longer than `wait_s`.

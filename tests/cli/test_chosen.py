@@ -141,7 +141,7 @@ def test_single_options_keep_the_other_choices_of_a_calibration(
     given = ["--model", embedded / "model", "--data", embedded / "pool.json", "--images", embedded / "images"]
     calibration_of(embedded_model, dataset).save(tmp_path / "run")  # as `score` keeps it before it begins
     assert call("score", *given, "--limit", 4, "--out", tmp_path / "run", "--fraction", 0.3) == 0
-    assert "fraction given beside the calibrated setting, so the calibration's figures don't hold" in (
+    assert "fraction override the calibrated setting, so the calibration's figures don't hold" in (
         capsys.readouterr().err
     )
     settings = RunFolder.open(tmp_path / "run").manifest.settings

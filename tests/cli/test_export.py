@@ -62,7 +62,7 @@ def test_select_hands_a_rule_its_options(folder, capsys):
     (left_out,) = note["sources_left_out"]
     assert f"WARNING: no row is kept of these sources: {left_out}" in capsys.readouterr().out
     assert call("select", folder / "run", "--keep", "1", "--rule", "top", "--skip-top", "50%", "--out", out) == 2
-    assert "skip_top: the rule top can't follow it; use the rule band or quota" in capsys.readouterr().err
+    assert "skip_top: the rule top doesn't take it; use the rule band or quota" in capsys.readouterr().err
 
 
 def test_select_for_a_trainer(folder, capsys):
@@ -104,7 +104,7 @@ def test_what_cannot_be_exported_is_one_message(folder, capsys):
             "is not the file that was scored",
         ),
         (("--order", "score", "--out", folder / "x"), "--selection"),
-        (("--to", "llava", "--out", folder / "x.json", "--images", folder / "none"), "is no directory"),
+        (("--to", "llava", "--out", folder / "x.json", "--images", folder / "none"), "isn't a directory"),
     ):
         assert call("export", folder / "run", *arguments) == 2
         error = capsys.readouterr().err

@@ -129,7 +129,7 @@ def test_vlmevalkit_gets_no_question_whose_image_comes_later(
     export_eval(to="vlmevalkit", rows=rows_of(folder, "late.json"), out=out, name="mine")
     lines = (out / "mine.tsv").read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[0] for line in lines[1:]] == ["1"]
-    assert "no image stands before the row's first answer" in capsys.readouterr().out
+    assert "no image comes before the row's first answer" in capsys.readouterr().out
 
 
 def test_what_cannot_be_exported(folder: Path) -> None:

@@ -58,8 +58,8 @@ def test_rows_that_cannot_be_said_are_left_out_and_told(tmp_path):
     assert list(done.refused) == [1]
     told = json.loads(note.read_bytes())
     assert (told["rows"], told["to"], told["n_refused"], told["n_kept"]) == ([2, 0], "llava", 1, 2)
-    assert "llava can't say it" in told["refused"]["1"]
-    with pytest.raises(SettingsError, match="no row could be written as llava; the first: llava can't say it"):
+    assert "llava can't express it" in told["refused"]["1"]
+    with pytest.raises(SettingsError, match="no row could be written as llava; the first: llava can't express it"):
         export_rows(dataset, np.array([1]), tmp_path / "none.json", to="llava", scores=scores)
 
 

@@ -71,7 +71,7 @@ def test_code_beside_a_known_model_is_left_aside(folder, marker, name):
 def test_a_model_that_needs_its_own_code_is_refused(folder, marker):
     (folder / "mine.py").write_text(CODE.format(marker=str(marker)))
     change(folder / "config.json", auto_map=CODE_OF["config.json"], model_type="mine")
-    with pytest.raises(UnsupportedModelError, match="needs code that comes with it, which is never run"):
+    with pytest.raises(UnsupportedModelError, match="needs its own code, which is never run"):
         load(folder)
     assert not marker.exists()
 

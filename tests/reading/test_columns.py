@@ -188,7 +188,7 @@ def test_packed_arrow_files(tmp_path, monkeypatch):
 
 def test_packed_files_are_told(tmp_path):
     (tmp_path / "x.json.gz").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(DataError, match=r"gzip.*unpack"):
+    with pytest.raises(DataError, match=r"gzip.*decompress"):
         FileRows(tmp_path / "x.json.gz")
 
 

@@ -69,7 +69,7 @@ def test_what_cannot_be_used_is_refused_at_once(tmp_path):
     path = write_list(tmp_path / "data.json", [make_row(0)])
     with pytest.raises(DataError, match="has no rows"):
         FileRows(write_list(tmp_path / "empty.json", []))
-    with pytest.raises(DataError, match="no directory"):
+    with pytest.raises(DataError, match="isn't a directory"):
         FileRows(path, tmp_path / "none")
     with pytest.raises(DataError, match="no known format"):
         FileRows(write_list(tmp_path / "other.json", [{"text": 1}]))

@@ -204,7 +204,7 @@ def test_yaml_mixtures(two):
         ({"sources": [{"data": "a.json", "weight": 0}]}, "weight 0: expected a number above 0"),
         ({"sources": [{"data": "a.json", "weight": True}]}, "weight True"),
         ({"sources": [{"data": "none.json"}]}, "doesn't exist"),
-        ({"sources": [{"data": "a.json", "images": "none"}]}, "is no directory"),
+        ({"sources": [{"data": "a.json", "images": "none"}]}, "isn't a directory"),
         ({"datasets": [{"json_path": "a.json", "sampling_strategy": "first:100"}]}, "sampling_strategy 'first:100'"),
         ({"datasets": [5]}, "expected objects"),
     ],

@@ -147,7 +147,7 @@ def test_id(value, label):
         (row(human("<image>"), gpt("A"), image=5), "`image` must be a path or a list of paths, got a number"),
         (row(human("<image>"), gpt("A"), image=["x", ""]), "got an empty string"),
         (row(human("<image>"), gpt("A"), image={"a": 1}), "got an object"),
-        (row(human("<image>"), gpt("A"), image="x", images=["y"]), "both `image` and `images`"),
+        (row(human("<image>"), gpt("A"), image="x", images=["y"]), "`image` and `images` differ"),
         (row(human("<image>"), gpt("A"), video="x.mp4"), "video isn't supported"),
         (row(human("Q \ud800"), gpt("A")), "turn 1: a lone surrogate"),
         (row(human("<image>"), gpt("A"), image="\udcff.jpg"), "`image`: a lone surrogate"),

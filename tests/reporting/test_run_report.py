@@ -189,7 +189,7 @@ def test_missing_images_and_data_are_said_and_the_rest_is_shown(tmp_path):
     problems = {picture.problem for card in cards_of(run) for picture in card.pictures}
     assert problems == {"", "image '8.png': No such file or directory"}
     (folder / "images").rename(tmp_path / "pictures")
-    assert "images is no directory" in open_data(request_for(run))[1]
+    assert "images isn't a directory" in open_data(request_for(run))[1]
     assert not any(picture.thumbnail for card in cards_of(run) for picture in card.pictures)
     moved = cards_of(run, place=Place(images=tmp_path / "pictures"))
     assert any(picture.thumbnail for card in moved for picture in card.pictures)

@@ -137,7 +137,7 @@ def test_random_rows_are_those_of_the_seed_and_keep_the_mix():
         ("x", {}, "rule='x': expected one of auto, band, diverse, quota, random, top, trusted"),
         ("top", {"share": 1}, "share: no rule has such an option; top has none"),
         ("quota", {"share": 1}, "quota has quota_by, temperature, min_per_stratum, skip_top"),
-        ("top", {"skip_top": 0.1}, "skip_top: the rule top can't follow it; use the rule band or quota"),
+        ("top", {"skip_top": 0.1}, "skip_top: the rule top doesn't take it; use the rule band or quota"),
         ("quota", {"pool": 2}, "use the rule diverse or trusted"),
         ("trusted", {"pool": 0.5}, "pool=0.5: expected how many times the budget"),
         ("trusted", {"prefer": "new"}, "prefer='new': expected one of typical, easy, hard"),

@@ -1,4 +1,4 @@
-"""What a score goes along with, and what a selection by it does to the mix of the data."""
+"""What a score correlates with, and what a selection by it does to the mix of the data."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""One report on a run and a selection: what the score goes along with, what it does to the data, what it costs."""
+"""One report on a run and a selection: what the score correlates with, what it does to the data, what it costs."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -103,7 +103,7 @@ def calibrate(
         raise no_row_scored(f"none of the {len(found)} rows that were read", f"row {found[0].row}: {found[0].reason}")
     originals = stratified_sample(usable, n_rows, seed)
     if len(originals) < MIN_ORIGINALS:
-        raise TooLittleDataError(f"{len(originals)} usable rows are too few to calibrate on; it takes {MIN_ORIGINALS}")
+        raise TooLittleDataError(f"{len(originals)} usable rows are too few to calibrate on; it needs {MIN_ORIGINALS}")
     planted = plant(originals, Donors(usable), copies_per_row, seed)
     if not planted.kinds:
         raise TooLittleDataError(

@@ -1,8 +1,8 @@
-"""The sample that calibration works on: some hundred rows of all sources, and copies of them with planted defects.
+"""The sample that calibration works on: a few hundred rows of all sources, and copies of them with planted defects.
 
 A score should rank the copies below the originals. Each kind of defect is a function of a record and a `Donors` index
-of the same data, so that no word, image or phrase enters that the data doesn't hold already: nothing gives a defect
-away but its being wrong. None where the kind doesn't apply. No torch here.
+of the same data, so that no word, image or phrase enters that the data doesn't hold already: only being wrong gives
+a defect away. None where the kind doesn't apply. No torch here.
 """
 
 import random
@@ -68,7 +68,7 @@ def exchanges(record: Record) -> list[tuple[str, str]]:
 
 
 def image_swapped(record: Record, donors: Donors, rng: random.Random) -> Record | None:
-    """Images of another row of the source, one that answers a common question otherwise where there is one."""
+    """Images of another row of the source; for a common question, one whose answer differs."""
     others = [
         other
         for other in donors.by_source[record.source]
@@ -84,7 +84,7 @@ def image_swapped(record: Record, donors: Donors, rng: random.Random) -> Record 
 
 
 def image_near(record: Record, donors: Donors, rng: random.Random) -> Record | None:
-    """Images of the row that answers the same questions most alike, but not the same."""
+    """Images of the row whose answers to the same questions are most similar, but not equal."""
     mine = exchanges(record)
     answered = [other for question, _ in mine[:1] for other in donors.asked[record.source, question]]
     others = [
@@ -311,7 +311,7 @@ def stratified_sample(records: Iterable[Record], n_rows: int, seed: int) -> list
 
 
 def plant(originals: Sequence[Record], donors: Donors, copies_per_row: int, seed: int) -> Planted:
-    """Give each original some copies, each with another defect; the kinds that have the fewest copies so far go first.
+    """Give each original some copies, each with a different defect; the kinds with the fewest copies so far go first.
 
     Few originals get the first kinds alone. Kinds that fewer than 20 rows got are left out.
     """

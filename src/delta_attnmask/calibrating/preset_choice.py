@@ -34,7 +34,7 @@ def choose_preset(
     loaded: None where the model is elsewhere.
     folder: where the calibration that was used is kept, for `select` and for resuming; None keeps none.
     calibrate: None where nothing may be calibrated, as for one of several processes.
-    notify: is given what the user should know, a line each.
+    notify: gets what the user should know, a line each.
     """
     preset, calibration = _choose(wanted, loaded, rows, folder, calibrate, notify)
     changed = replace(preset, mask=replace(preset.mask, **changes))
@@ -42,12 +42,12 @@ def choose_preset(
         names = ", ".join(name for name in changes if changes[name] != getattr(preset.mask, name))
         if not changed.mask.fraction:
             raise SettingsError(
-                f"{names}: the calibration chose a score that masks nothing; give a fraction as well, or a preset such "
+                f"{names}: the calibration chose a score that masks nothing; give --fraction too, or a preset such "
                 "as --settings relative"
             )
         if not preset.mask.fraction:
             return changed, calibration  # what ranks the rows reads no Δ, so its figures hold
-        notify(f"settings: {names} given beside the calibrated setting, so the calibration's figures don't hold for it")
+        notify(f"settings: {names} override the calibrated setting, so the calibration's figures don't hold for it")
         changed = replace(changed, calibration="")
     return changed, calibration
 

@@ -62,7 +62,7 @@ def collect(outcomes: Iterator[Outcome], n_settings: int, n_records: int) -> Res
 def require_scored(originals: Sequence[Record], results: Results) -> None:
     """Raises DataError if no original has a score, TooLittleDataError if fewer than 60 have one.
 
-    If most have failed, and all with an image among them, a few text-only rows don't count: the images are amiss.
+    If most have failed, and all with an image among them, a few text-only rows don't count: the images are missing.
     originals: the first of the records that were scored.
     """
     is_scored = np.isfinite(results.stored["loss"][: len(originals)])
@@ -78,7 +78,7 @@ def require_scored(originals: Sequence[Record], results: Results) -> None:
         raise no_row_scored(f"none of the {has_image.sum()} rows with an image that were tried", why)
     if n_scored < MIN_ORIGINALS:
         raise TooLittleDataError(
-            f"only {n_scored} of the {n_rows} rows that were tried can be scored, and calibrating takes "
+            f"only {n_scored} of the {n_rows} rows that were tried can be scored, and calibrating needs "
             f"{MIN_ORIGINALS}; {why}"
         )
 

@@ -66,7 +66,7 @@ def _print_report(report: dict[str, Any]) -> None:
     for group in ("columns", "settings", "runs"):
         found = sorted(overlap[group].items(), key=lambda pair: -pair[1]["overlap"])
         lines += [(name, f"{one['overlap']:.1%}", one["spearman"]) for name, one in found[:_SHOWN]]
-    print_table("Kept as well by the same rule with", ["score", "overlap", "spearman"], lines)
+    print_table("Also kept by the same rule with", ["score", "overlap", "spearman"], lines)
     if (defects := report["defects"]) is None:
         print("Expected defects: not known without a calibration of this column and quota")
     else:
@@ -81,7 +81,7 @@ def _print_report(report: dict[str, Any]) -> None:
 def print_costs(costs: dict[str, Any] | None) -> None:
     """What scoring costs at each budget against what it saves."""
     if costs is None:
-        print("Costs: this run doesn't know how long it took")
+        print("Costs: this run has no timings")
         return
     title = f"Scoring {costs['rows_per_s']:g} rows/s, {costs['scoring_s']:,.0f} s"
     title += f" after {costs['calibration_s']:,.0f} s of calibration" if costs["calibration_s"] else ""

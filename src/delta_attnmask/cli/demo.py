@@ -1,4 +1,4 @@
-"""`delta-attnmask demo`: the whole job on the data and the model that come with the package."""
+"""`delta-attnmask demo`: calibrate, score and select on the embedded data."""
 
 import json
 import time
@@ -100,7 +100,7 @@ def _print_ways(run: RunFolder, selection: Selection, defects: list[int]) -> Non
 
 
 def _write_report(run: RunFolder, selection: Selection, out: Path) -> None:
-    """Write the page about the run; if that fails, the run is none the worse, so the failure is only printed."""
+    """Write the page about the run; a failure doesn't affect the run, so it is only printed."""
     from delta_attnmask.reporting.page import write_page
     from delta_attnmask.reporting.run_report import Request, make_report
 

@@ -11,7 +11,7 @@ _FILES = ("pool.json", "test.json", "defects.json", "LICENSES.md", "DATA.md")
 def export(folder: str | Path) -> Path:
     """Write model/, images/, pool.json, test.json and defects.json (pool row to kind of defect) into `folder`.
 
-    Files that are there are written anew; others are left alone.
+    Existing files of these names are replaced; others are left alone.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

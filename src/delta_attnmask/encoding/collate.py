@@ -107,7 +107,7 @@ def _image_of(samples: Sequence[EncodedSample]) -> tuple[int, ...] | None:
 
 
 def cut_tokens(sample: EncodedSample, n_tokens: int) -> EncodedSample:
-    """The sample's first tokens with all its images; every image must stand among them."""
+    """The sample's first tokens with all its images; every image must be among them."""
     cut = {
         name: tensor[:, :n_tokens] if _is_per_token([tensor], [sample.n_tokens]) else tensor
         for name, tensor in sample.inputs.items()

@@ -26,14 +26,14 @@ from delta_attnmask.modeling.anatomy import examine, text_config
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.records import ImageRef, Record, Turn
 
-_PROBE = "\ufdd0"  # stands where an answer will; Unicode's promise is that no text contains it
+_PROBE = "\ufdd0"  # takes an answer's place; Unicode's promise is that no text contains it
 _BORDER = 2  # tokens before an image that may merge with line breaks that the processor puts around it
 
 Run = list[int]  # of token positions
 
 
 class Answer(NamedTuple):
-    """Where an answer's text lies in the prompt, and where its turn ends; in characters."""
+    """Where an answer's text is in the prompt, and where its turn ends; in characters."""
 
     start: int
     stop: int
@@ -87,7 +87,7 @@ class Encoder:
     """Encodes records for one model.
 
     processor: what `AutoProcessor.from_pretrained` returned (a plain tokenizer for text-only models).
-    image_token_id: the placeholder that stands in `input_ids` where image features go; None for text-only models.
+    image_token_id: the placeholder in `input_ids` where image features go; None for text-only models.
     max_tokens: longer rows are refused; nothing is ever truncated.
 
     Raises UnsupportedModelError where there is no chat template or no fast tokenizer.
@@ -240,7 +240,7 @@ def make_encoder(loaded: LoadedModel, max_tokens: int | None = None) -> Encoder:
 
 
 def _as_written(answer: str, following: str, prompt: str, at: int) -> str:
-    """The answer as it stands at a place of the prompt: as given, or with the white space around it stripped."""
+    """The answer as it is at a place of the prompt: as given, or with the white space around it stripped."""
     for written in (answer, answer.strip(), answer.lstrip(), answer.rstrip()):
         if prompt.startswith(written + following, at):
             return written
@@ -250,7 +250,7 @@ def _as_written(answer: str, following: str, prompt: str, at: int) -> str:
 
 
 def _place(runs: list[Run], plain: list[int], expanded: list[int], placeholder: int | None) -> list[Run]:
-    """Where the runs of the unexpanded prompt lie in the prompt whose image placeholders are expanded.
+    """Where the runs of the unexpanded prompt are in the prompt whose image placeholders are expanded.
 
     Between two images both hold the same tokens. So each stretch of the plain prompt, from its first answer to the
     next image, is looked for from the right, before the place of the stretch that follows it.
@@ -271,7 +271,7 @@ def _place(runs: list[Run], plain: list[int], expanded: list[int], placeholder: 
 
 
 def _find_from_right(ids: list[int], wanted: list[int], n_least: int, limit: int) -> int:
-    """The rightmost place before `limit` where `wanted` stands; its last tokens may differ if an image touches them."""
+    """The rightmost place before `limit` where `wanted` is; its last tokens may differ if an image touches them."""
     for n_tokens in range(len(wanted), max(n_least, len(wanted) - _BORDER) - 1, -1):
         for at in range(limit - n_tokens, -1, -1):
             if ids[at] == wanted[0] and ids[at : at + n_tokens] == wanted[:n_tokens]:

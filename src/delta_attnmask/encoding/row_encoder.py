@@ -87,7 +87,7 @@ class RowEncoder:
                 continue
             if isinstance(outcome, EncodedSample):
                 samples[name] = outcome
-            elif not name:  # a variant that can't be encoded leaves its column empty; the row stands
+            elif not name:  # a variant that can't be encoded leaves its column empty; the row stays
                 encoded[index] = outcome
         return encoded
 

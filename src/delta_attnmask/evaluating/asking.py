@@ -16,7 +16,7 @@ class AskedTurn:
     """One answer to be given.
 
     turn: which assistant turn of the row, from 0. stop: one past its position among the record's turns.
-    n_images: images that stand before it.
+    n_images: images before it.
     """
 
     turn: int
@@ -42,7 +42,7 @@ def asked_turns(record: Record) -> list[AskedTurn]:
 def choose_lenders(records: Iterable[Record], seed: int) -> dict[int, Lender]:
     """For each row with images, another row of its source with as many images, but other ones.
 
-    The different images of a source stand in a circle, in random order, and each row takes the next ones; rows of a
+    The different images of a source form a circle, in random order, and each row takes the next ones; rows of a
     source that shows only one are left out.
     """
     groups: dict[tuple[str, int], list[Lender]] = defaultdict(list)

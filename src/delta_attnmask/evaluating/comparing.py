@@ -2,8 +2,8 @@
 
 Differences are paired: the same rows, and of several seeds the same seeds. Their intervals draw rows (of each source,
 for the mean over sources); the p-value is an exact sign test over the rows on which two methods differ (with one answer
-a row and one seed that is McNemar's test). The spread over seeds is reported beside it: what rows say and what seeds
-say are two things.
+a row and one seed that is McNemar's test). The spread over seeds is reported beside it: rows and seeds answer different
+questions.
 """
 
 import json
@@ -170,7 +170,7 @@ class _Method:
     def seconds(self) -> dict[str, float | None]:
         """Wall-clock seconds: of training (mean over seeds), of scoring with its calibration, and of both.
 
-        None where nobody knows: a model without `train.json`, or a scoring run whose pace wasn't kept.
+        None if that isn't known: a model without `train.json`, or a scoring run whose pace wasn't kept.
         """
         known = [float(note["seconds"]) for note in self.notes if isinstance(note.get("seconds"), int | float)]
         training = sum(known) / len(known) if len(known) == len(self.notes) else None

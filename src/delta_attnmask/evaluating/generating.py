@@ -1,7 +1,7 @@
-"""Answers of a model: encoded with what stands before them, the loss of their references, and what it generates.
+"""Answers of a model: encoded with what comes before them, the loss of their references, and what it generates.
 
-History is teacher-forced: before the k-th answer stand the data's own earlier answers, not the model's. The prompt is
-what stands before the answer in the conversation as the chat template writes it: the same tokens that scoring and
+History is teacher-forced: before the k-th answer come the data's own earlier answers, not the model's. The prompt is
+what comes before the answer in the conversation as the chat template writes it: the same tokens that scoring and
 training see. Decoding is greedy, in batches padded on the left.
 """
 
@@ -30,7 +30,7 @@ from delta_attnmask.records import Record
 
 @dataclass(eq=False)
 class Answer:
-    """One answer that is asked for, in an encoded conversation, and what has come of it.
+    """One answer that is asked for, in an encoded conversation, and its outcome.
 
     start, stop: positions of the reference's first token and one past its last in the sample; the prompt ends before.
     swapped_row: whose images are shown instead of the row's own, None for these.
@@ -91,7 +91,7 @@ def token_losses(model: nn.Module, batch: EncodedBatch) -> Tensor:
 
 
 def plan_generation(answers: Sequence[Answer], batch_tokens: int, limit: int) -> list[list[Answer]]:
-    """Batches of alike inputs within `batch_tokens` (longest prompt and `limit` new tokens, times answers).
+    """Batches of similar inputs within `batch_tokens` (longest prompt and `limit` new tokens, times answers).
 
     A batch runs as many steps as its longest answer has tokens, so those whose references are about as long go
     together, and among them those of about the same prompt.

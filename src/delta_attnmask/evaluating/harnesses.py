@@ -72,12 +72,12 @@ _AGGREGATIONS = {
     "normalised_by_source": "mean_over_sources",
 }
 
-Question = tuple[Record, AskedTurn, list[bytes]]  # with the images that stand before the answer, as PNG
+Question = tuple[Record, AskedTurn, list[bytes]]  # with the images before the answer, as PNG
 
 
 @dataclass
 class Export:
-    """What came of an export. left_out: rows that aren't in it, with the reason."""
+    """The outcome of an export. left_out: rows that aren't in it, with the reason."""
 
     n_items: int = 0
     left_out: list[Reason] = field(default_factory=list)
@@ -174,7 +174,7 @@ def _questions(
 ) -> Iterator[Question]:
     """Every question of the data, counted in `export`; rows that can't be used are put there with the reason.
 
-    first_only: of each row the first question alone, if an image stands before its answer. Raises DataError in the end
+    first_only: of each row the first question alone, if an image comes before its answer. Raises DataError in the end
     where there was no question.
     """
     for record in dataset:
@@ -185,7 +185,7 @@ def _questions(
                 raise RowError(ReasonCode.NOT_EXPRESSIBLE, "the row has no image")
             asked_for = asked_turns(record)[: 1 if first_only else None]
             if first_only and not asked_for[0].n_images:
-                raise RowError(ReasonCode.NOT_EXPRESSIBLE, "no image stands before the row's first answer")
+                raise RowError(ReasonCode.NOT_EXPRESSIBLE, "no image comes before the row's first answer")
             images = [_to_png(dataset.load_image(reference)) for reference in record.images]
         except RowError as error:
             export.left_out.append((record.row, error.code, error.detail))

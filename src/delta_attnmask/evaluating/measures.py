@@ -59,7 +59,7 @@ def _keep_or_space(found: re.Match[str]) -> str:
 
 
 def doc_to_visual(doc: Line) -> list[Image.Image]:
-    """The images that stand before the answer."""
+    """The images before the answer."""
     return [Image.open(BytesIO(data)).convert("RGB") for data in doc["images"]]
 
 

@@ -48,7 +48,7 @@ class EvaluationFolder(UnitFolder):
 
     kind = "evaluation"
     command = "evaluate"
-    main_table = ""  # the unit files lie in the folder itself
+    main_table = ""  # the unit files are in the folder itself
     unit_name = "predictions"
     schema = PREDICTION_SCHEMA
 

@@ -19,7 +19,7 @@ _ORIGIN = ("model", "model_fingerprint", "data", "input", "settings", "command",
 
 
 def make_report(folder: EvaluationFolder) -> dict[str, Any]:
-    """The whole of `evaluation.json`. Over sources, each counts alike, however many rows it has."""
+    """The whole of `evaluation.json`. In means over sources each counts the same, however many rows it has."""
     predictions, manifest = folder.read(), asdict(folder.manifest)
     seed = int(folder.manifest.settings["seed"])
     own, pairs = own_lines(predictions), swapped_pairs(predictions)
@@ -90,7 +90,7 @@ def row_sums(lines: pa.Table, column: str) -> tuple[Values, Values]:
 
 
 def share(groups: Iterable[pa.Table], column: str, seed: int) -> dict[str, float]:
-    """The mean of a column, of each group alike, with its interval."""
+    """The mean of a column, of each group, with its interval."""
     return asdict(mean_of_shares([row_sums(lines, column) for lines in groups], seed))
 
 

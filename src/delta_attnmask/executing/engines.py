@@ -48,7 +48,7 @@ NO_FAULTS = Faults()
 
 
 class Pool(Protocol[Held_co, Done_co]):
-    """Workers that stand ready."""
+    """Workers that are ready."""
 
     def ask(self, question: Callable[[Held_co], Answer]) -> Answer:
         """What one of the workers answers."""
@@ -57,7 +57,7 @@ class Pool(Protocol[Held_co, Done_co]):
     def run(self, units: Sequence[int]) -> Iterator[Done_co | Failure]:
         """Do all units, each once if nothing fails; what comes of them, in any order.
 
-        An error that ends the run is raised; what was given before stands.
+        An error that ends the run is raised; what was given before stays.
         """
         ...
 

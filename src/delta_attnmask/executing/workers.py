@@ -116,7 +116,7 @@ class Workers(Generic[Item, Outcome]):
         except BrokenProcessPool as error:
             self.close()
             raise RuntimeError(
-                "a worker process died, perhaps for want of memory; use fewer --workers (0 encodes in this one)"
+                "a worker process died, perhaps out of memory; use fewer --workers (0 encodes in this one)"
             ) from error
 
 

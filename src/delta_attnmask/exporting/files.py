@@ -30,7 +30,7 @@ MESSAGES = pa.list_(
 )
 # what `datasets` reads; the images' type as a list is what every version of it knows
 IMAGES_METADATA = {"huggingface": json.dumps({"info": {"features": {"images": [{"_type": "Image"}]}}})}
-_AROUND = {  # what stands before, between and after the rows
+_AROUND = {  # what comes before, between and after the rows
     "list": (b"[\n", b",\n", b"\n]\n"),
     "annotations": (b'{"annotations": [\n', b",\n", b"\n]}\n"),
     "lines": (b"", b"\n", b"\n"),
@@ -42,7 +42,7 @@ _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 1000
 _ROWS_AT_ONCE = 16
 
-ConvertedRow = tuple[int, dict[str, Any], list[bytes]]  # its number, fields, and the images that stand in the file
+ConvertedRow = tuple[int, dict[str, Any], list[bytes]]  # its number, fields, and the images inside the file
 
 
 def copy_rows(container: FileContainer, rows: NDArray[np.int64], out: Path) -> None:

@@ -61,7 +61,7 @@ def _describe(record: Record, dataset: FileRows) -> dict[str, Any]:
 
 
 def _describe_image(ref: ImageRef, dataset: FileRows) -> dict[str, Any]:
-    """The bytes of an image that stands in the data, the path of one that has a file."""
+    """The bytes of an image inside the data, the path of one that has a file."""
     if not ref.path:
         return {"bytes": dataset.read_image_bytes(ref), "path": None}
     root = dataset.part_of(ref).images_root

@@ -91,7 +91,7 @@ def compare(
     """
     rows = sorted(base.keys() & tuned.keys())
     if not rows:
-        raise DataError("no row can be given to both models")
+        raise DataError("no row fits both models")
     pairs = [(base[row], tuned[row]) for row in rows]
     n_blocks, n_others = (len(found.shares) for found in pairs[0])
     if n_blocks != n_others:

@@ -1,4 +1,4 @@
-"""Where on its picture each image token lies, for models whose image tokens are a regular grid over each picture.
+"""Where each image token is on its picture, for models whose image tokens are a regular grid over each picture.
 
 Two layouts are known. Models in the manner of Qwen-VL state each picture's grid in `image_grid_thw`. The model types in
 `_SQUARE` cut each picture, resized as a whole or cropped at its centre, into a square grid. All others (tiles,

@@ -194,7 +194,7 @@ def captured_forward(
 def _stub_block(kept_output: Any, states: Tensor | Callable[[Tensor], Tensor] | None) -> Callable[..., Any]:
     """A forward that returns what the block returned, but for its states.
 
-    states: to return; None returns those that it is given, a function what that makes of them.
+    states: to return; None returns those that it gets, a function what it makes of them.
     """
 
     def forward(*args: Any, **kwargs: Any) -> Any:

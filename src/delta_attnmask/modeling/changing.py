@@ -63,8 +63,8 @@ def changing_block(model: nn.Module, block: int, plan: Plan, columns: Sequence[s
     name = anatomy.decoder_config._attn_implementation
     if name not in ("sdpa", "eager"):
         raise SettingsError(
-            f"attn_implementation={name!r}: the attention that tokens receive can be read of 'sdpa' and 'eager' in "
-            "training; load the model with attn_implementation='sdpa'"
+            f"attn_implementation={name!r}: in training the attention that tokens receive can only be read from "
+            "'sdpa' and 'eager'; load the model with attn_implementation='sdpa'"
         )
     changer = _Changer(anatomy, anatomy.resolve_block(block), plan, columns)
     handles = changer.register(model)
@@ -165,7 +165,7 @@ class _Changer:
 
 @contextmanager
 def _states_passed_on(anatomy: Anatomy, block: int) -> Iterator[None]:
-    """Check in one forward that after `block` each block is given just what the one before it put out."""
+    """Check in one forward that after `block` each block gets just what the one before it put out."""
     passed_on: list[Tensor] = []
 
     def compare(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def _explain(error: Exception, device: str, dtype: torch.dtype) -> str:
             "memory: another --device, or --device balanced over several GPUs"
         )
     if "trust_remote_code" in text:
-        text = "it needs code that comes with it, which is never run"
+        text = "it needs its own code, which is never run"
     return f"can't be loaded as an image-text or language model: {text}"
 
 
@@ -125,7 +125,7 @@ def quiet_peft() -> Iterator[None]:
 
 
 def _base_of(folder: Path) -> tuple[str, str | None]:
-    """The base model that an adapter names, and its revision; a relative folder may also lie beside the adapter."""
+    """The base model that an adapter names, and its revision; a relative folder may also be beside the adapter."""
     path = folder / _ADAPTER
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +175,7 @@ def model_fingerprint(model: nn.Module) -> str:
     checkpoints of one model differ; so does the same checkpoint in another precision.
     """
     config: Any = model.config
-    # Without what says where the model lies or which version wrote it.
+    # Without what says where the model is or which version wrote it.
     kept = {name: value for name, value in config.to_dict().items() if name not in _NOT_PORTABLE}
     digest = sha256(json.dumps(kept, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):

@@ -50,7 +50,7 @@ class AttentionCall:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def recorded_attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-    """The attention function that is registered, always the same one, so that compiled blocks needn't compile anew."""
+    """The attention function that is registered, always the same one, so that compiled blocks needn't compile again."""
     return _active[-1](module, *args, **kwargs)
 
 
@@ -82,8 +82,8 @@ class MaskReader:
     """Tells for each mask of one forward whether attention can do without it.
 
     Under "causal, padded on the right" no real token can see the padding after it, so no mask is needed, and kernels
-    without one are faster. Each mask is looked at once, which a device is waited for, also where a model slices it anew
-    for each block.
+    without one are faster. Each mask is looked at once, for which the device has to be waited for, also where a model
+    slices it again for each block.
     """
 
     def __init__(self, roles: TokenRoles):

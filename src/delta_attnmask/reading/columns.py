@@ -1,7 +1,7 @@
 """Parquet and arrow files as containers of rows, batch by batch. pyarrow alone; no torch, no `datasets`.
 
-A row's value holds what its columns hold; bytes are taken out of it, and a reference to an embedded image stands in
-their place.
+A row's value holds what its columns hold; bytes are taken out of it, and a reference to the embedded image takes their
+place.
 """
 
 import json
@@ -183,7 +183,7 @@ class ArrowFile(Columns):
             found.append(batch)
             n_bytes += batch.get_total_buffer_size()
             if n_bytes > self.path.stat().st_size + _MAX_UNPACKED:
-                raise DataError(f"{self.path} is packed, and large; save it without compression, or as parquet")
+                raise DataError(f"{self.path} is compressed and large; save it without compression, or as parquet")
         return found
 
     def _count_groups(self) -> list[int]:
@@ -222,7 +222,7 @@ def read_values(batch: pa.RecordBatch) -> Iterator[tuple[Any, RowError | None]]:
 
 
 def _decoder(kind: pa.DataType) -> Callable[[Any], Any]:
-    """Turns what stands as JSON text into its value: `datasets` stores columns of mixed types that way."""
+    """Turns JSON text into its value: `datasets` stores columns of mixed types that way."""
     if isinstance(kind, pa.JsonType):
         return lambda text: text if text is None else json.loads(text)
     if pa.types.is_struct(kind):
@@ -239,7 +239,7 @@ def _same(value: Any) -> Any:
 
 
 def make_row(row: int, value: Any, error: RowError | None, is_image: Callable[[object], bool] = is_image) -> RawRow:
-    """The row, with a reference wherever an image stands, numbered in the order of its columns."""
+    """The row, with a reference in place of each image, numbered in the order of its columns."""
     numbers = count()
     marked = with_references(value, lambda image: ImageRef(place=(row, next(numbers))), is_image)
     return RawRow(row, 0, b"", marked, error, hash_values(value))

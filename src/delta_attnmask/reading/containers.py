@@ -1,4 +1,4 @@
-"""Where rows stand: a JSON list, JSONL, parquet, arrow or a tar. Recognised by a file's first bytes. No torch here."""
+"""What holds rows: a JSON list, JSONL, parquet, arrow or a tar. Recognised by a file's first bytes. No torch here."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\x28\xb5\x2f\xfd": "zstd
 
 
 class RawRow(NamedTuple):
-    """One row as it stands in a container.
+    """One row as its container holds it.
 
     row: position among the rows, from 0; blank lines of a JSONL file don't count.
     start: byte offset of the row's first byte in the file, where it has one.
@@ -83,7 +83,7 @@ def open_container(path: Path) -> "FileContainer":
         return TarFile(path)
     for start, name in _PACKED.items():
         if head.startswith(start):
-            raise DataError(f"{path} is packed with {name}, so rows can't be read from anywhere; unpack it first")
+            raise DataError(f"{path} is compressed with {name}, so rows can't be read at random; decompress it first")
     return JsonFile(path)
 
 
@@ -134,7 +134,7 @@ def is_image(value: object) -> bool:
 
 
 def with_references(value: Any, refer: Callable[[Any], ImageRef], is_image: Callable[[object], bool] = is_image) -> Any:
-    """The value as plain dicts and lists, with a reference wherever an image stands, in their order."""
+    """The value as plain dicts and lists, with a reference in place of each image, in their order."""
     if is_image(value):
         return refer(value)
     if isinstance(value, Mapping):

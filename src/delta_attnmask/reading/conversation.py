@@ -29,7 +29,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Conversation(NamedTuple):
-    """What a format reads out of a row: turns, whose k-th None stands for the k-th image reference."""
+    """What a format reads out of a row: turns, whose k-th None is the k-th image reference."""
 
     turns: tuple[Turn, ...]
     images: tuple[ImageRef, ...]
@@ -53,7 +53,7 @@ class Format:
 
 
 class MessageKeys(NamedTuple):
-    """How one message is written: under which key its speaker stands, under which its text, and who is who."""
+    """How one message is written: which key holds its speaker, which its text, and who is who."""
 
     role: str
     content: str
@@ -70,7 +70,7 @@ def check_messages(messages: object, name: str) -> list[object]:
 
 
 def read_message(message: object, n: int, keys: MessageKeys) -> tuple[Role, object]:
-    """Who speaks in the n-th message, and what stands as its content, whatever that is."""
+    """Who speaks in the n-th message, and its content, whatever that is."""
     if not isinstance(message, dict):
         raise RowError(ReasonCode.WRONG_TYPE, f"turn {n} must be an object, got {kind(message)}")
     speaker = message.get(keys.role)
@@ -87,7 +87,7 @@ def check_text(text: object, name: str, where: str) -> str:
     if not isinstance(text, str):
         raise RowError(ReasonCode.WRONG_TYPE, f"{name} must be a string, got {kind(text)}")
     if not text.isascii() and _LONE_SURROGATE.search(text):
-        raise RowError(ReasonCode.NOT_UNICODE, f"{where}: a lone surrogate, which is no character")
+        raise RowError(ReasonCode.NOT_UNICODE, f"{where}: a lone surrogate, which isn't a character")
     return text
 
 
@@ -228,7 +228,7 @@ def find_images(fields: Mapping[str, Any]) -> tuple[ImageRef, ...]:
     refuse_video(fields)
     one, several = fields.get("image"), fields.get("images")
     if one and several and one != several:
-        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "both `image` and `images` are given, and differ")
+        raise RowError(ReasonCode.BAD_IMAGE_REFERENCE, "`image` and `images` differ")
     value, name = (one, "image") if one else (several or [], "images")
     return tuple(read_image(image, name) for image in (value if isinstance(value, list) else [value]))
 
@@ -236,7 +236,7 @@ def find_images(fields: Mapping[str, Any]) -> tuple[ImageRef, ...]:
 def read_image(image: object, name: str) -> ImageRef:
     """One image: itself, a path or a `data:` URI, also as `{"path": …}`, `{"url": …}` or `{"bytes": base64}`.
 
-    The bytes count where more than one is given.
+    If there are several, the bytes count.
     """
     given = image
     if isinstance(image, dict):

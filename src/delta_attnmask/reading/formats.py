@@ -1,9 +1,9 @@
 """The formats of rows, by name. A new one is a function and a line; to write it, another function and a line.
 
-Where rows stand (a JSON list, parquet, a tar) is another matter: see `containers`. Every format is read from each.
+What holds the rows (a JSON list, parquet, a tar) is independent of it: see `containers`.
 
 Nothing is trusted to be lossless: a written row is read back as the target's readers would, and one that comes back
-otherwise is refused with a reason. So a text that holds a tag, such as a literal `<image>`, never becomes an image.
+different is refused with a reason. So a text that holds a tag, such as a literal `<image>`, never becomes an image.
 """
 
 import json
@@ -149,7 +149,7 @@ class Target:
     """A format to write.
 
     write: a record and its image references to the row's fields. format: reads them back. file: what kind holds
-    them. reserved: texts that the trainer takes for something else wherever they stand.
+    them. reserved: texts that the trainer takes for something else wherever they are.
     """
 
     name: str
@@ -160,7 +160,7 @@ class Target:
 
     @property
     def holds_images(self) -> bool:
-        """Whether images stand in the file itself, instead of being named by it."""
+        """Whether images are inside the file, instead of being named by it."""
         return self.file in {"parquet", "tar"}
 
     def convert(self, record: Record, images: Written) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Target:
         if back.reason or back.images != refs or _settle(back) != _settle(record):
             raise RowError(
                 ReasonCode.NOT_EXPRESSIBLE,
-                f"{self.name} can't say it: {back.reason or 'its reader would see another conversation'}",
+                f"{self.name} can't express it: {back.reason or 'its reader would see another conversation'}",
             )
         return fields
 

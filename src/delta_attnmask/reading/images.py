@@ -1,4 +1,4 @@
-"""Images from files that nobody has vetted: contained, capped, decoded as a whole. No torch here."""
+"""Images from untrusted files: contained, capped, decoded as a whole. No torch here."""
 
 import base64
 import os
@@ -123,7 +123,7 @@ def encode_picture(image: "Image") -> bytes:
 
 
 def _read_remote(reference: str, root: FileStore, limits: ImageLimits) -> bytes:
-    """Raises RowError for what the row is to blame for, OSError for what the network is: that is tried again."""
+    """Raises RowError for faults of the row, OSError for those of the network, which are tried again."""
     name = posixpath.normpath(reference)
     if name.startswith(("/", "..")):
         raise RowError(ReasonCode.IMAGE_OUTSIDE, f"image {_short(reference)}: outside the image folder")
@@ -189,7 +189,7 @@ def _to_rgb(image: "Image") -> "Image":
         return Image.fromarray(np.rint(np.arange(65536) / 257).astype(np.uint8)[np.asarray(image)]).convert("RGB")
     if image.mode in {"I", "F"}:
         raise RowError(
-            ReasonCode.IMAGE_UNREADABLE, "image of 32 bits a pixel, which have no agreed white: save it in 8"
+            ReasonCode.IMAGE_UNREADABLE, "image of 32 bits a pixel, which have no agreed white: save it with 8"
         )
     if image.has_transparency_data:
         over = Image.new("RGB", image.size, "white")

@@ -1,6 +1,6 @@
 """A JSON list or a JSONL file as a container of rows, streamed, each row with its own bytes. No torch here.
 
-A list may stand in an object under the one key `annotations`, as in MiniGPT-4's files.
+A list may be in an object under the one key `annotations`, as in MiniGPT-4's files.
 
 A list is looked at as Latin-1 text: one character a byte, so positions are byte offsets, and JSON's structure is ASCII.
 `json`'s C scanner gives a row's end and its value in one step. In JSONL a broken row fails alone; in a list, whose end
@@ -155,7 +155,7 @@ def parse_row(raw: bytes) -> tuple[Any, RowError | None]:
 
 
 class _Window:
-    """A sliding part of the file as Latin-1 text; `pos` is where reading stands in it."""
+    """A sliding part of the file as Latin-1 text; `pos` is how far reading has come."""
 
     def __init__(self, file: BinaryIO, path: Path, offset: int, chunk_bytes: int) -> None:
         self.text, self.pos = "", 0
@@ -163,7 +163,7 @@ class _Window:
 
     @property
     def offset(self) -> int:
-        """Where reading stands in the file."""
+        """How far reading has come in the file."""
         return self._base + self.pos
 
     def grow(self) -> bool:
@@ -197,7 +197,7 @@ class _Window:
 
 
 def _iter_list(window: _Window, row: int, max_row_bytes: int, layout: Layout) -> Iterator[RawRow]:
-    """Yield the elements from the window's place on; it stands at an element, or at the end of an empty list."""
+    """Yield the elements from the window's place on; it is at an element, or at the end of an empty list."""
     is_empty = row == 0 and window.skip_space() == "]"
     while not is_empty:
         yield _read_element(window, row, max_row_bytes)

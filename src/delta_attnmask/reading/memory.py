@@ -1,4 +1,4 @@
-"""Rows that stand in memory: a `datasets.Dataset`, read undecoded, and a list of dicts. No torch here."""
+"""Rows in memory: a `datasets.Dataset`, read undecoded, and a list of dicts. No torch here."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256

@@ -3,7 +3,7 @@ r"""Conversations as lists of messages, read and written: LLaVA's, those with ro
     {"id": "9", "image": "a/x.jpg", "conversations": [
         {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A bear."}]}
 
-In LLaVA's format the k-th `<image>` stands for the k-th image. Also read: `image` or `images` as a string or a list
+In LLaVA's format the k-th `<image>` is the k-th image. Also read: `image` or `images` as a string or a list
 (Qwen-VL, LLaMA-Factory's ShareGPT), text-only rows, `task_name` (Vision-Flan). A row with an image but no `<image>` is
 refused: LLaVA's loader drops the image without a word, Qwen-VL's and LLaMA-Factory's stop.
 
@@ -48,7 +48,7 @@ LLAVA_NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
 MESSAGE_KEYS = MessageKeys("role", "content")
 _PAYLOADS = ("image", "image_url", "path", "url")
 
-Written = Sequence[str | ImageRef]  # images by the paths to write, or those that stand in the file itself
+Written = Sequence[str | ImageRef]  # images by the paths to write, or those inside the file itself
 
 
 def parse_llava(fields: Mapping[str, Any]) -> Conversation:
@@ -111,7 +111,7 @@ def _read_part(part: object, n: int, rest: Iterator[ImageRef], placed: list[Imag
 
 
 def write_text(turn: Turn, separator: str = "") -> str:
-    """A turn's text with its tags; `separator` stands between an image at either end and the text."""
+    """A turn's text with its tags; `separator` goes between an image at either end and the text."""
     texts = [idx for idx, part in enumerate(turn.parts) if part is not None]
     first, last = (texts[0], texts[-1]) if texts else (-1, len(turn.parts))
     pieces = [
@@ -139,7 +139,7 @@ def write_messages(record: Record, images: Written) -> dict[str, Any]:
 
 
 def write_tagged(record: Record, images: Written) -> dict[str, Any]:
-    """LLaMA-Factory's and ms-swift's messages: the tag stands where the image does, and nothing is put beside it."""
+    """LLaMA-Factory's and ms-swift's messages: the tag takes the image's place, and nothing is put beside it."""
     turns = [{"role": turn.role, "content": write_text(turn)} for turn in record.turns]
     return _label(record) | {"messages": turns, "images": list(images)}
 

@@ -36,7 +36,7 @@ ImagesRoot = Path | FileStore | None
 
 @dataclass(frozen=True)
 class Place:
-    """Where the data is now, if it was moved, and what its images may be."""
+    """Where the data is now, if it has moved, and what its images may be."""
 
     data: str | Path | None = None
     images: str | Path | None = None
@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class RowsPart:
-    """Some of the rows: what holds them, how they are read, and where their images lie.
+    """Some of the rows: what holds them, how they are read, and where their images are.
 
     name: the source of all its rows; empty where the rows say it. weight: see `Source`.
     """
@@ -226,7 +226,7 @@ class FileRows(Rows):
 
 
 class MemoryRows(Rows):
-    """Rows that somebody holds in memory: a `datasets.Dataset` or a list of dicts. Nothing of it is changed."""
+    """Rows in memory: a `datasets.Dataset` or a list of dicts. Nothing in it is changed."""
 
     location = ""
 
@@ -313,7 +313,7 @@ def find_folder(location: str | Path) -> Path | FileStore:
         return FileStore(url)
     path = as_path(location)
     if not path.is_dir():
-        raise DataError(f"image folder {path.absolute()} is no directory")
+        raise DataError(f"image folder {path.absolute()} isn't a directory")
     return path.absolute()
 
 

@@ -158,7 +158,7 @@ def _shorten(name: str) -> str:
 
 
 def _largest_sources(standing: Standing) -> list[tuple[str, Positions]]:
-    """The largest sources and where their candidates stand, by size; what doesn't fit is joined as "n others", last."""
+    """The largest sources and where their candidates are, by size; what doesn't fit is joined as "n others", last."""
     codes, names = encode(standing.table, "source")
     sizes = np.bincount(codes, minlength=len(names))
     n_sources = np.count_nonzero(sizes)

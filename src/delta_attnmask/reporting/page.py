@@ -1,4 +1,4 @@
-"""HTML pages that stand alone: one file, no request, everything from the data escaped. No torch here.
+"""Self-contained HTML pages: one file, no request, everything from the data escaped. No torch here.
 
     html = render_page("report.html", package="delta_attnmask.reporting", styles=("report.css",), title="…", …)
 
@@ -74,7 +74,7 @@ def render_page(
 ) -> str:
     """The HTML of a template, which finds its values, and `title`, by their names.
 
-    package: where the templates, styles and scripts lie, below `templates/`; the base page's come first.
+    package: where the templates, styles and scripts are, below `templates/`; the base page's come first.
     Raises jinja2.UndefinedError for a name that the template uses and nobody gave.
     """
     css = [read_asset("style.css"), *(read_asset(name, package) for name in styles)]
@@ -96,7 +96,7 @@ def claim_page(out: Path, inputs: Iterable[Path | None] = (), *, force: bool = F
 
 
 def write_page(out: Path, html: str, *, force: bool = False) -> None:
-    """Write a page, or write it anew; SettingsError where `out` is no page of this tool, unless forced."""
+    """Write a page, or write it again; SettingsError where `out` is no page of this tool, unless forced."""
     claim_page(out, force=force)
     write_text_atomically(out, html)
 
@@ -120,7 +120,7 @@ def read_asset(name: str, package: str = HERE) -> str:
 
 
 def content_policy(styles: Iterable[str], scripts: Iterable[str]) -> str:
-    """The Content-Security-Policy: nothing but these very styles and scripts, and pictures that the page holds."""
+    """The Content-Security-Policy: nothing but these styles and scripts, and pictures that the page holds."""
 
     def allow(texts: Iterable[str]) -> str:
         return " ".join(f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts)

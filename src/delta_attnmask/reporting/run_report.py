@@ -49,8 +49,8 @@ class Request:
 def make_report(request: Request) -> str:
     """Read the run, measure, draw and give the HTML of the page.
 
-    Reads of the data only the rows of the gallery, after the passes that find where they stand and whether they are
-    those that were scored. Raises ArtifactError for a run, calibration or selection that can't be read; data that is
+    Reads of the data only the rows of the gallery, after the passes that find their places and whether they are those
+    that were scored. Raises ArtifactError for a run, calibration or selection that can't be read; data that is
     missing or changed is said in the page.
     """
     run, selection, standing, audit = request.run, request.selection, None, None

@@ -1,4 +1,4 @@
-"""Where each row stands: its value, whether it is kept, and the cut of its stratum. No torch here."""
+"""Each row's place in a selection: its value, whether it is kept, and the cut of its stratum. No torch here."""
 
 from dataclasses import dataclass
 

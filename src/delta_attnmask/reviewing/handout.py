@@ -71,9 +71,9 @@ def export_label_studio(protocol: Protocol, dataset: Rows, out: Path, *, force: 
 
 
 def show_sample(dataset: Rows, pair: Pair, side: Side) -> tuple[list[tuple[str, str]], list[str]]:
-    """What stands on a side: speaker and text of each turn, and the images as `data:` URIs of at most 1,024 px.
+    """What is on a side: speaker and text of each turn, and the images as `data:` URIs of at most 1,024 px.
 
-    Images are encoded anew, so that nothing of the files is left but their pixels; where they can't be loaded there is
+    Images are encoded again, so that nothing of the files is left but their pixels; where they can't be loaded there is
     one empty URI. The places of several images are marked in the text.
     """
     row = pair.first if side == "first" else pair.second

@@ -1,4 +1,4 @@
-"""What judges are asked, and a review as it was drawn: which rows stand on which side of which pair. No torch here.
+"""What judges are asked, and a review as it was drawn: which rows are on which side of which pair. No torch here.
 
 The protocol says which side was selected, so judges must not see it; they get only the page.
 """

@@ -93,7 +93,7 @@ def score_batch(
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
         raise DataError(
             f"{type(model).__name__} can't run on these inputs: {error}; check that they are what its processor gives, "
-            "on the device of the model, with floating ones in its precision"
+            "on the model's device, and in its precision where they are floating-point"
         ) from error
     score = sweep.scores[0]
     unmaskable = score.masked_loss.isnan().logical_and(~score.loss.isnan()).nonzero().flatten().tolist()

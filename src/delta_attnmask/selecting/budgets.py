@@ -65,7 +65,7 @@ def share_out(n_keep: int, sizes: Counts, temperature: float = 1.0, minimum: int
         n_open = np.count_nonzero(budgets < sizes)
         budgets[np.lexsort((-sizes, -remainder))[: min(n_missing, n_open)]] += 1
     if n_missing:
-        raise SettingsError(f"temperature={temperature}: {n_keep} rows can't be shared out so; choose a higher one")
+        raise SettingsError(f"temperature={temperature}: {n_keep} rows can't be shared out at it; choose a higher one")
     return budgets
 
 

@@ -24,7 +24,7 @@ class Candidates:
 
     values: what they are ranked by; finite, higher is better. [n_candidates]
     table: their columns. [n_candidates]
-    indices: where they stand in the input, ascending. [n_candidates]
+    indices: their positions in the input, ascending. [n_candidates]
     embed: gives the embeddings of rows by their indices; None where there are none.
     """
 
@@ -74,7 +74,7 @@ def is_scored(table: pa.Table) -> NDArray[np.bool_]:
 
 
 def row_indices(table: pa.Table) -> Indices:
-    """Where the rows stand in the input: the column `row`, or without one their positions in the table. [n_rows]"""
+    """The rows' positions in the input: the column `row`, or without one their positions in the table. [n_rows]"""
     return np.asarray(table["row"].to_numpy() if "row" in table.column_names else np.arange(len(table)), dtype=np.int64)
 
 

@@ -21,7 +21,7 @@ _SUFFIX = ".selection.json"
 
 
 def note_path(out: Path) -> Path:
-    """Where the note of a selection lies that was written to `out`."""
+    """The path of the note of a selection that was written to `out`."""
     return out.with_name(f"{out.name}{_SUFFIX}")
 
 
@@ -57,7 +57,7 @@ def write_note(selection: Selection, run: RunFolder, order: Order, file: Fingerp
 
 
 def read_note(path: Path, run: RunFolder) -> Selection:
-    """The selection of a note, or of the file beside which a note lies; its details are the whole note but the rows.
+    """The selection of a note, or of the file next to a note; its details are the whole note but the rows.
 
     Raises ArtifactError if there is none, or if it was made of another run.
     """

@@ -90,7 +90,7 @@ def select_rows(
     by: the column to rank by, stored or derived; higher is kept. None for the run's form, else `score`, else `delta`.
     rule: auto, top, band, quota, trusted, diverse or random; options: what the rule takes, such as temperature=2.
     quota_by: columns whose values jointly share the budget out; auto chooses by a rule that the report states. The
-        column `cluster` is made of the embeddings: `clusters` of them, one for 200 rows by default.
+        column `cluster` comes from the embeddings: `clusters` of them, one for 200 rows by default.
     drop_duplicates: leave out rows that say what a better one says: True for rows of the same bytes, or for each input
         row the first that says the same, as `find_copies` gives it. near_duplicates: leave out rows too whose embedding
         has such a cosine, say 0.95, with that of a better one. Shares are of the rows before that.

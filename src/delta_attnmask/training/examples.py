@@ -26,7 +26,7 @@ Numbers = NDArray[np.int64]
 OnProgress = Callable[[str, int, int, int], None]  # what is done, rows done, rows in all, rows skipped
 
 _ROWS_AT_ONCE = 64  # between two reports
-_HEX_DIGITS = 15  # 60 bits: fit a signed integer, and among ten million rows two alike are unlikely (1 in 23,000)
+_HEX_DIGITS = 15  # 60 bits: fit a signed integer, and among ten million rows two equal ones are unlikely (1 in 23,000)
 
 
 def find_usable_rows(encoded: Iterable[tuple[Record, Any]], n_rows: int, on_progress: OnProgress) -> pa.Table:

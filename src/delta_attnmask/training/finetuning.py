@@ -201,7 +201,7 @@ def _require_one_process() -> None:
 
 
 def _require_fit(loaded: LoadedModel, plan: TrainingPlan) -> None:
-    """Raise now what would otherwise show only after hours of reading."""
+    """Raise now what would only show after hours of reading."""
     if plan.augmentation is not None:
         with masked_states(loaded.model, plan.augmentation):
             pass

@@ -5,7 +5,7 @@ OUT/rows.parquet     every input row, and whether it is trained on
 OUT/metrics.jsonl    loss, learning rate and the like, one JSON object a line
 OUT/checkpoints/     the last two
 OUT/lock             held by the process that trains
-OUT/train.json       written when it is over: the manifest, and what came of the training
+OUT/train.json       written at the end: the manifest, and the outcome of the training
 OUT/…                in the end the model and its processor, or the adapter
 """
 
@@ -81,7 +81,7 @@ class TrainingFolder(Folder):
         try:
             return pq.read_table(path, schema=ROWS_SCHEMA) if path.exists() else None
         except (OSError, pa.ArrowException) as error:
-            raise ArtifactError(f"{path} can't be read: {error}; remove it, and it is made anew") from error
+            raise ArtifactError(f"{path} can't be read: {error}; remove it to have it made again") from error
 
     def write_rows(self, table: pa.Table) -> None:
         with self.files.write("rows.parquet") as file:

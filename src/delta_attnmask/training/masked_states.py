@@ -39,7 +39,7 @@ from delta_attnmask.settings import MaskSettings
 from delta_attnmask.training.plan import AugmentationSettings
 
 LABELS, KEYS, ALLOWED = "masking_labels", "masking_keys", "masking_allowed"
-_BELOW = 1 << 31  # random numbers lie below it
+_BELOW = 1 << 31  # random numbers are below it
 
 
 class StateMasking:
@@ -59,7 +59,7 @@ class StateMasking:
     def plan(self, anatomy: Anatomy, inputs: dict[str, Any], columns: dict[str, Any]) -> StateChange | None:
         """What one forward masks; None if none of its samples is drawn."""
         if self.settings.mask.tokens == "image" and inputs.get("input_ids") is None:
-            raise SettingsError("tokens='image': the forward is given embeddings, which don't show where images are")
+            raise SettingsError("tokens='image': the forward gets embeddings, which don't show where images are")
         labels = self._labels(inputs, columns)
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, self._special_ids)
         seeds = self._seeds(inputs, roles, columns.get(KEYS))

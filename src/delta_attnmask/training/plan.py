@@ -154,6 +154,6 @@ class TrainingPlan:
         return AugmentationSettings(mask=self.mask, probability=probability, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all that decides the result: not where the scores lie, nor how often it is saved."""
+        """Plain JSON values of all that decides the result: not where the scores are, nor how often it is saved."""
         values = asdict(self) | {"learning_rate": self.highest_learning_rate}
         return {name: value for name, value in values.items() if name not in ("from_scores", "save_steps", "log_steps")}

@@ -144,7 +144,7 @@ class ExampleTrainer(SFTTrainer):
     def train_from(self, checkpoint: Path | None) -> None:
         """Train to the end; from a checkpoint of the last step only its weights are loaded.
 
-        The Trainer itself would make one step more from such a checkpoint if it lies within an epoch.
+        The Trainer itself would make one step more from such a checkpoint if it is within an epoch.
         """
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))

@@ -68,6 +68,6 @@ def make_rule(name: str, options: Mapping[str, Any]) -> Rule:
         others = [other for other, rule in rules.items() if unknown in {one.name for one in fields(rule)}]
         if not others:
             raise SettingsError(f"{unknown}: no rule has such an option; {name} has {', '.join(known) or 'none'}")
-        raise SettingsError(f"{unknown}: the rule {name} can't follow it; use the rule {' or '.join(others)}")
+        raise SettingsError(f"{unknown}: the rule {name} doesn't take it; use the rule {' or '.join(others)}")
     readers = {given: known[given].metadata["read"] or (lambda value: value) for given in options}
     return rules[name](**{given: readers[given](value) for given, value in options.items()})
