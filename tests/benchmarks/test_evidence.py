@@ -95,6 +95,12 @@ def test_differences_are_paired_by_row_and_sources_count_alike():
     assert 0.2 < high <= 0.375 + 1e-9
 
 
+def test_a_run_that_was_cut_short_is_compared_on_the_seeds_that_it_has():
+    found = results(random=["110010", "111111"], ours=["110010"], none=["000000"])
+    assert found.difference("ours", "random") == (0, 0, 0)
+    assert found.difference("random", "none")[0] == pytest.approx(0.75)
+
+
 def test_epochs_are_counted_and_every_row_comes_plain_and_masked_as_often_in_twice():
     rows = Rows([torch.ones(4)] * 10, [torch.ones(4)] * 10, torch.zeros(10, dtype=torch.long), torch.zeros(1, 1, 1))
     plain = _plan(rows, Recipe(epochs=4, batch=5), np.random.default_rng(0), False, None)
