@@ -1,4 +1,4 @@
-"""Every screenshot of the documentation, taken anew: `python -m benchmarks.pictures --demo demo-run --out docs/images`.
+"""Takes every screenshot of the documentation again: `python -m benchmarks.pictures --demo demo-run --out docs/images`.
 
 demo-run is what `delta-attnmask demo --out demo-run` has made. Needs the extra `train`, Playwright, and
 Debian's chromium; takes about five minutes on two CPU cores, most of them for tuning a model and measuring its

@@ -21,7 +21,7 @@ class Pages:
 
 
 def make_pages(demo: Path) -> Pages:
-    """DEMO/pictures with all pages; the tuned model is kept from one call to the next, everything else is made anew.
+    """DEMO/pictures with all pages; the tuned model is kept from one call to the next, everything else is made again.
 
     demo: what `delta-attnmask demo --out` has made.
     """
@@ -37,8 +37,7 @@ def make_pages(demo: Path) -> Pages:
         call("train", "--model", data / "model", *trained, "--out", tuned)
     call("report", run, "--selection", kept, "--inspect", "12", "-o", pages.report)
     call("inspect", "--model", data / "model", *source, "--row", *ROWS, "-o", pages.inspector)
-    models = ["--model", data / "model", "--model", tuned]
-    call("attention", *models, *source, "--rows", "120", "--samples", "3", "-o", pages.attention)
+    call("attention", data / "model", tuned, *source, "--rows", "120", "--samples", "3", "-o", pages.attention)
     call("review", run, "--selection", kept, "--out", pages.review.parent, "--pairs", "20")
     return pages
 
