@@ -39,8 +39,8 @@ class DeltaAttnMask:
         while it is used, and left as it was. processor: what `AutoProcessor.from_pretrained` gives for it, or the
         tokenizer of a text-only model. name: what run folders call it.
 
-    Wherever `rows` are taken, they are a `datasets.Rows`, a list of dicts, a path, several paths, or what
-    `load_rows` gave; images, format, limit and allow_outside are those of `load_rows`.
+    `rows` is a `datasets.Dataset`, a list of dicts, a path, several paths, or what `load_rows` returned; images,
+    format, limit and allow_outside are those of `load_rows`.
     """
 
     def __init__(self, model: nn.Module, processor: Any, *, name: str = "") -> None:
@@ -140,7 +140,7 @@ class DeltaAttnMask:
         """Score every row; a row that can't be used stays in the table with its reason.
 
         settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
-            folder that `calibrate` made. calibration: what `calibrate` gave, in its place.
+            folder that `calibrate` made. calibration: what `calibrate` returned, instead.
         out: a run folder, created if missing; the same call resumes it. None keeps nothing but what is returned.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
         embeddings: keep a vector of each row, for diversity, near duplicates and clusters.

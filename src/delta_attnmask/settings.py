@@ -31,7 +31,7 @@ class MaskSettings:
     block: the decoder block whose output is masked; negative counts from the end.
     replacement: what a masked state becomes: zeros, or the mean of the sample's non-padding states.
     order: which eligible tokens go first: the most attended ones, or as controls the least attended or random ones.
-    exclude: tokens that are never masked: none; each sample's first token, which draws attention whatever it says
+    exclude: tokens that are never masked: none; each sample's first token, which draws attention whatever it is
         (an attention sink, arXiv:2309.17453); or that and every special token of the tokenizer.
 
     Raises SettingsError with all faults listed together.

@@ -37,7 +37,7 @@ class Conversation(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """How a row says its conversation.
+    """How a row writes its conversation.
 
     spec: the name, with the option after a colon if there is one; what a run's manifest keeps.
     parse: the row's turns and images; RowError with the reason if it is faulty.

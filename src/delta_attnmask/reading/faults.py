@@ -12,7 +12,7 @@ _QUOTED = re.compile(r"(?<!\w)b?'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _NUMBER = re.compile(r"(\d+ <image> for \d+)|\d+")
 _FIXES: Mapping[str, str] = {
     ReasonCode.NO_IMAGE_FOLDER: "give the folder of the images with --images",
-    ReasonCode.IMAGE_MISSING: "give the folder that the image paths start in with --images",
+    ReasonCode.IMAGE_MISSING: "give the folder that the image paths are relative to with --images",
     ReasonCode.IMAGE_OUTSIDE: "--allow-outside follows such paths; only for data that you trust",
 }
 

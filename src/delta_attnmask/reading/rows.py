@@ -264,7 +264,7 @@ def load_rows(
 
     rows: a path, a URL, a pattern or a list of these; a `datasets.Dataset`; a list of dicts; or `Rows`, which are
         returned as they are. Images may be paths, `data:` URIs, encoded bytes, `{"bytes", "path"}` or PIL images.
-    images: the folder that image paths start in. format: how a row says its conversation; None to recognise it.
+    images: the folder that image paths are relative to. format: how a row writes its conversation; None detects it.
     limit: read only that many rows from the start. allow_outside: follow image paths that leave the folder.
 
     Raises DataError or SettingsError for what can't be read. A row that can't be used is a record with its reason.
