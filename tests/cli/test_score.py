@@ -37,7 +37,7 @@ def test_rows_that_fail_are_counted_with_their_reasons_and_the_fix(
     assert "3 scored, 14 failed" in printed
     missing = "image 'a/1.png': No such file or directory"
     assert f"rows: 14 | first: 0, 1, 2, 3, 5 | reason of the first: {missing}\n" in printed
-    assert "Fix: give the folder that the image paths start in with --images" in printed
+    assert "Fix: give the folder that the image paths are relative to with --images" in printed
     assert "More rows failed than were scored" in printed
     assert "Next: delta-attnmask select" in printed
     assert score(embedded, folder, "--images", folder / "images") == 0

@@ -50,7 +50,7 @@ def test_faults_in_one_line():
     ("code", "fix"),
     [
         (ReasonCode.NO_IMAGE_FOLDER, "give the folder of the images with --images"),
-        (ReasonCode.IMAGE_MISSING, "image paths start in with --images"),
+        (ReasonCode.IMAGE_MISSING, "image paths are relative to with --images"),
         (ReasonCode.IMAGE_OUTSIDE, "--allow-outside"),
     ],
 )
