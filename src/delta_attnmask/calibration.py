@@ -1,10 +1,11 @@
 """A calibration: the score that suits a model and a data set, and what was found with it. No torch here."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from delta_attnmask.settings import PRESETS, MaskSettings, Preset
 from delta_attnmask.storage import write_text_atomically
 
 FILE = "calibration.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SCHEMA = 3
 _MAX_SOURCES = 12  # that `describe` names; the report has all
 
@@ -59,9 +61,13 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Which score was chosen, and why. `report` is what calibration.json holds, plain JSON values."""
+    """Which score was chosen, and why.
+
+    report: what calibration.json holds, plain JSON values. folder: where it is; there lie the adapters, if it has any.
+    """
 
     report: Mapping[str, Any]
+    folder: Path | None = field(default=None, compare=False)
 
     @property
     def settings(self) -> MaskSettings:
@@ -84,7 +90,22 @@ class Calibration:
     @property
     def preset(self) -> Preset:
         """What a run takes from it."""
-        return Preset(self.settings, self.form, self.sha256, self.judge)
+        return Preset(self.settings, self.form, self.sha256, self.judge, self.adapters)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The folders of the two adapters that the model scores with; none for the model as it is.
+
+        Raises ArtifactError where they aren't those that were calibrated.
+        """
+        folders = []
+        for name, wanted in self.report.get("adapters", {}).items():
+            if self.folder is None or ".." in Path(name).parts or Path(name).is_absolute():
+                raise ArtifactError(f"the adapter {name} isn't below the folder of its calibration")
+            folders.append(str(self.folder / name))
+            if adapter_sha256(folders[-1]) != wanted:
+                raise ArtifactError(f"{folders[-1]} isn't the adapter that was calibrated; calibrate into a new folder")
+        return tuple(folders)
 
     @property
     def _copies_kept(self) -> tuple[float, float]:
@@ -116,7 +137,9 @@ class Calibration:
         """Whether its figures are those of a run's column. made_with: the settings in the run's manifest."""
         same = [made_with.get(name) == value for name, value in self.report["settings"].items()]
         is_same_judge = self.judge is None or made_with.get("judge") == self.judge.sha256
-        return column == self.form and is_same_judge and (not self.settings.fraction or all(same))
+        is_same_model = list(self.report.get("adapters", {}).values()) == list(made_with.get("adapters", ()))
+        is_same_score = is_same_judge and is_same_model and (not self.settings.fraction or all(same))
+        return column == self.form and is_same_score
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -129,11 +152,17 @@ class Calibration:
         return sha256(json.dumps(dict(self.report), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def save(self, folder: str | Path) -> Path:
-        """Write FOLDER/calibration.json, whole or not at all; the folder is created if missing.
+        """Write FOLDER/calibration.json, whole or not at all, after its adapters; the folder is created if missing.
 
         Raises ArtifactError where the system refuses.
         """
         path = Path(folder) / FILE
+        try:
+            for name, source in zip(self.report.get("adapters", {}), self.adapters, strict=True):
+                if Path(source).resolve() != (path.parent / name).resolve():
+                    shutil.copytree(source, path.parent / name, dirs_exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"{path.parent}: the adapters can't be written: {error}") from error
         write_text_atomically(path, json.dumps(dict(self.report), indent=1, ensure_ascii=False) + "\n")
         return path
 
@@ -143,7 +172,7 @@ class Calibration:
         path = Path(folder)
         path = path / FILE if path.is_dir() else path
         try:
-            found = cls(json.loads(path.read_text(encoding="utf-8")))
+            found = cls(json.loads(path.read_text(encoding="utf-8")), path.parent)
             _ = found.preset
             if found.report.get("schema", SCHEMA) != SCHEMA:
                 raise ValueError("it was made by another version; calibrate again")
@@ -165,6 +194,9 @@ class Calibration:
         for way in report["ways"]:
             note = "  chosen" if way["is_chosen"] else f"  ± {way['standard_error']:.2f} from the chosen one"
             lines.append(f"  {way['name']:24} {way['copies_kept']:.2f}{note}")
+        for one in report.get("rounds", {}).get("tried", ()):
+            name, taken = f"round {one['round']}", "taken" if one["is_taken"] else "not taken"
+            lines.append(f"  {name:24} {one['copies_kept']:.2f}  {taken if one['round'] else 'the model as it is'}")
         if self.judge is not None:
             weights = ", ".join(f"{feature.column} {feature.weight:+.2f}" for feature in self.judge.features)
             lines.append(f"the judge's weights, in log-odds for one standard deviation: {weights}")
@@ -202,6 +234,16 @@ def read_preset(wanted: str | Path, others: Sequence[str] = ()) -> tuple[Preset,
         return found.preset, found
     names = ", ".join([*others, *PRESETS])
     raise SettingsError(f"settings={str(wanted)!r}: expected {names}, or a folder that `calibrate` made")
+
+
+def adapter_sha256(folder: str | Path) -> str:
+    """Hex SHA-256 of an adapter's weights, which have to be safetensors; ArtifactError where there are none."""
+    path = Path(folder) / ADAPTER_WEIGHTS
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read: {error}; calibrate again into a new folder") from error
 
 
 def refuse_another_calibration(folder: str | Path, made_with: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import UNIT_ROWS
-from delta_attnmask.settings import STANDARD_GRID, AttentionBackend, Dtype, MaskSettings
+from delta_attnmask.settings import STANDARD_GRID, WARM_ROWS, AttentionBackend, Dtype, MaskSettings, RoundsWanted
 
 if TYPE_CHECKING:
     from delta_attnmask.results import Scores
@@ -85,6 +85,9 @@ class DeltaAttnMask:
         limit: int | None = None,
         allow_outside: bool = False,
         n_rows: int = 240,
+        rounds: RoundsWanted = 0,
+        warm_rows: int = WARM_ROWS,
+        out: str | Path | None = None,
         also: Sequence[str] = (),
         grid: Sequence[MaskSettings] | None = None,
         batch_tokens: int = 8192,
@@ -97,16 +100,20 @@ class DeltaAttnMask:
 
         n_rows: originals, each with three copies. also: further scores to compare with. grid: mask settings to choose
             from; None for 18 that hold for any decoder, and controls.
+        rounds: how often copies of the model learn from the rows that they trust, see docs/calibration.md; "auto" lets
+            the planted copies decide. warm_rows: that a copy learns from. out: the folder that rounds are kept in; the
+            same call resumes there.
         batch_tokens, attention, workers, progress: as in `score`. seed: of the sample and the defects.
         Raises TooLittleDataError for fewer than 60 rows that can be scored, DataError where none can.
         """
-        from delta_attnmask.calibrating.calibrator import calibrate_rows
-
         source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
-        with _evaluating(self.loaded.model), show_progress("calibrating", shown=is_watched(progress)) as advance:
-            return calibrate_rows(
+        with _evaluating(self.loaded.model):
+            return _calibrate(
                 self.loaded,
                 source,
+                out,
+                rounds,
+                warm_rows,
                 n_rows=n_rows,
                 rivals=also,
                 grid=grid,
@@ -114,7 +121,7 @@ class DeltaAttnMask:
                 attention=attention,
                 workers=workers,
                 seed=seed,
-                on_progress=advance,
+                shown=is_watched(progress),
             )
 
     def score(
@@ -123,6 +130,8 @@ class DeltaAttnMask:
         *,
         settings: Wanted = "auto",
         calibration: Calibration | None = None,
+        rounds: RoundsWanted = 0,
+        warm_rows: int = WARM_ROWS,
         out: str | Path | None = None,
         images: str | Path | None = None,
         format: str | None = None,
@@ -141,6 +150,7 @@ class DeltaAttnMask:
 
         settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
             folder that `calibrate` made. calibration: what `calibrate` returned, instead.
+        rounds, warm_rows: as in `calibrate`, where it calibrates by itself.
         out: a run folder, created if missing; the same call resumes it. None keeps nothing but what is returned.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
         embeddings: keep a vector of each row, for diversity, near duplicates and clusters.
@@ -158,11 +168,15 @@ class DeltaAttnMask:
         source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
         shown = is_watched(progress)
         with _evaluating(self.loaded.model), TemporaryDirectory(prefix="delta-attnmask-") as temporary:
+            folder = temporary if out is None else out
             plan, calibration = make_plan(
                 self.loaded,
                 source,
                 out,
                 settings=settings if calibration is None else calibration,
+                rounds=rounds,
+                warm_rows=warm_rows,
+                rounds_folder=folder,
                 also=also,
                 sweep=sweep,
                 embeddings=embeddings,
@@ -171,7 +185,6 @@ class DeltaAttnMask:
                 workers=workers,
                 shown=shown,
             )
-            folder = temporary if out is None else out
             with show_progress("scoring", source.n_rows, shown=shown) as advance:
                 score_dataset(self.loaded, source, folder, plan, unit_rows=unit_rows, on_progress=advance)
             scores = Scores.load(folder)
@@ -189,6 +202,9 @@ def make_plan(
     sweep: bool = False,
     embeddings: bool = False,
     may_calibrate: bool = True,
+    rounds: RoundsWanted = 0,
+    warm_rows: int = WARM_ROWS,
+    rounds_folder: str | Path | None = None,
     shown: bool = True,
     **compute: Any,
 ) -> tuple[ScoringPlan, Calibration | None]:
@@ -196,19 +212,19 @@ def make_plan(
 
     loaded: None where the model is elsewhere. out: the run's folder, in which the calibration is kept.
     changes: single mask settings given beside `settings`. may_calibrate: False for one of several processes.
+    rounds, warm_rows: as in `DeltaAttnMask.calibrate`. rounds_folder: where they are kept; `out` if not given.
     shown: show the progress. compute: batch_tokens, attention, workers, as in `DeltaAttnMask.score` like the others.
     """
 
     def calibrate() -> Calibration:
-        from delta_attnmask.calibrating.calibrator import calibrate_rows
-
         assert loaded is not None
-        with show_progress("calibrating", shown=shown) as advance:
-            found = calibrate_rows(loaded, rows, on_progress=advance, **compute)
+        found = _calibrate(loaded, rows, rounds_folder or out, rounds, warm_rows, shown=shown, **compute)
         if shown:
             print_note(found.describe())
         return found
 
+    if rounds != 0 and settings != "auto":
+        raise SettingsError("rounds are a part of calibrating: leave out settings, or calibrate with rounds first")
     load_rivals(also)  # refuses unknown names before anything is computed
     with nullcontext() if out is None else beside(out) as folder:
         may = may_calibrate and loaded is not None
@@ -224,9 +240,35 @@ def make_plan(
         embed=embeddings,
         calibration=chosen.calibration,
         judge=chosen.judge,
+        adapters=chosen.adapters,
         **compute,
     )
     return plan, calibration
+
+
+def _calibrate(
+    loaded: LoadedModel,
+    rows: Rows,
+    folder: str | Path | None,
+    rounds: RoundsWanted,
+    warm_rows: int,
+    *,
+    shown: bool,
+    **how: Any,
+) -> Calibration:
+    """Calibrate the model as it is, or in rounds that are kept in a folder."""
+    if rounds == 0:
+        from delta_attnmask.calibrating.calibrator import calibrate_rows
+
+        with show_progress("calibrating", shown=shown) as advance:
+            return calibrate_rows(loaded, rows, on_progress=advance, **how)
+    if folder is None:
+        raise SettingsError("rounds keep what they train: give a folder (out)")
+    try:
+        from delta_attnmask.rounds import calibrate_in_rounds
+    except ImportError as error:
+        raise SettingsError("rounds train adapters, which needs pip install 'delta-attnmask[train]'") from error
+    return calibrate_in_rounds(loaded, rows, folder, rounds, warm_rows=warm_rows, shown=shown, **how)
 
 
 @contextmanager

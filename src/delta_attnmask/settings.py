@@ -81,18 +81,26 @@ class MaskSettings:
         return asdict(self)
 
 
+RoundsWanted = Literal[0, 1, 2, "auto"]
+"""How often copies of the model learn from the rows that they trust; see `delta_attnmask.rounds`."""
+
+WARM_ROWS = 5000  # that such a copy learns from
+
+
 @dataclass(frozen=True)
 class Preset:
     """Mask settings with the form of the score that orders rows: a column, such as `delta` or `relative_delta`.
 
     calibration: the SHA-256 of the calibration that they come from; empty for a named one.
     judge: what gives the column `p_good`, if that is the form.
+    adapters: the folders of the two that the model scores with, see `modeling.halves`; none for the model as it is.
     """
 
     mask: MaskSettings
     form: str
     calibration: str = ""
     judge: "Judge | None" = None
+    adapters: tuple[str, ...] = ()
 
 
 PRESETS: dict[str, Preset] = {

@@ -42,6 +42,7 @@ def calibrate_rows(
     n_rows: int = 240,
     rivals: Sequence[str] = (),
     grid: Sequence[MaskSettings] | None = None,
+    adapters: tuple[str, ...] = (),
     batch_tokens: int = 8192,
     attention: AttentionBackend = "auto",
     workers: int | None = None,
@@ -51,14 +52,22 @@ def calibrate_rows(
     """Find the setting that suits this model and this data.
 
     n_rows: originals. rivals: names of further scores to compare with. grid: mask settings to choose from; None for
-    `calibration_grid`. batch_tokens, attention, workers: as in a scoring plan. Raises TooLittleDataError where the data
-    is too small for it, DataError where it can't be used.
+    `calibration_grid`. adapters: of the two halves of the rows; a copy is in the half of its original. batch_tokens,
+    attention, workers: as in a scoring plan. Raises TooLittleDataError where the data is too small for it, DataError
+    where it can't be used.
     """
     anatomy = examine(loaded.model)
     grid = fit_grid(calibration_grid(anatomy.n_blocks) if grid is None else grid, anatomy)
     plan = ScoringPlan(
-        UNMASKED, grid, load_rivals([*FEATURES, *rivals]), batch_tokens, attention=attention, workers=workers
+        UNMASKED,
+        grid,
+        load_rivals([*FEATURES, *rivals]),
+        batch_tokens,
+        attention=attention,
+        adapters=adapters,
+        workers=workers,
     )
+    about = made_with(loaded, rows)  # of the model without adapters
     scorer = UnitScorer(loaded, rows.load_image, plan)
 
     def score(records: Sequence[Record]) -> Iterator[Outcome]:
@@ -72,8 +81,8 @@ def calibrate_rows(
     try:
         report = calibrate(read_donors(rows), score, grid, n_rows=n_rows, seed=seed)
     finally:
-        scorer.encoded.close()
-    return Calibration(report | made_with(loaded, rows) | {"versions": collect_versions()})
+        scorer.close()
+    return Calibration(report | about | {"versions": collect_versions()})
 
 
 def read_donors(rows: Rows, n_rows: int = DONOR_ROWS) -> list[Record]:

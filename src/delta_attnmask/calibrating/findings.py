@@ -51,6 +51,7 @@ def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> 
         | {
             "copies_kept": rounded(trial.value(choice.way)),
             "standard_error": rounded(trial.standard_error(choice.way)),
+            "without_group": [rounded(value) for value in trial.without_each_group(choice.way)],
         },
         "ways": [_way_report(trial, way, choice) for way in trial.ways],
         "kinds": kinds_report,

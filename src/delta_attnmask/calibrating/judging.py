@@ -39,6 +39,11 @@ JUDGE_WITH_RANDOM = "judge_with_random_delta"  # a control
 Rows = NDArray[np.bool_]
 
 
+def jackknife_error(values: Values) -> float:
+    """The standard error of a figure, from its values without each group in turn."""
+    return float(np.sqrt((len(values) - 1) * np.var(values)))
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to rank. held_out: by kind of defect, the values of all records as ranked without knowing this kind.
@@ -133,9 +138,12 @@ class Trial:
 
     def standard_error(self, way: Way, other: Way | None = None) -> float:
         """Of a way's value, or of its difference to another's: the jackknife over the groups of originals."""
-        groups = [self.fold != fold for fold in range(N_FOLDS)]
-        values = [self.value(way, group) - (self.value(other, group) if other else 0.0) for group in groups]
-        return float(np.sqrt((N_FOLDS - 1) * np.var(values)))
+        values = self.without_each_group(way) - (self.without_each_group(other) if other else 0.0)
+        return jackknife_error(values)
+
+    def without_each_group(self, way: Way) -> Values:
+        """A way's value without the originals of each group in turn. [N_FOLDS]"""
+        return np.array([self.value(way, self.fold != fold) for fold in range(N_FOLDS)])
 
     def kept(self, values: Values, kind: str, groups: Rows | None = None) -> float:
         return copies_kept(*self.pairs(values, kind, groups))

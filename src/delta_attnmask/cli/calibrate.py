@@ -10,7 +10,7 @@ from delta_attnmask.calibration import refuse_another_calibration
 from delta_attnmask.cli.options import ComputeOptions, DataOptions, ModelOptions, split_names
 from delta_attnmask.cli.terminal import print_data
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.settings import require_positive
+from delta_attnmask.settings import WARM_ROWS, RoundsWanted, require_positive
 
 
 def calibrate(
@@ -20,6 +20,8 @@ def calibrate(
     out: Path,
     rows: int = 240,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    rounds: RoundsWanted = 0,
+    warm_rows: int = WARM_ROWS,
     seed: int = 0,
     compute: ComputeOptions = ComputeOptions(),
 ) -> None:
@@ -31,6 +33,10 @@ def calibrate(
         out: Folder for calibration.json, which `score --settings OUT` reads.
         rows: How many originals; each gets three copies, each with a different defect.
         also: Further scores to compare with, as for `score`.
+        rounds: How often copies of the model learn from the rows that they trust, each half of the rows scored by the
+            copy that learned from the other; auto: as often as the planted copies say it helps, up to 2. Kept in
+            OUT/rounds; rerun the same command to resume.
+        warm_rows: Rows that a copy learns from, at most.
         seed: Seed of the sample and the defects.
     """
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
@@ -44,7 +50,15 @@ def calibrate(
 
     refuse_another_calibration(out, made_with(scorer.loaded, source))
     found = scorer.calibrate(
-        source, n_rows=rows, also=split_names(also) or (), **asdict(compute), seed=seed, progress=True
+        source,
+        n_rows=rows,
+        rounds=rounds,
+        warm_rows=warm_rows,
+        out=out,
+        also=split_names(also) or (),
+        **asdict(compute),
+        seed=seed,
+        progress=True,
     )
     path = found.save(out)
     print(found.describe())

@@ -13,7 +13,7 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.progress import show_progress
 from delta_attnmask.runs import RunFolder, merge_run
-from delta_attnmask.settings import MAX_FAILED, require_positive
+from delta_attnmask.settings import MAX_FAILED, WARM_ROWS, RoundsWanted, require_positive
 from delta_attnmask.training.plan import Share
 
 
@@ -24,6 +24,8 @@ def score(
     out: Path,
     settings: str = "auto",
     mask: MaskOptions = MaskOptions(),
+    rounds: RoundsWanted = 0,
+    warm_rows: int = WARM_ROWS,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
     embeddings: bool = False,
@@ -44,6 +46,8 @@ def score(
         settings: auto: calibrate on this data first and keep the result in OUT; relative: a preset that needs no
             calibration; paper: the plainest reading of the paper; or a folder that `calibrate` wrote. Single options
             override it.
+        rounds: Calibrate in rounds, as `calibrate --rounds` does: 0, 1, 2 or auto.
+        warm_rows: Rows that a copy of the model learns from in a round, at most.
         also: Further scores: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
             loss_without_image and loss_without_question cost one forward each. ifd, image_gain and irs store what
             `select` derives them from.
@@ -83,6 +87,8 @@ def score(
         out,
         settings=settings,
         changes=mask.given,
+        rounds=rounds,
+        warm_rows=warm_rows,
         also=split_names(also) or (),
         sweep=sweep,
         embeddings=embeddings,

@@ -20,12 +20,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from delta_attnmask.calibration import ADAPTER_WEIGHTS
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.devices import PLACEMENTS, choose_device, choose_dtype, refuse_offloaded
 from delta_attnmask.settings import Dtype
 
-_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_ADAPTER = "adapter_config.json"
 _VALUES_PER_TENSOR = 64  # of a fingerprint
 _NOT_PORTABLE = {"_name_or_path", "transformers_version"}
 _SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
@@ -134,9 +135,9 @@ def _base_of(folder: Path) -> tuple[str, str | None]:
         raise UnsupportedModelError(f"{path} can't be read: {error}") from error
     if not isinstance(base, str) or not base:
         raise UnsupportedModelError(f"{path} names no base model; write its folder into base_model_name_or_path")
-    if not (folder / _ADAPTER_WEIGHTS).exists():
+    if not (folder / ADAPTER_WEIGHTS).exists():
         raise UnsupportedModelError(
-            f"{folder}: this adapter has no {_ADAPTER_WEIGHTS}; save it with safe_serialization=True"
+            f"{folder}: this adapter has no {ADAPTER_WEIGHTS}; save it with safe_serialization=True"
         )
     beside = folder / base
     return str(beside) if not Path(base).exists() and beside.is_dir() else base, revision

@@ -129,6 +129,10 @@ class Rows(ABC):
                 yield self._place(record, number) if number or part.name else record
             start, number = end, number + 1
 
+    def subset(self, rows: Sequence[int]) -> "Rows":
+        """Some of the rows, numbered anew from 0; they are read from these when they are needed."""
+        return RowSubset(self, rows)
+
     def _place(self, record: Record, number: int) -> Record:
         """The record as one of all rows: its row, its source, and whose its images are."""
         home = self._homes[number]
@@ -250,6 +254,35 @@ class MemoryRows(Rows):
     @cached_property
     def fingerprint(self) -> Fingerprint:
         return self._container.fingerprint
+
+
+class RowSubset(Rows):
+    """Some rows of others, in the order given."""
+
+    location = ""
+
+    def __init__(self, rows: Rows, which: Sequence[int]) -> None:
+        super().__init__(None, None, rows.image_limits)
+        self._rows, self._which = rows, tuple(which)
+        self.images_root, self.parts = rows.images_root, rows.parts
+        self.name = f"{len(self._which)} rows of {rows.name}"
+
+    @property
+    def n_rows(self) -> int:
+        return len(self._which)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        whole = self._rows.fingerprint
+        digest = hashlib.sha256(f"{whole.sha256} {self._which}".encode())
+        return Fingerprint(digest.hexdigest(), whole.n_bytes)
+
+    def records(self, start: int, stop: int) -> Iterator[Record]:
+        for row, first in enumerate(self._which[start:stop], start):
+            yield from (replace(record, row=row) for record in self._rows.records(first, first + 1))
+
+    def part_of(self, ref: ImageRef) -> RowsPart:
+        return self._rows.part_of(ref)
 
 
 def load_rows(

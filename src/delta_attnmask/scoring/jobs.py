@@ -59,7 +59,7 @@ def score_dataset(
     try:
         return score_units(pool, out, shard, on_check=on_check, on_progress=show)
     finally:
-        worker.scorer.encoded.close()
+        worker.scorer.close()
 
 
 def score_on_cluster(

@@ -49,7 +49,7 @@ def try_rows(loaded: LoadedModel, rows: Rows, plan: ScoringPlan, n_rows: int) ->
     started = time.perf_counter()
     scores = scorer.score_records(records)
     seconds = time.perf_counter() - started
-    scorer.encoded.close()
+    scorer.close()
     n_failed = sum(score.status == "failed" for score in scores)
     return Trial(len(records), n_failed, seconds, _peak_bytes(loaded.device), loaded.device.type)
 

@@ -16,6 +16,7 @@ from delta_attnmask.encoding.row_encoder import EncodedRow, RowEncoder, n_bytes
 from delta_attnmask.errors import ReasonCode, RowError, SettingsError
 from delta_attnmask.judge import P_GOOD, Judge
 from delta_attnmask.modeling.anatomy import Anatomy, examine
+from delta_attnmask.modeling.halves import N_HALVES, Halves, half_of
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
 from delta_attnmask.records import ImageRef, Record, answer_type, question
@@ -37,6 +38,7 @@ class ScoringPlan:
     settings: those of the columns `masked_loss` and `delta`. form: the column that orders the rows; for `select`.
     calibration: the SHA-256 of the calibration that gave both, for the manifest; empty without one.
     judge: gives the column `p_good`; the rivals have to hold what it reads.
+    adapters: the folders of two adapters, one for each half of the rows, see `Halves`; none for the model as it is.
     sweep: further settings, which share the forward; those that the model can't have are left out.
     rivals: further scores by name.
     batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
@@ -53,6 +55,7 @@ class ScoringPlan:
     attention: AttentionBackend = "auto"
     calibration: str = ""
     judge: Judge | None = None
+    adapters: tuple[str, ...] = ()
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -87,9 +90,10 @@ class ScoredUnit:
 
 
 class _Job(NamedTuple):
-    """A batch of a window: rows themselves (variant ""), or a variant of them."""
+    """A batch of a window: rows themselves (variant ""), or a variant of them. half: theirs; 0 without adapters."""
 
     window: EncodedWindow
+    half: int
     variant: str
     samples: list[EncodedSample]
     collated: EncodedBatch | None
@@ -108,7 +112,8 @@ class UnitScorer:
 
     load_image: gives the PIL image of a record's image reference; raises RowError.
     on_rows: is called after each batch with how many rows it scored.
-    Raises SettingsError where the settings themselves don't fit the model.
+    The plan's adapters are on the model until `close`.
+    Raises SettingsError where the settings themselves don't fit the model, ArtifactError where the adapters don't.
     """
 
     def __init__(self, loaded: LoadedModel, load_image: Callable[[ImageRef], Any], plan: ScoringPlan) -> None:
@@ -123,9 +128,16 @@ class UnitScorer:
         self.encoded: EncodedRows[EncodedRow | RowError] = EncodedRows(
             self.encode, n_bytes, loaded.device, plan.workers
         )
+        self.halves = Halves(loaded.model, plan.adapters) if plan.adapters else None
         self.on_rows: Callable[[int], None] = lambda n_rows: None
         self._check = ""
         self._is_checked = False
+
+    def close(self) -> None:
+        """End the worker processes, and leave the model as it was."""
+        self.encoded.close()
+        if self.halves is not None:
+            self.halves.detach()
 
     def score(self, units: Iterable[Unit]) -> Iterator[ScoredUnit]:
         """Score the units in order; no row is lost, a bad one is kept with its reason.
@@ -151,14 +163,17 @@ class UnitScorer:
     def _jobs(self, windows: Iterable[EncodedWindow]) -> Iterator["_Job | EncodedWindow"]:
         """The batches of each window, and the window itself once it has no more."""
         for window in windows:
-            samples = _samples(window, "")
-            self.check_model(samples)
-            for name in ("", *self.plan.variants):
-                for batch, collated in self.batches.ahead(_samples(window, name) if name else samples):
-                    yield _Job(window, name, batch, collated)
+            self.check_model(_samples(window, ""))
+            for half in range(N_HALVES) if self.halves else (None,):
+                for name in ("", *self.plan.variants):
+                    for batch, collated in self.batches.ahead(_samples(window, name, half)):
+                        yield _Job(window, half or 0, name, batch, collated)
             yield window
 
     def _run(self, job: _Job, found: _Found, scored: ScoredUnit) -> None:
+        if self.halves is not None:
+            self.halves.use_for(job.half)
+
         def on_failure(sample: EncodedSample, error: RowError) -> None:
             if not job.variant:
                 found.failures[sample.row] = error
@@ -325,6 +340,10 @@ def judge_scores(judge: Judge, scores: Sequence[SampleScore]) -> None:
         score.extra[P_GOOD] = chance
 
 
-def _samples(window: EncodedWindow, name: str) -> list[EncodedSample]:
-    """The encoded rows of a window, or a variant of them, where it could be encoded."""
-    return [encoded[name] for _, encoded in window.rows if not isinstance(encoded, RowError) and name in encoded]
+def _samples(window: EncodedWindow, name: str, half: int | None = None) -> list[EncodedSample]:
+    """The encoded rows of a window, or a variant of them, where it could be encoded; those of a half, or all."""
+    return [
+        encoded[name]
+        for record, encoded in window.rows
+        if not isinstance(encoded, RowError) and name in encoded and half in (None, half_of(record.key))
+    ]

@@ -2,12 +2,13 @@
 
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import torch
 
+from delta_attnmask.calibration import adapter_sha256
 from delta_attnmask.errors import ArtifactError, DataError, DeviceError, SettingsError, UnsupportedModelError
 from delta_attnmask.executing.engines import Faults
 from delta_attnmask.executing.process import keep_freed_memory
@@ -48,6 +49,7 @@ class UnitWorker:
     """Scores units with a loaded model into the run's folder; a unit that is done again is the same again."""
 
     def __init__(self, loaded: LoadedModel, task: Task) -> None:
+        fingerprint = model_fingerprint(loaded.model)  # without the adapters
         self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
         plan = self.scorer.plan
         settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
@@ -55,11 +57,14 @@ class UnitWorker:
             settings["calibration"] = plan.calibration
         if plan.judge is not None:
             settings["judge"] = plan.judge.sha256
+        if plan.adapters:
+            settings["adapters"] = [adapter_sha256(folder) for folder in plan.adapters]
         if plan.sweep:
             settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
         if plan.embed:
             settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
         self.manifest = make_manifest(loaded, task.rows, settings, task.unit_rows, task.command, plan.columns)
+        self.manifest = replace(self.manifest, model_fingerprint=fingerprint)
         self._task = task
         self._has_begun = False
 

@@ -70,6 +70,8 @@ def train_dataset(
 ) -> Outcome:
     """Finetune `loaded.model` in place on the answers of `dataset`, and save it with its processor in `out`.
 
+    An adapter is taken off again once it is saved.
+
     merge: fold a LoRA adapter into the weights before saving. max_failed: the share of rows that may fail.
     n_workers: processes that encode ahead; 0 encodes in this one, None chooses by the device.
     Raises ArtifactError where `out` belongs to another training or is in use, DataError where no row can be used or
@@ -145,6 +147,8 @@ def _train(
         trainer.train_from(folder.last_checkpoint())
         text_config(loaded.model).use_cache = use_cache  # the Trainer switches it off for gradient checkpointing
         _save(trainer, loaded, folder.path, merge)
+        if plan.lora is not None and not merge:
+            trainer.accelerator.unwrap_model(trainer.model).unload()
     logs = trainer.state.log_history
     loss = next(line["loss"] for line in reversed(logs) if "loss" in line)
     counts = {"n_masked": augmentation.masking.n_masked} if augmentation and augmentation.masking else {}
