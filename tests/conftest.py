@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are fastest on one thread; set before torch is imported
 
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +58,20 @@ def embedded_model(embedded: Path) -> "LoadedModel":
     from delta_attnmask.modeling.load import load_model
 
     return load_model(str(embedded / "model"), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's processor with a much smaller model, of random weights."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    shutil.copytree(embedded / "model", folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    import torch
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig.from_pretrained(folder)
+    for part in (config.text_config, config.vision_config):
+        part.update({"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2})
+    config.text_config.update({"num_key_value_heads": 2, "head_dim": 16})
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder

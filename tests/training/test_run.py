@@ -1,7 +1,6 @@
 """`train_dataset` on the embedded model: what it writes, how it resumes, adapters, augmentation."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,6 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 from trl.trainer.sft_config import SFTConfig
 
 from delta_attnmask import ArtifactError, DataError, DeltaAttnMaskError, MaskSettings, SettingsError
@@ -45,23 +43,9 @@ def dataset(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> FileRow
     return FileRows(path, embedded / "images")
 
 
-@pytest.fixture(scope="module")
-def model_folder(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model's processor with a much smaller model, of random weights."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    shutil.copytree(embedded / "model", folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = LlavaConfig.from_pretrained(folder)
-    for part in (config.text_config, config.vision_config):
-        part.update({"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2})
-    config.text_config.update({"num_key_value_heads": 2, "head_dim": 16})
-    torch.manual_seed(0)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def load(model_folder: Path) -> Callable[[], LoadedModel]:
-    return lambda: load_model(str(model_folder), dtype="float32", device="cpu")
+def load(tiny_model: Path) -> Callable[[], LoadedModel]:
+    return lambda: load_model(str(tiny_model), dtype="float32", device="cpu")
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -91,13 +75,13 @@ train = partial(train_dataset, max_failed=0.2)  # two of eleven rows are bad
 
 
 @pytest.fixture(scope="module")
-def plain(model_folder: Path, dataset: FileRows, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def plain(tiny_model: Path, dataset: FileRows, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """A training without augmentation."""
-    loaded = load_model(str(model_folder), dtype="float32", device="cpu")
+    loaded = load_model(str(tiny_model), dtype="float32", device="cpu")
     return train(loaded, dataset, tmp_path_factory.mktemp("plain") / "out", PLAN)
 
 
-def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
+def test_what_a_training_leaves(plain: Outcome, tiny_model: Path) -> None:
     about = json.loads((plain.path / "train.json").read_text())
     assert (about["n_rows"], about["n_skipped"], about["n_steps"], about["seed"]) == (9, 2, 2, 0)
     assert about["augment"] == "none"
@@ -112,7 +96,7 @@ def test_what_a_training_leaves(plain: Outcome, model_folder: Path) -> None:
     assert "no/such.png" in table["reason"][9].as_py()
     assert [line["step"] for line in metrics(plain.path) if "loss" in line] == [1, 2]
     assert not (plain.path / "checkpoints").exists()
-    assert not same(weights(plain.path), weights(model_folder))
+    assert not same(weights(plain.path), weights(tiny_model))
 
 
 def test_the_same_call_has_nothing_to_do(plain: Outcome, dataset: FileRows, load: Callable[[], LoadedModel]) -> None:
