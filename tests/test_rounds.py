@@ -16,12 +16,12 @@ from delta_attnmask.modeling.halves import half_of
 from delta_attnmask.modeling.load import load_model, model_fingerprint
 from delta_attnmask.reading.rows import Rows, load_rows
 from delta_attnmask.results import Scores
-from delta_attnmask.rounds import TRUSTED, is_better, trusted_rows
+from delta_attnmask.rounds import is_better, trusted_rows
 from delta_attnmask.runs import RunFolder, merge_run
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import Recipe, Task
-from delta_attnmask.settings import MaskSettings
+from delta_attnmask.settings import TRUSTED, MaskSettings
 
 GRID = (MaskSettings(fraction=0.4, block=-2),)
 HOW = {"n_rows": 60, "grid": GRID, "warm_rows": 20, "progress": False}

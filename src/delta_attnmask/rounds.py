@@ -31,14 +31,13 @@ from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.rivals import load_rivals
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.selecting.candidates import ranking_values
-from delta_attnmask.settings import WARM_ROWS, MaskSettings, Preset, RoundsWanted
+from delta_attnmask.settings import TRUSTED, WARM_EPOCHS, WARM_ROWS, MaskSettings, Preset, RoundsWanted
 from delta_attnmask.training.examples import top_positions
 from delta_attnmask.training.finetuning import train_dataset
 from delta_attnmask.training.plan import LoraSettings, TrainingPlan
 
 MOST_ROUNDS = 2  # of "auto"
-TRUSTED = 0.5  # share of each source
-EPOCHS, LEARNING_RATE, BATCH_SIZE = 2, 5e-4, 16
+LEARNING_RATE, BATCH_SIZE = 5e-4, 16
 
 _MIN_WARM_ROWS = 16
 
@@ -173,7 +172,7 @@ def _score(
 def _train(loaded: LoadedModel, trusted: Rows, out: str, seed: int, shown: bool) -> float:
     """Train the adapter of a half; returns the seconds."""
     plan = TrainingPlan(
-        lora=LoraSettings(), epochs=EPOCHS, learning_rate=LEARNING_RATE, batch_size=BATCH_SIZE, seed=seed
+        lora=LoraSettings(), epochs=WARM_EPOCHS, learning_rate=LEARNING_RATE, batch_size=BATCH_SIZE, seed=seed
     )
     requires_grad = {name: weight.requires_grad for name, weight in loaded.model.named_parameters()}
     try:

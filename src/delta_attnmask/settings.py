@@ -85,6 +85,18 @@ RoundsWanted = Literal[0, 1, 2, "auto"]
 """How often copies of the model learn from the rows that they trust; see `delta_attnmask.rounds`."""
 
 WARM_ROWS = 5000  # that such a copy learns from
+TRUSTED = 0.5  # the share of each source that it trusts
+WARM_EPOCHS = 2
+_TRAINED_ROW = 3  # forwards that a forward with its backward pass costs
+
+
+def seconds_of_a_round(n_rows: int, warm_rows: int, seconds_per_row: float) -> float:
+    """What a round costs beside its calibration: a sample scored, and two adapters trained.
+
+    seconds_per_row: of scoring.
+    """
+    n_learned = min(n_rows * TRUSTED, 2 * warm_rows)
+    return seconds_per_row * n_learned * (1 / TRUSTED + _TRAINED_ROW * WARM_EPOCHS)
 
 
 @dataclass(frozen=True)

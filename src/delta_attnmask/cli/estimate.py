@@ -1,7 +1,7 @@
 """`delta-attnmask estimate`: how long scoring a data set will take, and whether it will pay."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -20,7 +20,14 @@ from delta_attnmask.cli.options import (
 )
 from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.reporting.words import write_seconds
-from delta_attnmask.settings import PRESETS, STANDARD_GRID, calibration_grid, require_positive
+from delta_attnmask.settings import (
+    PRESETS,
+    STANDARD_GRID,
+    WARM_ROWS,
+    calibration_grid,
+    require_positive,
+    seconds_of_a_round,
+)
 
 _CALIBRATION_RECORDS = 960  # 240 originals with three copies each
 _CALIBRATION_TRIED = 16
@@ -31,6 +38,8 @@ def estimate(
     model: ModelOptions,
     data: DataOptions,
     rows: int = 50,
+    rounds: Literal[0, 1, 2] = 0,
+    warm_rows: int = WARM_ROWS,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
     cost: TrainingCost = TrainingCost(),
@@ -42,6 +51,8 @@ def estimate(
 
     Args:
         rows: How many rows to try, from evenly spaced places of the file.
+        rounds: With that many rounds of `calibrate`.
+        warm_rows: Rows that a copy of the model learns from in a round.
         also: Further scores, as for `score`.
         sweep: Include the standard grid of settings.
     """
@@ -65,13 +76,14 @@ def estimate(
     calibration = ScoringPlan(mask, grid, load_rivals(FEATURES), **options)
     calibration_per_row = try_rows(loaded, source, calibration, min(rows, _CALIBRATION_TRIED)).seconds_per_row
     calibration_s = calibration_per_row * min(_CALIBRATION_RECORDS, 4 * source.n_rows)
+    rounds_s = rounds * (calibration_s + seconds_of_a_round(source.n_rows, warm_rows, trial.seconds_per_row))
     report: dict[str, Any] = {
         "n_tried": trial.n_rows,
         "n_failed": trial.n_failed,
         "n_rows": source.n_rows,
         "device": trial.device,
         "peak_bytes": trial.peak_bytes,
-        **break_even(source.n_rows, trial.seconds_per_row, calibration_s, **asdict(cost)),
+        **break_even(source.n_rows, trial.seconds_per_row, calibration_s + rounds_s, **asdict(cost)),
     }
     write_json(json_file, report)
     overview = {
@@ -80,6 +92,7 @@ def estimate(
         "failed of these": trial.n_failed,
         "scoring": write_seconds(report["scoring_s"]),
         "calibration before it": write_seconds(calibration_s),
+        **({"rounds of it": write_seconds(rounds_s)} if rounds else {}),
         f"{'GPU ' if trial.device == 'cuda' else ''}memory at most": f"{trial.peak_bytes / 1e9:.1f} GB",
     }
     print_table("Estimate", ["what", "value"], overview.items())
