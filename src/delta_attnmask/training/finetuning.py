@@ -2,7 +2,8 @@
 
 import os
 import re
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -133,19 +134,18 @@ def _train(
         freeze_all_but_language(anatomy)
     settings = plan.augmentation
     augmentation = None if settings is None else MaskedStateAugmentation(**vars(settings))
-    use_cache = text_config(loaded.model).use_cache
     with augmentation or nullcontext(), bars_on_terminals_only(), quiet_peft():
-        trainer = ExampleTrainer(
-            model=loaded.model,
-            examples=examples,
-            collator=collator,
-            args=training_arguments(plan, folder.checkpoints, loaded.device, n_workers),
-            processing_class=loaded.processor,
-            peft_config=None if plan.lora is None else _lora_config(anatomy, plan.lora),
-            callbacks=[*([augmentation] if augmentation else []), journal],
-        )
-        trainer.train_from(folder.last_checkpoint())
-        text_config(loaded.model).use_cache = use_cache  # the Trainer switches it off for gradient checkpointing
+        with _same_configuration(loaded.model):
+            trainer = ExampleTrainer(
+                model=loaded.model,
+                examples=examples,
+                collator=collator,
+                args=training_arguments(plan, folder.checkpoints, loaded.device, n_workers),
+                processing_class=loaded.processor,
+                peft_config=None if plan.lora is None else _lora_config(anatomy, plan.lora),
+                callbacks=[*([augmentation] if augmentation else []), journal],
+            )
+            trainer.train_from(folder.last_checkpoint())
         _save(trainer, loaded, folder.path, merge)
         if plan.lora is not None and not merge:
             trainer.accelerator.unwrap_model(trainer.model).unload()
@@ -153,6 +153,17 @@ def _train(
     loss = next(line["loss"] for line in reversed(logs) if "loss" in line)
     counts = {"n_masked": augmentation.masking.n_masked} if augmentation and augmentation.masking else {}
     return {"seconds": logs[-1]["seconds"], "n_steps": trainer.state.global_step, "loss": loss, **counts}
+
+
+@contextmanager
+def _same_configuration(model: Any) -> Iterator[None]:
+    """The Trainer switches the cache off; afterwards the configuration says what it said before."""
+    configs = [vars(model.config), vars(text_config(model))]
+    had = [{name: values[name] for name in ("use_cache",) if name in values} for values in configs]
+    yield
+    for values, own in zip(configs, had, strict=True):
+        values.pop("use_cache", None)
+        values |= own
 
 
 def _save(trainer: ExampleTrainer, loaded: LoadedModel, out: Path, merge: bool) -> None:
