@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .jobs import BUDGETS, CORE, METHODS, core_of_rounds, read_lines
-from .results import FULL_STEPS, Results, Run
+from .results import Results, Run
 from .scoring import ROUNDS
 from .training import AUGMENTATIONS
 from .workplace import read_records
@@ -91,14 +91,14 @@ def sections(name: str, results: Results, made: Mapping[str, Any]) -> Iterator[s
 
 def overview(found: Mapping[str, Results]) -> str:
     """Of each base and pool: the controls, and the headlines' gain over random with their share of the oracle's."""
-    controls = ("none", "random", "oracle", FULL_STEPS, "full")
+    controls = ("none", "random", "oracle", "full-steps", "full")
     rows = []
     for name, results in found.items():
         rows.append([name, *(shown(results.values(run)) for run in controls)])
     titles = ["base/pool", "untouched", "random", "oracle", "full, equal steps", "full, five times the steps"]
     parts = ["## In short", table("Without a score", titles, rows)]
     names = [name for name in HEADLINES if any(len(results.values(name)) for results in found.values())]
-    for title, control in (("random", "random"), ("the untouched base", "none")):
+    for title, control in (("random", "random"), ("the untouched base", "none"), ("full, equal steps", "full-steps")):
         rows = [
             [name, *(signed(results.difference(method, control)) for method in names)]
             for name, results in found.items()
@@ -129,33 +129,33 @@ def header(made: Mapping[str, Any]) -> str:
         kept = ", ".join(f"{way} {value:.2f}" for way, value in one["copies_kept"].items())
         lines.append(
             f"- Calibration, {rounds} rounds: ranks by {one['form']}, {'with' if one['masks'] else 'without'} a mask; "
-            f"planted copies kept by {kept}. {one['verdict'].capitalize()}. Mask of Δ: {one['best_mask']}."
+            f"planted copies kept by {kept}; {one['verdict']}. Mask of Δ: {one['best_mask']}."
         )
     return "\n".join(lines)
 
 
 def methods_table(results: Results) -> str:
     """Every method at 20 %, best first; the order is the test set's, so that the first is a winner among many."""
-    runs: list[Run] = [run for run in (*map(Run, ("none", "full", *METHODS)), FULL_STEPS) if len(results.values(run))]
-    runs.sort(key=lambda run: -results.values(run).mean())
+    names = [name for name in ("none", "full", "full-steps", *METHODS) if len(results.values(name))]
+    names.sort(key=lambda name: -results.values(name).mean())
     rows = [
         [
-            "full, equal steps" if run == FULL_STEPS else run.method, str(len(results.values(run))),
-            shown(results.values(run)), signed(results.difference(run, "random")),
-            signed(results.share_of_gain(run, "random", "oracle"), "+.2f"), worst_source(results, run),
-            shown(results.values(run, "em_shift")), mean_of(results.values(run, "defects"), ".1%"),
-            mean_of(results.values(run, "distortion"), ".3f"), mean_of(results.values(run, "auroc"), ".3f"),
+            name, str(len(results.values(name))),
+            shown(results.values(name)), signed(results.difference(name, "random")),
+            signed(results.share_of_gain(name, "random", "oracle"), "+.2f"), worst_source(results, name),
+            shown(results.values(name, "em_shift")), mean_of(results.values(name, "defects"), ".1%"),
+            mean_of(results.values(name, "distortion"), ".3f"), mean_of(results.values(name, "auroc"), ".3f"),
         ]
-        for run in runs
+        for name in names
     ]  # fmt: skip
     columns = ["picks", "seeds", "exact match", "minus random", "share", "worst source against random"]
     return table("20 % of the pool", [*columns, "new style", "defects", "distortion", "AUROC"], rows)
 
 
-def worst_source(results: Results, run: Run) -> str:
+def worst_source(results: Results, method: str) -> str:
     if not len(results.values("random")):
         return "–"
-    name, *gap = results.worst_source(run, "random")
+    name, *gap = results.worst_source(method, "random")
     return f"{name} {signed((gap[0], gap[1], gap[2]))}"
 
 

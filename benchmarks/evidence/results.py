@@ -30,6 +30,9 @@ class Run:
 
 
 def as_run(run: Run | str) -> Run:
+    """A method at 20 % by its name; "full-steps" is the full pool with as many steps."""
+    if run == "full-steps":
+        return Run("full", accounting="steps")
     return Run(run) if isinstance(run, str) else run
 
 
@@ -43,9 +46,6 @@ def row_weights(sources: tuple[str, ...]) -> NDArray[np.float64]:
         counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=RESAMPLES)
         weights[:, rows] = counts / (len(rows) * len(distinct))
     return weights
-
-
-FULL_STEPS = Run("full", accounting="steps")
 
 
 @dataclass(frozen=True)

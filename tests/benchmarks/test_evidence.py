@@ -11,7 +11,7 @@ from benchmarks.evidence.jobs import GROUPS, METHODS, Job, append, finished, mak
 from benchmarks.evidence.methods import read_pool
 from benchmarks.evidence.report import read_results, write_report
 from benchmarks.evidence.results import Results
-from benchmarks.evidence.scoring import best_mask, old_choice, score_pool
+from benchmarks.evidence.scoring import best_mask, old_choice, score_pool, steps
 from benchmarks.evidence.training import Recipe, _plan
 from benchmarks.evidence.workplace import Workplace, check_identity, describe_machine, record
 from benchmarks.suite import bases
@@ -148,6 +148,13 @@ def test_the_masks_are_what_the_calibration_and_the_rule_before_it_choose():
     report = {"ways": ways, "candidates": candidates}
     assert best_mask(report) == {"fraction": 0.4, "block": -1}
     assert old_choice(report) == ("delta", {"fraction": 0.4, "block": -2})
+
+
+def test_each_group_of_rounds_calibrates_and_scores_with_them(tmp_path):
+    found = steps(place_of(tmp_path), ["core", "rounds2"], "cpu")
+    assert list(found) == ["calibrate_0", "score_0", "calibrate_2", "score_2"]
+    assert "--rounds" not in found["calibrate_0"]()
+    assert found["calibrate_2"]()[-2:] == ["--rounds", "2"]
 
 
 @pytest.fixture(scope="module")
