@@ -19,11 +19,14 @@ def write_evaluation(
     *,
     sha256: str = "a" * 64,
     note: dict[str, Any] | None = None,
+    losses: Sequence[float] = (),
+    images: str = "",
     **settings: Any,
 ) -> Path:
     """right: of each row, whether each of its answers is right; None for a failed row. sources: a letter for each row.
 
-    note: what `train.json` says beside the model; without it there is none.
+    note: what `train.json` says beside the model; without it there is none. losses: of each row's answers, 0.5 if not
+    given. images: a letter for each row; rows of one letter show the same image.
     """
     model = path.with_name(f"{path.name}-model")
     model.mkdir(parents=True)
@@ -41,7 +44,11 @@ def write_evaluation(
         unit_rows=100,
         versions={},
     )
-    lines = [line for row, turns in enumerate(right) for line in _lines(row, turns, sources[row])]
+    lines = [
+        line | ({"loss": losses[row]} if losses else {}) | ({"image": images[row]} if images else {})
+        for row, turns in enumerate(right)
+        for line in _lines(row, turns, sources[row])
+    ]
     with EvaluationFolder.start(path, manifest) as folder:
         folder.write_unit(0, lines)
     return path

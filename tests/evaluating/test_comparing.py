@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from delta_attnmask import ArtifactError, SettingsError
@@ -29,11 +30,43 @@ def test_accuracies_differences_and_the_sign_test_by_hand(tmp_path: Path) -> Non
     assert figures["mean_over_sources"]["value"] == 0.875
     assert figures["pooled"]["value"] == pytest.approx(5 / 6)
     against = figures["against_baseline"]
-    assert (against["rows_better"], against["rows_worse"]) == (3, 1)
+    assert (against["images_better"], against["images_worse"]) == (3, 1)
     assert against["p"] == pytest.approx(2 * (1 + 4) / 16)  # McNemar: four rows differ, one of them for the worse
     assert against["mean_over_sources"]["value"] == pytest.approx((0.25 + 0.5) / 2)
     assert against["pooled"]["value"] == pytest.approx(2 / 6)
     assert "against_baseline" not in found["methods"]["one"]
+
+
+def test_the_difference_of_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    losses = rng.normal(2, 1, 40)
+    one = write_evaluation(tmp_path / "one", [YES] * 40, "a" * 40, losses=losses.tolist())
+    two = write_evaluation(tmp_path / "two", [YES] * 40, "a" * 40, losses=(losses - 0.1).tolist())
+    found = compare_evaluations([("one", one), ("two", two)], measure="loss")
+    figures = found["methods"]["two"]
+    assert figures["pooled"]["value"] == pytest.approx(losses.mean() - 0.1, abs=1e-6)
+    against = figures["against_baseline"]
+    assert [against["pooled"][name] for name in ("value", "low", "high")] == pytest.approx([-0.1] * 3, abs=1e-6)
+    assert (against["images_better"], against["images_worse"]) == (40, 0)
+    compare(f"one={one}", f"two={two}", measure="loss")
+    printed = capsys.readouterr().out
+    assert "loss (nats per token, less is better) on 40 answers" in printed
+    assert "against baseline: -0.1000 (-0.1000 to -0.1000)" in printed
+
+
+def test_rows_of_one_image_count_once(tmp_path: Path) -> None:
+    """Ten rows about one image, all better: one image speaks, not ten rows."""
+    right, images = [YES] * 10 + [NO, YES] * 5, "a" * 10 + "bcdefghijk"
+    one = write_evaluation(tmp_path / "one", [NO] * 20, "s" * 20, images=images)
+    two = write_evaluation(tmp_path / "two", right, "s" * 20, images=images)
+    alone = write_evaluation(tmp_path / "alone", right, "s" * 20)
+    clustered = compare_evaluations([("one", one), ("two", two)])["methods"]["two"]["against_baseline"]
+    by_row = compare_evaluations([("alone", alone), ("one", one)], baseline="one")["methods"]["alone"]
+    assert (clustered["images_better"], clustered["images_worse"]) == (6, 0)
+    assert by_row["against_baseline"]["images_better"] == 15
+    assert clustered["pooled"]["value"] == by_row["against_baseline"]["pooled"]["value"] == 0.75
+    widths = [one["high"] - one["low"] for one in (clustered["pooled"], by_row["against_baseline"]["pooled"])]
+    assert widths[0] > 1.2 * widths[1]
 
 
 def test_pairing_narrows_the_interval_of_the_difference(tmp_path: Path) -> None:
@@ -54,8 +87,8 @@ def test_only_answers_that_all_gave_are_compared(tmp_path: Path) -> None:
     assert (found["n_answers"], found["n_rows"], found["n_left_out"]) == (3, 2, 1)
     assert found["methods"]["one"]["pooled"]["value"] == pytest.approx(2 / 3)
     # Rows are what is paired: the row of two answers is better by one of them.
-    assert found["methods"]["two"]["against_baseline"]["rows_better"] == 1
-    assert found["methods"]["two"]["against_baseline"]["rows_worse"] == 1
+    assert found["methods"]["two"]["against_baseline"]["images_better"] == 1
+    assert found["methods"]["two"]["against_baseline"]["images_worse"] == 1
 
 
 def test_seeds_are_paired_by_number_and_their_spread_is_told(tmp_path: Path) -> None:
@@ -77,7 +110,7 @@ def test_seeds_are_paired_by_number_and_their_spread_is_told(tmp_path: Path) -> 
     assert against["paired_seeds"] == 2
     assert sorted(against["by_seed"]["values"]) == [0.25, 0.25]  # 0.25 − 0 and 0.75 − 0.5
     assert against["by_seed"]["sd"] == 0.0
-    assert (against["rows_better"], against["rows_worse"]) == (2, 0)
+    assert (against["images_better"], against["images_worse"]) == (2, 0)
     assert found["new"]["seconds"]["training_s"] == 11.5
 
 

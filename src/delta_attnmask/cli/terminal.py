@@ -52,10 +52,13 @@ def print_check(line: str) -> None:
     print_note(f"model: {line}")
 
 
-def with_interval(estimate: dict[str, float] | None, sign: str = "") -> str | None:
-    """A share and its interval, in per cent; sign: "+" also marks what is above 0."""
+def with_interval(estimate: dict[str, float] | None, sign: str = "", *, is_share: bool = True) -> str | None:
+    """A value and its interval, shares in per cent; sign: "+" also marks what is above 0."""
     if estimate is None:
         return None
+    if not is_share:
+        value, low, high = (format(estimate[name], f"{sign}.4f") for name in ("value", "low", "high"))
+        return f"{value} ({low} to {high})"
     value, low, high = (format(100 * estimate[name], f"{sign}.1f") for name in ("value", "low", "high"))
     return f"{value}% ({low} to {high})"
 

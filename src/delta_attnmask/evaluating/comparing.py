@@ -1,9 +1,9 @@
 """Several evaluations of one test set side by side, on the answers that all of them gave. No torch here.
 
-Differences are paired: the same rows, and of several seeds the same seeds. Their intervals draw rows (of each source,
-for the mean over sources); the p-value is an exact sign test over the rows on which two methods differ (with one answer
-a row and one seed that is McNemar's test). The spread over seeds is reported beside it: rows and seeds answer different
-questions.
+Differences are paired: the same answers, and of several seeds the same seeds. Their intervals draw images with all that
+is asked about them (of each source, for the mean over sources); the p-value is an exact sign test over the images on
+which two methods differ (with one answer an image and one seed that is McNemar's test). A row without an image counts
+by itself. The spread over seeds is reported beside it: rows and seeds answer different questions.
 """
 
 import json
@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.evaluating.predictions import EvaluationFolder
-from delta_attnmask.evaluating.summarising import MEASURES, by_source, own_lines, row_sums, share, to_numbers
+from delta_attnmask.evaluating.summarising import COMPARED, by_source, own_lines, share, sums_by_image, to_numbers
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.statistics import Values, sign_test
 
-_PLACE = ["row", "turn"]
+_PLACE, _ABOUT = ["row", "turn"], ["source", "image"]
 
 
 def compare_evaluations(
@@ -37,12 +37,12 @@ def compare_evaluations(
 
     runs: evaluation folders with the names of their methods; those of one name are seeds of one method.
     scoring: by name, the run whose scores the method's data came from. baseline: a name; the first if not given.
-    measure: "exact" or "normalised".
+    measure: "exact", "normalised", or "loss": of the references, nats per token, of which less is better.
     Raises ArtifactError where a folder is no complete evaluation, where two are of different test sets or no answer is
     common to all, SettingsError for fewer than two evaluations or an unknown name or measure.
     """
-    if measure not in MEASURES:
-        raise SettingsError(f"measure={measure!r}: expected one of {', '.join(MEASURES)}")
+    if measure not in COMPARED:
+        raise SettingsError(f"measure={measure!r}: expected one of {', '.join(COMPARED)}")
     folders: dict[str, list[EvaluationFolder]] = {}
     for name, path in runs:
         folders.setdefault(name, []).append(EvaluationFolder.open(path))
@@ -54,16 +54,18 @@ def compare_evaluations(
         if name not in folders:
             raise SettingsError(f"{what}={name!r}: there is no such name; there are {', '.join(folders)}")
     answers, n_left_out = _common_answers(everyone, measure)
-    right = iter([to_numbers(answers, str(index)) for index in range(len(everyone))])
+    values = iter([to_numbers(answers, str(index)) for index in range(len(everyone))])
     methods = {}
     for name, group in folders.items():
         notes = [_read_object(Path(folder.manifest.model) / "train.json") for folder in group]
-        methods[name] = _Method(group, notes, scored.get(name), np.stack([next(right) for _ in group]))
+        methods[name] = _Method(group, notes, scored.get(name), np.stack([next(values) for _ in group]))
     figures = {name: _figures(method, answers, seed) for name, method in methods.items()}
     base_s = figures[base_name]["seconds"]["total_s"]
     for name, one in figures.items():
         if name != base_name:
-            one["against_baseline"] = _difference(methods[name], methods[base_name], answers, seed)
+            one["against_baseline"] = _difference(
+                methods[name], methods[base_name], answers, seed, is_loss=measure == "loss"
+            )
         total = one["seconds"]["total_s"]
         one["seconds"]["speedup"] = base_s / total if base_s is not None and total else None
     test = everyone[0].manifest
@@ -117,11 +119,11 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _common_answers(folders: Sequence[EvaluationFolder], measure: str) -> tuple[pa.Table, int]:
     """The answers that all folders have, and how many only some have.
 
-    Columns: row, turn, source, and each folder's measure under the folder's number.
+    Columns: row, turn, source, image, and each folder's measure under the folder's number.
     """
-    tables = [own_lines(folder.read()).select(["row", "turn", "source", measure]) for folder in folders]
-    tables = [table.rename_columns(["row", "turn", "source", str(idx)]) for idx, table in enumerate(tables)]
-    common = reduce(lambda one, other: one.join(other.drop_columns("source"), _PLACE, join_type="inner"), tables)
+    tables = [own_lines(folder.read()).select([*_PLACE, *_ABOUT, measure]) for folder in folders]
+    tables = [table.rename_columns([*_PLACE, *_ABOUT, str(idx)]) for idx, table in enumerate(tables)]
+    common = reduce(lambda one, other: one.join(other.drop_columns(_ABOUT), _PLACE, join_type="inner"), tables)
     if not len(common):
         raise ArtifactError("the evaluations have no answer in common; see the reasons in their evaluation.json")
     every = pa.concat_tables(table.select(_PLACE) for table in tables).group_by(_PLACE).aggregate([])
@@ -146,20 +148,20 @@ def _spread(answers: pa.Table, by_seed: Values) -> dict[str, Any]:
 
 
 def _with_values(answers: pa.Table, values: Values) -> pa.Table:
-    return answers.select(["row", "source"]).append_column("value", pa.array(values))
+    return answers.select(["row", *_ABOUT]).append_column("value", pa.array(values))
 
 
 @dataclass(frozen=True)
 class _Method:
     """One method: its evaluations, what training wrote beside each model, and the scoring run that it needed.
 
-    right: the measure of each answer, `[seed, answer]`.
+    values: the measure of each answer, `[seed, answer]`.
     """
 
     folders: Sequence[EvaluationFolder]
     notes: Sequence[Mapping[str, Any]]
     scoring: RunFolder | None
-    right: Values
+    values: Values
 
     @property
     def seeds(self) -> list[int]:
@@ -188,26 +190,26 @@ def _figures(method: _Method, answers: pa.Table, seed: int) -> dict[str, Any]:
     return {
         "folders": [str(folder.path) for folder in method.folders],
         "seeds": method.seeds,
-        **_estimates(_with_values(answers, method.right.mean(0)), seed),
-        "over_seeds": _spread(answers, method.right),
+        **_estimates(_with_values(answers, method.values.mean(0)), seed),
+        "over_seeds": _spread(answers, method.values),
         "seconds": method.seconds(),
     }
 
 
-def _difference(method: _Method, base: _Method, answers: pa.Table, seed: int) -> dict[str, Any]:
+def _difference(method: _Method, base: _Method, answers: pa.Table, seed: int, *, is_loss: bool) -> dict[str, Any]:
     """Method less baseline, on the same answers (and of the seeds alone that both have, where they share any)."""
-    right, base_right = method.right, base.right
+    values, base_values = method.values, base.values
     shared = [number for number in method.seeds if number in base.seeds]
     if shared:
-        right, base_right = (one.right[[one.seeds.index(number) for number in shared]] for one in (method, base))
-    difference = _with_values(answers, right.mean(0) - base_right.mean(0))
-    by_row, _ = row_sums(difference, "value")
-    n_better, n_worse = int((by_row > 1e-12).sum()), int((by_row < -1e-12).sum())
+        values, base_values = (one.values[[one.seeds.index(number) for number in shared]] for one in (method, base))
+    difference = _with_values(answers, values.mean(0) - base_values.mean(0))
+    gains = sums_by_image(difference, "value")[0] * (-1 if is_loss else 1)
+    n_better, n_worse = int((gains > 1e-12).sum()), int((gains < -1e-12).sum())
     return {
         **_estimates(difference, seed),
-        "rows_better": n_better,
-        "rows_worse": n_worse,
+        "images_better": n_better,
+        "images_worse": n_worse,
         "p": sign_test(n_better, n_worse),
         "paired_seeds": len(shared),
-        "by_seed": _spread(answers, right - base_right if shared else right[:0]),
+        "by_seed": _spread(answers, values - base_values if shared else values[:0]),
     }

@@ -25,6 +25,7 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder, Line
 from delta_attnmask.evaluating.summarising import make_report
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.progress import Advance, show_nothing
+from delta_attnmask.reading.copies import hash_image
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.records import ImageRef, Record, form_of
 from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Item, Unit, Window, run_halving
@@ -130,7 +131,7 @@ class _Answerer:
     """Answers units of records with one model, each with its own images and with those of another row."""
 
     def __init__(self, loaded: LoadedModel, encoder: Encoder, dataset: Rows, plan: EvaluationPlan, limit: int) -> None:
-        self._loaded, self._encoder, self._limit = loaded, encoder, limit
+        self._loaded, self._encoder, self._dataset, self._limit = loaded, encoder, dataset, limit
         self._batches = Batches(loaded, encoder.pad_token_id, plan.batch_tokens)
         lenders = choose_lenders(dataset, plan.seed) if plan.image_swap else {}
         encode = partial(_ask_rows, encoder, dataset, lenders)
@@ -154,6 +155,7 @@ class _Answerer:
         lines: list[Line] = []
         for record, asked in window.rows:
             about = {name: getattr(record, name) for name in ("row", "id", "key", "source")}
+            about["image"] = hash_image(self._dataset, record.images[0]) if record.images else ""
             lines += [about | (self._describe(one, stops) if isinstance(one, Answer) else one) for one in asked]
         return lines
 

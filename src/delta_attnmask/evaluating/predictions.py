@@ -22,6 +22,7 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("id", pa.string(), nullable=False),
         pa.field("key", pa.string(), nullable=False),  # SHA-256 of the row's own bytes
         pa.field("source", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),  # hash of the row's first image; empty where it has none
         pa.field("swapped_row", pa.int64()),  # the row whose images were shown instead; null: its own
         pa.field("status", pa.string(), nullable=False),  # "ok" or "failed"
         pa.field("reason", pa.string(), nullable=False),  # empty if ok
@@ -40,7 +41,15 @@ PREDICTION_SCHEMA = pa.schema(
 )
 
 Line = dict[str, Any]  # by the names of the schema; those that are missing are as below, or null
-_DEFAULTS: Line = {"turn": -1, "status": "ok", "reason": "", "reason_code": "", "question": "", "reference": ""}
+_DEFAULTS: Line = {
+    "turn": -1,
+    "image": "",
+    "status": "ok",
+    "reason": "",
+    "reason_code": "",
+    "question": "",
+    "reference": "",
+}
 
 
 class EvaluationFolder(UnitFolder):

@@ -14,7 +14,7 @@ from delta_attnmask.reading.faults import generalise
 from delta_attnmask.statistics import Values, mean_of_shares
 
 MEASURES = ("exact", "normalised")
-_COMPARED = (*MEASURES, "loss")  # with the right and with swapped images
+COMPARED = (*MEASURES, "loss")  # of which less is better
 _ORIGIN = ("model", "model_fingerprint", "data", "input", "settings", "command", "versions", "created")
 
 
@@ -54,11 +54,11 @@ def swapped_pairs(predictions: pa.Table) -> pa.Table:
     Columns of the latter end with `_swapped`; what the right images add to a measure ends with `_gain`.
     """
     is_swapped = pc.and_(pc.is_valid(predictions["swapped_row"]), pc.equal(predictions["status"], "ok"))
-    swapped = predictions.filter(is_swapped).select(["row", "turn", *_COMPARED])
-    own = own_lines(predictions).select(["row", "turn", "source", *_COMPARED])
+    swapped = predictions.filter(is_swapped).select(["row", "turn", *COMPARED])
+    own = own_lines(predictions).select(["row", "turn", "source", "image", *COMPARED])
     pairs = own.join(swapped, ["row", "turn"], join_type="inner", right_suffix="_swapped")
     pairs = pairs.sort_by([("row", "ascending"), ("turn", "ascending")])
-    for name in _COMPARED:
+    for name in COMPARED:
         gain = to_numbers(pairs, name) - to_numbers(pairs, f"{name}_swapped")
         pairs = pairs.append_column(f"{name}_gain", pa.array(gain))
     return pairs
@@ -83,15 +83,20 @@ def by_source(lines: pa.Table) -> dict[str, pa.Table]:
     return {name: lines.filter(pc.equal(lines["source"], name)) for name in names}
 
 
-def row_sums(lines: pa.Table, column: str) -> tuple[Values, Values]:
-    """Sums of a column over each row's answers, and how many answers it has."""
-    sums = lines.group_by("row").aggregate([(column, "sum"), (column, "count")])
+def sums_by_image(lines: pa.Table, column: str) -> tuple[Values, Values]:
+    """Sums of a column over the answers about each image, and how many these are; a row without an image is alone.
+
+    What is asked about one image rises and falls together, so images are what intervals draw and tests count.
+    """
+    alone = pc.binary_join_element_wise("row", pc.cast(lines["row"], pa.string()), " ")
+    image = pc.if_else(pc.equal(lines["image"], ""), alone, lines["image"])
+    sums = lines.append_column("group", image).group_by("group").aggregate([(column, "sum"), (column, "count")])
     return to_numbers(sums, f"{column}_sum"), to_numbers(sums, f"{column}_count")
 
 
 def share(groups: Iterable[pa.Table], column: str, seed: int) -> dict[str, float]:
     """The mean of a column, of each group, with its interval."""
-    return asdict(mean_of_shares([row_sums(lines, column) for lines in groups], seed))
+    return asdict(mean_of_shares([sums_by_image(lines, column) for lines in groups], seed))
 
 
 def _mean(lines: pa.Table, column: str) -> float:

@@ -35,18 +35,19 @@ def first_alike(dataset: Rows, text_keys: Sequence[int], *, read_images: bool = 
     """The same from the rows' `text_key`s. read_images: compare images by their bytes, not by their references."""
     texts = np.array(text_keys, dtype=np.uint64)
     _, codes, counts = np.unique(texts, return_inverse=True, return_counts=True)
-    hash_image = lru_cache(_CACHED)(lambda ref: _hash_image(dataset, ref) if read_images else _name_image(ref))
+    of_image = lru_cache(_CACHED)(lambda ref: hash_image(dataset, ref) if read_images else _name_image(ref))
     keys = texts.copy()
     shared = set(np.flatnonzero(counts[codes] > 1).tolist())
     last = max(shared, default=-1)
     for record in dataset.records(0, last + 1):
         if record.row in shared and record.images:
-            keys[record.row] = _hash(f"{texts[record.row]} {[hash_image(ref) for ref in record.images]}")
+            keys[record.row] = _hash(f"{texts[record.row]} {[of_image(ref) for ref in record.images]}")
     _, firsts, codes = np.unique(keys, return_index=True, return_inverse=True)
     return np.asarray(firsts[codes], dtype=np.int64)
 
 
-def _hash_image(dataset: Rows, ref: ImageRef) -> str:
+def hash_image(dataset: Rows, ref: ImageRef) -> str:
+    """A text that images of the same bytes share; where they can't be read, those of the same reference."""
     try:
         return blake2b(dataset.read_image_bytes(ref), digest_size=16).hexdigest()
     except RowError:
