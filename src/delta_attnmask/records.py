@@ -64,6 +64,7 @@ class Record:
     row: position in the input, from 0.
     key: hex SHA-256 of the row's own bytes; together with `row` it shows whether two runs read the same row.
     images: in the order in which the text places them.
+    own: the row's values, as text, of the columns that were asked for (`Rows.columns`).
     reason_code, reason: why the row can't be used; empty for a good row. A bad row has no turns.
     """
 
@@ -75,6 +76,7 @@ class Record:
     images: tuple[ImageRef, ...] = ()
     reason_code: ReasonCode | Literal[""] = ""
     reason: str = ""
+    own: tuple[str, ...] = ()
     raw: bytes = field(default=b"", repr=False, compare=False)
 
     @property

@@ -13,14 +13,12 @@ from delta_attnmask.calibration import FILE, Calibration
 from delta_attnmask.errors import ArtifactError, SettingsError
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.selecting.candidates import ranking_values
+from delta_attnmask.selecting.candidates import with_ranking
 from delta_attnmask.selecting.selector import Background, select_rows
 from delta_attnmask.selection import Budget, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
-
-RANKING = "score"
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,10 @@ class Scores:
         """The scores with the column `score`, which ranks the rows, higher is better; null where a row failed.
 
         The others: row, id, key, source, status, reason, reason_code, question, answer_type, n_turns, n_images,
-        n_tokens, n_image_tokens, n_answer_tokens, loss, masked_loss and delta (nats per answer token), further scores.
+        n_tokens, n_image_tokens, n_answer_tokens, loss, masked_loss and delta (nats per answer token), further scores,
+        and columns of the data that were asked for.
         """
-        values = ranking_values(self.stored, self.form)
-        score = pa.array(values, pa.float32(), mask=~np.isfinite(values))
-        return self.stored.append_column(RANKING, score)
+        return with_ranking(self.stored, self.form)
 
     @property
     def background(self) -> Background:

@@ -48,7 +48,12 @@ class RunFolder(UnitFolder):
     @property
     def schema(self) -> pa.Schema:
         """The columns of the scores."""
-        return score_schema(self.manifest.extra_columns)
+        return score_schema(self.manifest.extra_columns, self.own_columns)
+
+    @property
+    def own_columns(self) -> tuple[str, ...]:
+        """Columns of the data that are kept beside the scores, for quotas."""
+        return tuple(self.manifest.settings.get("columns", ()))
 
     @property
     def inputs(self) -> list[Path]:
@@ -70,7 +75,7 @@ class RunFolder(UnitFolder):
             raise ArtifactError(f"unit {unit} needs exactly the rows {self.unit_rows(unit)}, got {len(ordered)} rows")
         for name, table in side_tables.items():
             self.write_table(table, unit, name)
-        self.write_table(score_table(ordered, self.manifest.extra_columns), unit)
+        self.write_table(score_table(ordered, self.manifest.extra_columns, self.own_columns), unit)
 
     def write_all(self, scores: pa.Table, side_tables: Mapping[str, pa.Table]) -> None:
         """Put the scores of all rows in place from one table, and mark the run complete.

@@ -11,14 +11,17 @@ from torch import nn
 
 from delta_attnmask.calibrating.preset_choice import Wanted, choose_preset
 from delta_attnmask.calibration import Calibration
+from delta_attnmask.derived import derived_names
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.judge import P_GOOD
 from delta_attnmask.locations import beside
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import is_watched, print_note, show_progress
 from delta_attnmask.reading.rows import Rows, load_rows
+from delta_attnmask.scores import RANKING, SCORE_SCHEMA
 from delta_attnmask.scoring.jobs import score_dataset
-from delta_attnmask.scoring.rivals import load_rivals
+from delta_attnmask.scoring.rivals import load_rivals, rival_names
 from delta_attnmask.scoring.units import ScoringPlan
 from delta_attnmask.scoring.worker import UNIT_ROWS
 from delta_attnmask.settings import STANDARD_GRID, WARM_ROWS, AttentionBackend, Dtype, MaskSettings, RoundsWanted
@@ -137,6 +140,7 @@ class DeltaAttnMask:
         format: str | None = None,
         limit: int | None = None,
         allow_outside: bool = False,
+        columns: Sequence[str] = (),
         also: Sequence[str] = (),
         sweep: bool = False,
         embeddings: bool = False,
@@ -152,6 +156,7 @@ class DeltaAttnMask:
             folder that `calibrate` made. calibration: what `calibrate` returned, instead.
         rounds, warm_rows: as in `calibrate`, where it calibrates by itself.
         out: a run folder, created if missing; the same call resumes it. None keeps nothing but what is returned.
+        columns: of the rows, to keep in the table, for quotas; if `rows` comes from `load_rows`, it has them already.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
         embeddings: keep a vector of each row, for diversity, near duplicates and clusters.
         batch_tokens: upper bound of rows times longest row in a batch; halved when memory runs out.
@@ -165,7 +170,7 @@ class DeltaAttnMask:
 
         if calibration is not None and settings != "auto":
             raise SettingsError("settings and calibration are both given; leave one out")
-        source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside)
+        source = load_rows(rows, images, format=format, limit=limit, allow_outside=allow_outside, columns=columns)
         shown = is_watched(progress)
         with _evaluating(self.loaded.model), TemporaryDirectory(prefix="delta-attnmask-") as temporary:
             folder = temporary if out is None else out
@@ -226,6 +231,8 @@ def make_plan(
     if rounds != 0 and settings != "auto":
         raise SettingsError("rounds are a part of calibrating: leave out settings, or calibrate with rounds first")
     load_rivals(also)  # refuses unknown names before anything is computed
+    if taken := set(rows.columns) & {*SCORE_SCHEMA.names, *rival_names(), *derived_names(), P_GOOD, RANKING}:
+        raise SettingsError(f"column={min(taken)!r}: the scores have a column of this name; rename it in the data")
     with nullcontext() if out is None else beside(out) as folder:
         may = may_calibrate and loaded is not None
         chosen, calibration = choose_preset(

@@ -33,12 +33,16 @@ SCORE_SCHEMA = pa.schema(
     ]
 )
 
+RANKING = "score"  # what ranks the rows, beside the stored columns where scores are read or exported
 REPEATING = ("source", "status", "question", "answer_type")  # texts that many rows share
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleScore:
-    """The score of one row; the numbers are None where the row failed. `extra` holds columns of rival scores."""
+    """The score of one row; the numbers are None where the row failed.
+
+    extra: columns of rival scores. own: the row's values of the run's own columns, in their order.
+    """
 
     row: int
     id: str
@@ -58,6 +62,7 @@ class SampleScore:
     masked_loss: float | None = None
     delta: float | None = None
     extra: dict[str, float | None] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,20 @@ class UnitReport:
     check: str = ""
 
 
-def score_schema(extra_columns: Sequence[str] = ()) -> pa.Schema:
-    """The schema of a run that also holds these rival scores."""
-    return pa.schema([*SCORE_SCHEMA, *(pa.field(name, pa.float32()) for name in extra_columns)])
+def score_schema(extra_columns: Sequence[str] = (), own_columns: Sequence[str] = ()) -> pa.Schema:
+    """The schema of a run that also holds these rival scores, and these columns of the data itself."""
+    own = [pa.field(name, pa.string(), nullable=False) for name in own_columns]
+    return pa.schema([*SCORE_SCHEMA, *(pa.field(name, pa.float32()) for name in extra_columns), *own])
 
 
-def score_table(scores: Sequence[SampleScore], extra_columns: Sequence[str] = ()) -> pa.Table:
+def score_table(
+    scores: Sequence[SampleScore], extra_columns: Sequence[str] = (), own_columns: Sequence[str] = ()
+) -> pa.Table:
     """The scores as one table, in the order given; a rival score that a row lacks is null."""
     columns = {name: [getattr(score, name) for score in scores] for name in SCORE_SCHEMA.names}
     columns |= {name: [score.extra.get(name) for score in scores] for name in extra_columns}
-    return pa.table(columns, schema=score_schema(extra_columns))
+    columns |= {name: [score.own[idx] for score in scores] for idx, name in enumerate(own_columns)}
+    return pa.table(columns, schema=score_schema(extra_columns, own_columns))
 
 
 def embedding_table(embeddings: Mapping[int, NDArray[np.float16]], width: int) -> pa.Table:

@@ -51,10 +51,10 @@ class DataOptions:
     format: str | None = None
     allow_outside: bool = False
 
-    def open(self) -> FileRows:
-        """The rows, to be read."""
-        limits = ImageLimits(allow_outside=self.allow_outside)
-        return FileRows(self.data, self.images, image_limits=limits, format=self.format, limit=self.limit)
+    def open(self, columns: Sequence[str] = ()) -> FileRows:
+        """The rows, to be read. columns: of the data, to keep beside the scores."""
+        how: dict[str, Any] = {"format": self.format, "limit": self.limit, "columns": columns}
+        return FileRows(self.data, self.images, image_limits=ImageLimits(allow_outside=self.allow_outside), **how)
 
 
 @Parameter(name="*", group=_DATA)

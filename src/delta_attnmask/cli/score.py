@@ -27,6 +27,7 @@ def score(
     rounds: RoundsWanted = 0,
     warm_rows: int = WARM_ROWS,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    column: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     sweep: bool = False,
     embeddings: bool = False,
     compute: ComputeOptions = ComputeOptions(),
@@ -51,6 +52,7 @@ def score(
         also: Further scores: el2n, entropy, image_share and margin cost next to nothing; loss_alone,
             loss_without_image and loss_without_question cost one forward each. ifd, image_gain and irs store what
             `select` derives them from.
+        column: Columns of the data, such as topic, to keep beside the scores: `select --quota-by topic` balances them.
         sweep: Also score the standard grid of 26 settings into OUT/sweep, with random and least attended tokens as
             controls.
         embeddings: Store a vector of each row from the model's middle block in OUT/embeddings; `select` needs them
@@ -72,7 +74,7 @@ def score(
     share = Shard.parse(shard) if shard is not None else WHOLE
     _refuse_contradictions(engine, share, actors=actors, gpus_per_actor=gpus_per_actor, address=address)
     RunFolder.refuse_foreign(out)
-    source = rows.open()
+    source = rows.open(split_names(column) or ())
     print_data(source)
 
     from delta_attnmask.executing.actors import Cluster

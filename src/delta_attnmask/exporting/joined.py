@@ -13,6 +13,7 @@ from delta_attnmask.reading.messages import write_typed
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.runs import RunFolder
+from delta_attnmask.selecting.candidates import with_ranking
 from delta_attnmask.storage import claim_output
 
 PREFIX = "score_"
@@ -23,13 +24,14 @@ _ROW_COLUMNS = pa.schema(
 
 
 def export_scores(dataset: FileRows, run: RunFolder, out: Path, *, force: bool = False) -> int:
-    """Write every row of the data, failed ones too, with all columns of the run's scores; return how many.
+    """Write every row of the data, failed ones too, with all columns of the run's scores and the
+    ranking column `score`, each name after `score_`; return how many.
 
     Parquet and arrow keep their own columns. Other rows get `messages`, `images` and `raw`, the row's own JSON.
     out: a file that ends in .parquet. force: replace one that is there.
     """
     claim_output(out, (".parquet",), [*dataset.inputs, *run.inputs], force=force)
-    scores = run.read_scores()
+    scores = with_ranking(run.read_scores(), str(run.manifest.settings.get("form", "delta")))
     scores = scores.rename_columns([f"{PREFIX}{name}" for name in scores.column_names])
     schemas = [part.container.schema for part in dataset.parts if isinstance(part.container, Columns)]
     is_table = len(schemas) == len(dataset.parts) and all(schemas[0].equals(schema) for schema in schemas)

@@ -3,6 +3,7 @@
 Rows of every format may also carry an id, a source, and images beside their turns.
 """
 
+import json
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -210,6 +211,13 @@ def find_source(fields: Mapping[str, Any], images: tuple[ImageRef, ...] = ()) ->
         return ""
     folders = [part for part in posixpath.normpath(path).split("/")[:-1] if part]
     return _clean_label(folders[0]) if folders and folders[0] != ".." else ""
+
+
+def as_label(value: object) -> str:
+    """Any value as a short text; empty where there is none."""
+    if value is None or isinstance(value, str):
+        return _clean_label(value or "")
+    return _clean_label(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _clean_label(text: str) -> str:

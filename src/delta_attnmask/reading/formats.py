@@ -19,6 +19,7 @@ from delta_attnmask.reading.containers import RawRow
 from delta_attnmask.reading.conversation import (
     TAG,
     Format,
+    as_label,
     check_conversation,
     check_object,
     find_label,
@@ -68,20 +69,22 @@ def format_name(format: Format) -> str:
     return format.spec.partition(":")[0]
 
 
-def read_record(format: Format, row: RawRow) -> Record:
-    """Turn a raw row into a record; what is wrong with it becomes its `reason`."""
-    label, source, error = "", "", row.error
+def read_record(format: Format, row: RawRow, columns: Sequence[str] = ()) -> Record:
+    """Turn a raw row into a record; what is wrong with it becomes its `reason`. columns: to keep in `own`."""
+    label, source, error, own = "", "", row.error, ("",) * len(columns)
     if not error:
         try:
             fields = check_object(row.value)
+            own = tuple(as_label(fields.get(name)) for name in columns)
             label, source = find_label(fields), find_source(fields)
             found = format.parse(fields)
             check_conversation(found)
             source = source or find_source(fields, found.images)
-            return Record(row.row, row.key, label, source, found.turns, found.images, raw=row.raw)
+            return Record(row.row, row.key, label, source, found.turns, found.images, own=own, raw=row.raw)
         except RowError as caught:
             error = caught
-    return Record(row.row, row.key, label, source, reason_code=error.code, reason=error.detail, raw=row.raw)
+    about: dict[str, Any] = {"reason_code": error.code, "reason": error.detail, "own": own, "raw": row.raw}
+    return Record(row.row, row.key, label, source, **about)
 
 
 def choose_format(spec: str | None, rows: Sequence[RawRow], path: Path | None) -> Format:

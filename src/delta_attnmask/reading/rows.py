@@ -75,17 +75,20 @@ class Rows(ABC):
     images_root: the folder below which image paths are looked up; None if no image will be loaded, or the data holds
         them, or a mixture names a folder for each source.
     limit: read only that many rows from the start. parts: what the rows come from, in order.
+    columns: of the data, whose values records keep.
     """
 
     location: str
     name: str
     parts: Sequence[RowsPart]
 
-    def __init__(self, images_root: str | Path | None, limit: int | None, image_limits: ImageLimits) -> None:
+    def __init__(
+        self, images_root: str | Path | None, limit: int | None, image_limits: ImageLimits, columns: Sequence[str] = ()
+    ) -> None:
         if limit is not None and limit < 1:
             raise SettingsError(f"limit={limit}: expected at least 1")
         self.images_root = None if images_root is None else find_folder(images_root)
-        self.limit, self.image_limits = limit, image_limits
+        self.limit, self.image_limits, self.columns = limit, image_limits, tuple(columns)
 
     @property
     @abstractmethod
@@ -125,13 +128,21 @@ class Rows(ABC):
         while start < stop:
             part, first, end = self.parts[number], self.starts[number], self.starts[number + 1]
             for row in part.container.rows(start - first, min(stop, end) - first):
-                record = read_record(part.format, row)
+                record = read_record(part.format, row, self.columns)
                 yield self._place(record, number) if number or part.name else record
             start, number = end, number + 1
 
     def subset(self, rows: Sequence[int]) -> "Rows":
         """Some of the rows, numbered anew from 0; they are read from these when they are needed."""
         return RowSubset(self, rows)
+
+    def _require_columns(self) -> None:
+        """Raise SettingsError for a column that none of the first rows has."""
+        parts = [islice(part.container.rows(), part.container.n_to_detect) for part in self.parts if self.columns]
+        keys = {str(key) for rows in parts for row in rows if isinstance(row.value, dict) for key in row.value}
+        if missing := [name for name in self.columns if name not in keys]:
+            known = ", ".join(sorted(keys))
+            raise SettingsError(f"column={missing[0]!r}: the first rows have no such key; they have {known}")
 
     def _place(self, record: Record, number: int) -> Record:
         """The record as one of all rows: its row, its source, and whose its images are."""
@@ -193,12 +204,14 @@ class FileRows(Rows):
         format: str | None = None,
         limit: int | None = None,
         image_limits: ImageLimits = ImageLimits(),
+        columns: Sequence[str] = (),
     ) -> None:
-        super().__init__(images_root, limit, image_limits)
+        super().__init__(images_root, limit, image_limits, columns)
         self.location, sources = find_sources(location)
         self.name = self.location
         formats = _split_formats(format, len(sources))
         self.parts = [self._open(source, wanted) for source, wanted in zip(sources, formats, strict=True)]
+        self._require_columns()
 
     def _open(self, source: Source, format: str | None) -> FilePart:
         container = open_container(source.path)
@@ -242,14 +255,16 @@ class MemoryRows(Rows):
         format: str | None = None,
         limit: int | None = None,
         image_limits: ImageLimits = ImageLimits(),
+        columns: Sequence[str] = (),
     ) -> None:
         from delta_attnmask.reading.memory import ArrowRows, ListRows
 
-        super().__init__(images_root, limit, image_limits)
+        super().__init__(images_root, limit, image_limits, columns)
         self._container = ArrowRows(rows) if _is_dataset(rows) else ListRows(rows)
         self.name = self._container.kind
         found = _find_format(self._container, format, None, self.name)
         self.parts = [RowsPart(self._container, found, self.images_root)]
+        self._require_columns()
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -262,7 +277,7 @@ class RowSubset(Rows):
     location = ""
 
     def __init__(self, rows: Rows, which: Sequence[int]) -> None:
-        super().__init__(None, None, rows.image_limits)
+        super().__init__(None, None, rows.image_limits, rows.columns)
         self._rows, self._which = rows, tuple(which)
         self.images_root, self.parts = rows.images_root, rows.parts
         self.name = f"{len(self._which)} rows of {rows.name}"
@@ -292,6 +307,7 @@ def load_rows(
     format: str | None = None,
     limit: int | None = None,
     allow_outside: bool = False,
+    columns: Sequence[str] = (),
 ) -> Rows:
     """Rows to score, from whatever holds them.
 
@@ -299,16 +315,18 @@ def load_rows(
         returned as they are. Images may be paths, `data:` URIs, encoded bytes, `{"bytes", "path"}` or PIL images.
     images: the folder that image paths are relative to. format: how a row writes its conversation; None detects it.
     limit: read only that many rows from the start. allow_outside: follow image paths that leave the folder.
+    columns: of the rows, to keep beside their scores, for quotas; their values are kept as text.
 
     Raises DataError or SettingsError for what can't be read. A row that can't be used is a record with its reason.
     """
     if isinstance(rows, Rows):
         return rows
-    limits = ImageLimits(allow_outside=allow_outside)
+    how: dict[str, Any] = {"format": format, "limit": limit, "columns": columns}
+    how["image_limits"] = ImageLimits(allow_outside=allow_outside)
     if isinstance(rows, str | Path) or _are_paths(rows):
-        return FileRows(rows, images, format=format, limit=limit, image_limits=limits)
+        return FileRows(rows, images, **how)
     if _is_dataset(rows) or (isinstance(rows, Sequence) and not isinstance(rows, bytes)):
-        return MemoryRows(rows, images, format=format, limit=limit, image_limits=limits)
+        return MemoryRows(rows, images, **how)
     splits = f"; choose a split: {', '.join(map(str, rows))}" if isinstance(rows, Mapping) else ""
     raise DataError(
         f"rows of type {type(rows).__module__}.{type(rows).__qualname__}{splits}; expected a path, a list of paths, a "

@@ -315,6 +315,7 @@ def row_score(
         answer_type=answer_type(record),
         n_turns=sum(turn.role == "assistant" for turn in record.turns),
         n_images=len(record.images),
+        own=record.own,
         n_tokens=sample.n_tokens if sample else None,
         n_image_tokens=sample.n_image_tokens if sample else None,
         n_answer_tokens=sample.n_answer_tokens if sample else None,

@@ -61,6 +61,8 @@ class UnitWorker:
             settings["adapters"] = [adapter_sha256(folder) for folder in plan.adapters]
         if plan.sweep:
             settings["sweep"] = [setting.to_dict() for setting in plan.sweep]
+        if task.rows.columns:
+            settings["columns"] = list(task.rows.columns)
         if plan.embed:
             settings["embeddings"] = f"mean over tokens at block {examine(loaded.model).middle_block}"
         self.manifest = make_manifest(loaded, task.rows, settings, task.unit_rows, task.command, plan.columns)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.scores import RANKING
 from delta_attnmask.statistics import Values
 
 Positions = NDArray[np.intp]
@@ -85,6 +86,12 @@ def ranking_values(table: pa.Table, column: str) -> Values:
     """
     stored_columns(column, table.schema)
     return to_values(table, column) if column in table.column_names else derive(column, lambda n: to_values(table, n))
+
+
+def with_ranking(table: pa.Table, column: str) -> pa.Table:
+    """The table with the column `score`: the ranking values as float32, null where a row has none."""
+    values = ranking_values(table, column)
+    return table.append_column(RANKING, pa.array(values, pa.float32(), mask=~np.isfinite(values)))
 
 
 def to_values(table: pa.Table, column: str) -> Values:
