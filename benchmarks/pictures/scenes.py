@@ -51,12 +51,13 @@ REPORT = (
     Shot("report-wide", height=1000, below=".contents"),
     Shot("report-dark", height=1000, below=".contents", scheme="dark", is_linked=False),
     Shot("report-cut", height=1700, prepare=to_heading("Where the cut falls"), below="#score"),
-    Shot("report-calibration", height=1700, prepare=to_heading("What the score can and can't see"), below="figure"),
+    Shot("report-calibration", height=1700, prepare=to_heading("What the score can and can't see"), below="figure",
+         is_linked=False),
     Shot("report-calibration-dark", height=1700, prepare=to_heading("What the score can and can't see"),
          below="figure", scheme="dark", is_linked=False),
     Shot("report-card", height=1400, prepare=open_card, below=".card"),
     Shot("report-phone", **_PHONE, is_linked=False),
-    Shot("report-phone-cut", **_PHONE, prepare=to_heading("Where the cut falls"), scheme="dark"),
+    Shot("report-phone-cut", **_PHONE, prepare=to_heading("Where the cut falls"), scheme="dark", is_linked=False),
 )  # fmt: skip
 INSPECTOR = (
     Shot("inspector", **_INSPECTOR),
@@ -66,11 +67,17 @@ INSPECTOR = (
 ATTENTION = (
     Shot("attention", height=1300, below=".scroll"),
     Shot("attention-dark", height=1300, below=".scroll", scheme="dark", is_linked=False),
-    Shot("attention-rows", height=1300, prepare=to_heading("The same rows side by side"), below="article"),
+    Shot(
+        "attention-rows",
+        height=1300,
+        prepare=to_heading("The same rows side by side"),
+        below="article",
+        is_linked=False,
+    ),
     Shot("attention-phone", **_PHONE, prepare=to_heading("The same rows side by side"), is_linked=False),
 )
 REVIEW = (
     Shot("review-pair", prepare=to_pair),
-    Shot("review-phone", **_PHONE, prepare=to_pair),
+    Shot("review-phone", **_PHONE, prepare=to_pair, is_linked=False),
     Shot("review-dark", scheme="dark", prepare=to_pair, is_linked=False),
 )
