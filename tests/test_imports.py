@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "Scores",
         "Selection",
         "SettingsError",
+        "Split",
         "TooLittleDataError",
         "UnitsFailedError",
         "UnsupportedModelError",
@@ -44,6 +45,7 @@ def test_public_names() -> None:
         "masked_states",
         "score_batch",
         "select_rows",
+        "split_rows",
     ]
     assert [name for name in dir(delta_attnmask) if not name.startswith("_")] == sorted(delta_attnmask.__all__)
     for name in delta_attnmask.__all__:

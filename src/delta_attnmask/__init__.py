@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from delta_attnmask.errors import TooLittleDataError as TooLittleDataError
     from delta_attnmask.errors import UnitsFailedError as UnitsFailedError
     from delta_attnmask.errors import UnsupportedModelError as UnsupportedModelError
+    from delta_attnmask.exporting.splitting import Split as Split
+    from delta_attnmask.exporting.splitting import split_rows as split_rows
     from delta_attnmask.reading.rows import load_rows as load_rows
     from delta_attnmask.results import Scores as Scores
     from delta_attnmask.scorer import DeltaAttnMask as DeltaAttnMask
@@ -47,6 +49,7 @@ _HOMES = {
     "Scores": "results",
     "Selection": "selection",
     "SettingsError": "errors",
+    "Split": "exporting.splitting",
     "TooLittleDataError": "errors",
     "UnitsFailedError": "errors",
     "UnsupportedModelError": "errors",
@@ -54,6 +57,7 @@ _HOMES = {
     "masked_states": "training.masked_states",
     "score_batch": "scoring.delta",
     "select_rows": "selecting.selector",
+    "split_rows": "exporting.splitting",
 }
 
 __all__ = list(_HOMES)

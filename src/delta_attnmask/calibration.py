@@ -56,7 +56,17 @@ class Verdict(StrEnum):
 
     SELECT = "select"  # the chosen score is better than chance
     LOW_LOSS = "low_loss"  # so is low loss, and nothing does better
+    BLIND = "blind"  # the chosen score is, but no score finds wrong images
     KEEP_ALL = "keep_all"  # no score is
+    TOO_FEW = "too_few"  # there was too little to calibrate on
+
+    @property
+    def is_no(self) -> bool:
+        """Whether it advises against selecting."""
+        return self == Verdict.KEEP_ALL
+
+
+TOO_FEW_SENTENCE = "too few rows to tell whether selecting pays here; a preset orders them, and nothing vouches for it"
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ class Calibration:
         kept, error = self._copies_kept
         if kept + 2 * error >= 1:
             return Verdict.KEEP_ALL
+        if not self.report.get("kinds", {}).get("image_swapped", {}).get("is_seen_by_any", True):
+            return Verdict.BLIND
         return Verdict.LOW_LOSS if self.form == "low_loss" else Verdict.SELECT
 
     @property
@@ -128,6 +140,12 @@ class Calibration:
         figure = f"a kept fifth has {kept:.2f} ± {error:.2f} of the planted copies that chance would keep"
         if self.verdict == Verdict.KEEP_ALL:
             return f"no better than random rows: {figure}; keep all the data"
+        if self.verdict == Verdict.BLIND:
+            auroc = self.report["kinds"]["image_swapped"]["best_auroc"]
+            return (
+                f"this model can't see wrong images (best AUROC {auroc:.2f}, 0.5 is chance), so rows are selected by "
+                f"their text alone: {figure}"
+            )
         if self.verdict == Verdict.LOW_LOSS:
             return f"low loss alone does as well as anything here: {figure}"
         masking = "masking adds to it" if self.settings.fraction else "masking adds nothing to it, so nothing is masked"
@@ -220,6 +238,13 @@ class Calibration:
         return [
             f"{name}: {_name(then)} there, {_name(now)} now" for name, (then, now) in pairs.items() if then[2] != now[2]
         ]
+
+
+def judge_calibration(calibration: Calibration | None) -> dict[str, str]:
+    """`verdict` and `verdict_sentence`, for JSON. calibration: None where there was too little to calibrate on."""
+    if calibration is None:
+        return {"verdict": Verdict.TOO_FEW, "verdict_sentence": TOO_FEW_SENTENCE}
+    return {"verdict": calibration.verdict, "verdict_sentence": calibration.verdict_sentence}
 
 
 def read_preset(wanted: str | Path, others: Sequence[str] = ()) -> tuple[Preset, Calibration | None]:

@@ -61,15 +61,15 @@ def show_progress(what: str, n_rows: int | None = None, *, shown: bool = True) -
 
 
 @contextmanager
-def show_phases() -> Iterator[Callable[[str, int, int, int], None]]:
+def show_phases(*, shown: bool = True) -> Iterator[Callable[[str, int, int, int], None]]:
     """Show the progress of one phase after the other, each under its name."""
     begun: dict[str, tuple[Advance, int]] = {}  # with what was done when it began, such as before a restart
-    with ExitStack() as shown:
+    with ExitStack() as held:
 
         def advance(phase: str, n_done: int, n_rows: int, n_failed: int) -> None:
             if phase not in begun:
-                shown.close()
-                begun[phase] = shown.enter_context(show_progress(phase, n_rows)), n_done
+                held.close()
+                begun[phase] = held.enter_context(show_progress(phase, n_rows, shown=shown)), n_done
             show, n_before = begun[phase]
             show(n_done, n_rows, n_failed, n_before)
 

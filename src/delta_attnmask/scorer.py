@@ -18,7 +18,8 @@ from delta_attnmask.judge import P_GOOD
 from delta_attnmask.locations import beside
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import is_watched, print_note, show_progress
-from delta_attnmask.reading.rows import Rows, load_rows
+from delta_attnmask.reading.images import ImageLimits
+from delta_attnmask.reading.rows import FileRows, Rows, load_rows
 from delta_attnmask.scores import RANKING, SCORE_SCHEMA
 from delta_attnmask.scoring.jobs import score_dataset
 from delta_attnmask.scoring.rivals import load_rivals, rival_names
@@ -28,6 +29,7 @@ from delta_attnmask.settings import STANDARD_GRID, WARM_ROWS, AttentionBackend, 
 
 if TYPE_CHECKING:
     from delta_attnmask.results import Scores
+    from delta_attnmask.running.run import Run
 
 
 class DeltaAttnMask:
@@ -194,6 +196,41 @@ class DeltaAttnMask:
                 score_dataset(self.loaded, source, folder, plan, unit_rows=unit_rows, on_progress=advance)
             scores = Scores.load(folder)
         return scores if out is not None else replace(scores, calibration=calibration)
+
+    def run(
+        self,
+        data: str | Path | Sequence[str | Path],
+        out: str | Path,
+        *,
+        images: str | Path | None = None,
+        format: str | None = None,
+        limit: int | None = None,
+        allow_outside: bool = False,
+        batch_tokens: int = 8192,
+        attention: AttentionBackend = "auto",
+        workers: int | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> "Run":
+        """Go from files to a selection with its control and report in the folder `out`, as `delta-attnmask run` does.
+
+            done = scorer.run("train.json", "out", images="images", keep="20%", prove=("random",))
+            print(done.findings["verdict_sentence"])
+
+        The same call resumes. options: the fields of `RunPlan`. With `prove`, models are trained from what
+        `from_pretrained` loads by this one's name. Raises what the stages raise; see `Run.run`.
+        """
+        from delta_attnmask.running.plan import ModelSource, RunPlan
+        from delta_attnmask.running.run import Run
+
+        if "prove" in options and isinstance(options["prove"], str):
+            options["prove"] = (options["prove"],)
+        rows = FileRows(data, images, format=format, limit=limit, image_limits=ImageLimits(allow_outside=allow_outside))
+        source = ModelSource(model=self.loaded.name, revision=self.loaded.revision, device=self.loaded.device.type)
+        compute = {"batch_tokens": batch_tokens, "attention": attention, "workers": workers}
+        run = Run(rows, out, RunPlan(**options), source, lambda: self, compute, shown=is_watched(progress))
+        run.run()
+        return run
 
 
 def make_plan(

@@ -8,7 +8,7 @@ import pytest
 
 from delta_attnmask.calibrating.calibrator import calibrate
 from delta_attnmask.calibrating.scored import Outcome, Score
-from delta_attnmask.calibration import Calibration, Verdict
+from delta_attnmask.calibration import Calibration, Verdict, judge_calibration
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
@@ -82,8 +82,12 @@ def test_the_verdict_says_whether_selecting_is_better_than_chance() -> None:
     blind = run(make_records(200), sees_images=False)
     assert blind.verdict == Verdict.KEEP_ALL
     assert "no better than random rows" in blind.describe()
-    good = Calibration(dict(blind.report) | {"chosen": {"copies_kept": 0.3, "standard_error": 0.1}})
-    assert good.verdict == Verdict.LOW_LOSS
+    good = dict(blind.report) | {"chosen": {"copies_kept": 0.3, "standard_error": 0.1}}
+    assert Calibration(good).verdict == Verdict.BLIND
+    assert "can't see wrong images (best AUROC 0." in Calibration(good).verdict_sentence
+    assert Calibration(good | {"kinds": {}}).verdict == Verdict.LOW_LOSS
+    assert [verdict for verdict in Verdict if verdict.is_no] == [Verdict.KEEP_ALL]
+    assert judge_calibration(None)["verdict"] == Verdict.TOO_FEW
 
 
 def test_where_masking_adds_nothing_low_loss_is_taken_and_nothing_is_masked() -> None:

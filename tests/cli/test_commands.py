@@ -167,7 +167,7 @@ def test_help_offers_no_negatives_but_those_that_say_something(capsys):
         if not command.startswith("-"):
             text = help_of(command, capsys)
             assert "--empty-" not in text, command
-            assert {*re.findall(r"--no-[a-z-]+", text)} <= {"--no-images", "--no-image-swap"}, command
+            assert {*re.findall(r"--no-[a-z-]+", text)} <= {"--no-images", "--no-image-swap", "--no-lora"}, command
     assert "--no-image-swap" in help_of("evaluate", capsys)
 
 

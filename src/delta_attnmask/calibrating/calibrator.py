@@ -17,7 +17,7 @@ from delta_attnmask.calibrating.scored import (
     no_row_scored,
     require_scored,
 )
-from delta_attnmask.calibration import Calibration
+from delta_attnmask.calibration import Calibration, judge_calibration
 from delta_attnmask.errors import TooLittleDataError
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
@@ -82,7 +82,8 @@ def calibrate_rows(
         report = calibrate(read_donors(rows), score, grid, n_rows=n_rows, seed=seed)
     finally:
         scorer.close()
-    return Calibration(report | about | {"versions": collect_versions()})
+    report |= about | {"versions": collect_versions()}
+    return Calibration(report | judge_calibration(Calibration(report)))
 
 
 def read_donors(rows: Rows, n_rows: int = DONOR_ROWS) -> list[Record]:

@@ -4,12 +4,20 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from cyclopts import App, Parameter
 
 from delta_attnmask import __version__
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.executing.process import keep_freed_memory, wait_briefly
+
+
+def _read_config(*given: Any) -> None:
+    from delta_attnmask.cli.options import read_config
+
+    read_config(*given)
+
 
 app = App(
     name="delta-attnmask",
@@ -21,8 +29,11 @@ app = App(
     ),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
+    config=_read_config,
 )
 app.command("delta_attnmask.cli.check:check", help="Validate a data set without a model.")
+app.command("delta_attnmask.cli.run:run", help="From data to a selection that is proven better than chance.")
+app.command("delta_attnmask.cli.split:split", help="Set a test split aside, of which no image stays in the rest.")
 app.command("delta_attnmask.cli.calibrate:calibrate", help="Find the setting that suits a model and a data set.")
 app.command("delta_attnmask.cli.estimate:estimate", help="Estimate how long scoring takes, and whether it pays.")
 app.command("delta_attnmask.cli.score:score", help="Score every row of a data set into a run folder.")
@@ -45,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command, by default that of `sys.argv`, and exit.
 
     Exit code 1 is for more failed rows than --max-failed allows and for a reader that has gone, 2 for usage, input,
-    settings or folders that can't be used, 130 for Ctrl-C.
+    settings or folders that can't be used, 3 for `--strict` and a verdict that says no, 130 for Ctrl-C.
     """
     wait_briefly()
     keep_freed_memory()

@@ -1,13 +1,11 @@
 """`delta-attnmask check`: validate a data set without a model."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.progress import Progress
 
 from delta_attnmask.cli.options import DataOptions, Force, Json, claim_json, write_json
 from delta_attnmask.cli.terminal import print_data, print_faults, print_table, too_many_failed
-from delta_attnmask.reading.survey import Survey, survey
+from delta_attnmask.reading.survey import survey
 from delta_attnmask.settings import MAX_FAILED
 from delta_attnmask.training.plan import Share
 
@@ -57,22 +55,7 @@ def check(
         title = "Keys that nothing reads (in the first 1,000 rows of each file)"
         print_table(title, ["key", "rows"], found.unread_keys.most_common(20))
     print_faults(found.faults)
-    write_json(json_file, _to_json(found))
+    write_json(json_file, found.to_dict())
     if not found.n_ok:
         return 2
     return too_many_failed(found.n_failed, found.n_rows, max_failed)
-
-
-def _to_json(found: Survey) -> dict[str, Any]:
-    return {
-        "n_rows": found.n_rows,
-        "n_ok": found.n_ok,
-        "n_failed": found.n_failed,
-        "n_text_only": found.n_text_only,
-        "n_images": found.n_images,
-        "sources": dict(found.sources),
-        "turns": dict(found.turns),
-        "unread_keys": dict(found.unread_keys),
-        "duplicates": [{"row": row, "first": first} for row, first in found.duplicates.items()],
-        "failed": found.failed,
-    }

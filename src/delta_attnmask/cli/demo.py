@@ -1,37 +1,43 @@
-"""`delta-attnmask demo`: calibrate, score and select on the embedded data."""
+"""`delta-attnmask demo`: `run` on the data and the model that come with the package, and what its defects say of it."""
 
 import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from delta_attnmask.cli.report import with_inspections
+from delta_attnmask.calibration import Candidate
+from delta_attnmask.cli.run import print_result, print_stage
 from delta_attnmask.cli.terminal import print_check, print_table
-from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.progress import show_progress
-from delta_attnmask.reading.rows import load_rows
+from delta_attnmask.reading.rows import FileRows
+from delta_attnmask.running.plan import ModelSource, RunPlan
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.candidates import Indices, ranking_values
+from delta_attnmask.selecting.note import read_note
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, distortion
-from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selecting.selector import select_rows
 from delta_attnmask.selecting.strata import strata_of
-from delta_attnmask.selection import Selection
-from delta_attnmask.settings import PRESETS
+from delta_attnmask.settings import PRESETS, MaskSettings
 from delta_attnmask.statistics import auroc
 
-_KEEP = "20%"
-_N_INSPECTED = 6  # samples of the report
+if TYPE_CHECKING:
+    from delta_attnmask.running.run import Run
+    from delta_attnmask.scorer import DeltaAttnMask
+
+_PAPER = Candidate(PRESETS["paper"].form, PRESETS["paper"].mask)
+_ALSO = ("el2n", "entropy", "margin", "image_share")
 
 
 def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int | None = None) -> int:
-    """Calibrate, score and select on the embedded data, and compare the result with its known defects.
+    """Run everything on the embedded data, and compare what is kept with its known defects.
 
     Args:
-        out: Folder for the data, the run and the selection. Rerun the same command to resume.
+        out: Folder for the data and the run. Rerun the same command to resume.
         export: Only write the embedded model and data into this folder.
         limit: Only the first rows of the pool.
     """
@@ -42,70 +48,93 @@ def demo(*, out: Path = Path("demo-run"), export: Path | None = None, limit: int
         return 0
     started = time.monotonic()
     home = export_embedded(out / "data")
-    run = _score(home, out / "run", limit)
-    selection = select_from_run(run, _KEEP)
-    _print_ways(run, selection, [int(row) for row in json.loads((home / "defects.json").read_text())])
-    _write_report(run, selection, out / "report.html")
+
+    from delta_attnmask.running.run import Run
+    from delta_attnmask.scorer import DeltaAttnMask
+
+    rows = FileRows(home / "pool.json", home / "images", limit=limit)
+    plan = RunPlan(test=str(home / "test.json"), also=_ALSO)
+    source = ModelSource(model=str(home / "model"))
+    scorer = DeltaAttnMask.from_pretrained(source.model)
+    begun, done = (Run(rows, out, one, source, lambda: scorer, {}) for one in (replace(plan, until="calibrate"), plan))
+    begun.run(print_stage)
+    best = _best_delta(begun)
+    _score(begun, scorer, best)
+    done.run(lambda stage, is_done: None if is_done else print_stage(stage, is_done))
+    _print_ways(done, best, [int(row) for row in json.loads((home / "defects.json").read_text())])
+    print_result(done)
     print(f"\n{time.monotonic() - started:.0f} s in all. Scoring and calibration never saw which rows have defects.")
-    print(f"Next: delta-attnmask select {run.path} --keep {_KEEP} --out kept.json")
     return 0
 
 
-def _score(home: Path, out: Path, limit: int | None) -> RunFolder:
-    """Calibrate and score the pool, with the paper's plainest reading beside the calibrated setting."""
-    from delta_attnmask.modeling.load import load_model
+def _best_delta(run: "Run") -> Candidate:
+    """The best Δ by itself, as calibration finds it; a preset where nothing was calibrated."""
+    found = [] if run.calibration is None else run.calibration.report["candidates"]
+    deltas = [one for one in found if one["settings"] and not one["is_control"] and one["copies_kept"] is not None]
+    if not deltas:
+        return Candidate(PRESETS["relative"].form, PRESETS["relative"].mask)
+    best = min(deltas, key=lambda one: one["copies_kept"])
+    return Candidate(best["form"], MaskSettings.from_dict(best["settings"]))
+
+
+def _score(run: "Run", scorer: "DeltaAttnMask", best: Candidate) -> None:
+    """The run's stage, with two Δ beside what was chosen, for the comparison."""
     from delta_attnmask.scorer import make_plan
     from delta_attnmask.scoring.jobs import score_dataset
 
-    rows = load_rows(home / "pool.json", home / "images", limit=limit)
-    loaded = load_model(str(home / "model"))
-    plan, _ = make_plan(loaded, rows, out, also=("el2n", "entropy", "margin", "image_share"))
-    plan = replace(plan, sweep=(PRESETS["paper"].mask,))
-    with show_progress("scoring", rows.n_rows) as advance:
-        return score_dataset(loaded, rows, out, plan, on_progress=advance, on_check=print_check)
+    settings = "relative" if run.calibration is None else run.calibration
+    plan, _ = make_plan(scorer.loaded, run.pool, run.out / "run", settings=settings, also=_ALSO)
+    masks = [one.settings for one in (best, _PAPER) if one.settings]
+    plan = replace(plan, sweep=tuple(dict.fromkeys(masks)))
+    with show_progress("scoring", run.pool.n_rows) as advance:
+        score_dataset(scorer.loaded, run.pool, run.out / "run", plan, on_progress=advance, on_check=print_check)
 
 
-def _print_ways(run: RunFolder, selection: Selection, defects: list[int]) -> None:
-    """Compare ways to select by the defects that they keep."""
-    scores, sweep = run.read_scores(), run.read_side("sweep", ["row", "delta"])
+def _print_ways(run: "Run", best: Candidate, defects: list[int]) -> None:
+    """Compare ways to select by the defects that they keep, without quotas and under those of the selection."""
+    folder = RunFolder.open(run.out / "run")
+    kept, drawn = (read_note(run.path_of(name), folder) for name in ("kept", "random"))
+    scores, sweep = folder.read_scores(), folder.read_side("sweep")
     scores = scores.filter(pc.equal(scores["status"], "ok"))
     assert sweep is not None
-    paper = sweep["delta"].take(pc.index_in(scores["row"], sweep["row"].combine_chunks()))
-    scores = scores.append_column("paper_delta", paper)
-    rows, form, mix = scores["row"].to_numpy(), selection.column, strata_of(scores, MIX_COLUMNS)
+    rows, mix = scores["row"].to_numpy(), strata_of(scores, MIX_COLUMNS)
     is_planted = np.isin(rows, defects)
-    how = f"quota by {' x '.join(selection.quota_by)}" if selection.quota_by else selection.rule
-    drawn = np.random.default_rng(0).permutation(rows)[: len(selection)]
-    ways: list[tuple[str, str | None, Indices]] = [("random", None, drawn)]
-    for name, column in (
-        ("paper's plain delta", "paper_delta"),
-        ("low loss", "low_loss"),
-        (f"calibrated {form}", form),
-    ):
-        ways.append((f"{name}, top", column, select_rows(scores, _KEEP, by=column, rule="top").indices))
-    ways.append((f"what `select` does: {form}, {how}", form, selection.indices))
-    lines = list[tuple[object, ...]]()
-    for name, ranked_by, indices in ways:
-        is_kept, separation = np.isin(rows, indices), None
-        if ranked_by is not None:
-            values = ranking_values(scores, ranked_by)
-            separation = f"{auroc(values[~is_planted], values[is_planted]):.3f}"
-        changed = distortion(mix, np.flatnonzero(is_kept))
-        lines.append((name, f"{is_planted[is_kept].mean():.1%}", separation, f"{changed:.2f}"))
+    truth = scores.append_column("truth", pa.array(-is_planted.astype(np.float64)))
+
+    def compare(name: str, table: pa.Table, column: str) -> tuple[object, ...]:
+        values, under = ranking_values(table, column), select_rows(table, len(kept), by=column, rule="top").indices
+        top = under
+        if kept.quota_by:
+            under = select_rows(table, len(kept), by=column, rule="quota", quota_by=kept.quota_by).indices
+        return (name, share(top), share(under), changed(under), f"{auroc(values[~is_planted], values[is_planted]):.3f}")
+
+    def share(indices: Indices) -> str:
+        return f"{is_planted[np.isin(rows, indices)].mean():.1%}"
+
+    def changed(indices: Indices) -> str:
+        return f"{distortion(mix, np.flatnonzero(np.isin(rows, indices))):.2f}"
+
+    lines = [
+        compare(f"selected: {kept.column}", scores, kept.column),
+        compare("low loss", scores, "low_loss"),
+        compare(f"best Δ alone: {best.form}", _masked_by(best, scores, sweep), best.form),
+        compare("the paper's plain Δ", _masked_by(_PAPER, scores, sweep), _PAPER.form),
+        ("random", None, share(drawn.indices), changed(drawn.indices), None),
+        compare("oracle, which knows the defects", truth, "truth"),
+    ]
     print_table(
-        f"Keeping {_KEEP} of {len(scores):,} rows, of which {is_planted.mean():.1%} have a planted defect",
-        ["selection", "defects kept", "AUROC", "mix distortion"],
+        f"Of {len(scores):,} rows {is_planted.mean():.1%} have a planted defect; of the {len(kept):,} that are kept",
+        ["way", "have one", "with quotas", "mix distortion", "AUROC"],
         lines,
     )
 
 
-def _write_report(run: RunFolder, selection: Selection, out: Path) -> None:
-    """Write the page about the run; a failure doesn't affect the run, so it is only printed."""
-    from delta_attnmask.reporting.page import write_page
-    from delta_attnmask.reporting.run_report import Request, make_report
-
-    try:
-        write_page(out, make_report(with_inspections(Request(run=run, selection=selection), _N_INSPECTED)))
-        print(f"\nWrote {out}")
-    except DeltaAttnMaskError as error:
-        print(f"\nNo report could be written: {error}")
+def _masked_by(candidate: Candidate, scores: pa.Table, sweep: pa.Table) -> pa.Table:
+    """The scores as they would be under another mask setting, which the sweep has."""
+    assert candidate.settings is not None
+    for name, value in candidate.settings.to_dict().items():
+        sweep = sweep.filter(pc.equal(sweep[name], value))
+    found = sweep.take(pc.index_in(scores["row"], sweep["row"].combine_chunks()))
+    for name in ("masked_loss", "delta"):
+        scores = scores.set_column(scores.column_names.index(name), name, found[name])
+    return scores

@@ -20,17 +20,7 @@ from delta_attnmask.cli.options import (
 )
 from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.reporting.words import write_seconds
-from delta_attnmask.settings import (
-    PRESETS,
-    STANDARD_GRID,
-    WARM_ROWS,
-    calibration_grid,
-    require_positive,
-    seconds_of_a_round,
-)
-
-_CALIBRATION_RECORDS = 960  # 240 originals with three copies each
-_CALIBRATION_TRIED = 16
+from delta_attnmask.settings import WARM_ROWS, require_positive
 
 
 def estimate(
@@ -61,22 +51,19 @@ def estimate(
     claim_json(json_file, source.inputs, force=force)
     print_data(source)
 
-    from delta_attnmask.calibrating.judging import FEATURES
-    from delta_attnmask.modeling.anatomy import examine
-    from delta_attnmask.scoring.rivals import load_rivals
-    from delta_attnmask.scoring.trial import try_rows
-    from delta_attnmask.scoring.units import ScoringPlan
+    from delta_attnmask.running.estimating import estimate_scoring
 
-    rivals = load_rivals(split_names(also) or [])
-    loaded = model.load().loaded
-    mask, options = PRESETS["relative"].mask, asdict(compute)
-    trial = try_rows(loaded, source, ScoringPlan(mask, STANDARD_GRID if sweep else (), rivals, **options), rows)
-    # What `--settings auto` adds: every setting, for originals and their planted copies.
-    grid = calibration_grid(examine(loaded.model).n_blocks)
-    calibration = ScoringPlan(mask, grid, load_rivals(FEATURES), **options)
-    calibration_per_row = try_rows(loaded, source, calibration, min(rows, _CALIBRATION_TRIED)).seconds_per_row
-    calibration_s = calibration_per_row * min(_CALIBRATION_RECORDS, 4 * source.n_rows)
-    rounds_s = rounds * (calibration_s + seconds_of_a_round(source.n_rows, warm_rows, trial.seconds_per_row))
+    found = estimate_scoring(
+        model.load().loaded,
+        source,
+        asdict(compute),
+        also=split_names(also) or (),
+        sweep=sweep,
+        rounds=rounds,
+        warm_rows=warm_rows,
+        n_tried=rows,
+    )
+    trial, calibration_s, rounds_s = found.trial, found.calibration_s, found.rounds_s
     report: dict[str, Any] = {
         "n_tried": trial.n_rows,
         "n_failed": trial.n_failed,

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import App, ArgumentCollection, Group, Parameter
+from cyclopts.config import Dict
 
 from delta_attnmask import __version__
 from delta_attnmask.calibration import read_preset
@@ -219,6 +220,19 @@ class TrainingCost:
     def __post_init__(self) -> None:
         if self.train_rate is not None and self.train_rate <= 0:
             raise SettingsError(f"train_rate={self.train_rate}: expected rows per second, above 0")
+
+
+def read_config(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Take what the command line doesn't give from the YAML file in --config, if the command has that option.
+
+    Its keys are the names of the options; an unknown one is refused.
+    """
+    for argument in arguments:
+        if "--config" in argument.names and argument.tokens:
+            from delta_attnmask.running.plan import read_record
+
+            path = Path(argument.tokens[0].value)
+            Dict(read_record(path), source=str(path), use_commands_as_keys=False)(app, commands, arguments)
 
 
 def require_workers(workers: int | None) -> None:

@@ -12,9 +12,7 @@ from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import print_note, show_phases
 from delta_attnmask.runs import RunFolder
-from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan
-
-_DEVICES = ("auto", "cpu", "cuda")
+from delta_attnmask.training.plan import LoraSettings, Share, TrainingPlan, require_trainable
 
 
 def train(
@@ -52,11 +50,7 @@ def train(
     if merge and not lora:
         raise SettingsError("merge: there is nothing to merge without --lora")
     require_workers(workers)
-    if model.device not in _DEVICES or model.dtype == "float16":
-        raise SettingsError(
-            f"device={model.device!r}, dtype={model.dtype!r}: training takes one of {', '.join(_DEVICES)}, and auto, "
-            "float32 or bfloat16"
-        )
+    require_trainable(model.device, model.dtype)
     scored = None if settings is not None or plan.from_scores is None else RunFolder.open(plan.from_scores)
     plan = replace(plan, mask=mask.choose(settings, scored), lora=adapter if lora else None)
     dataset = rows.open()

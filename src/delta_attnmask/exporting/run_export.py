@@ -85,15 +85,15 @@ def export_rows(
     out: Path,
     *,
     to: TargetName | None,
-    scores: pa.Table,
+    scores: pa.Table | None = None,
     force: bool = False,
 ) -> Converted:
     """Write rows, in the order given, to `out`; see `claim_output` for what it replaces.
 
-    scores: the column `n_turns` of all rows of the data.
+    scores: the column `n_turns` of all rows of the data, which a trainer's format needs.
     """
     _claim(out, dataset, to, force)
-    if to is None:
+    if to is None or scores is None:
         export_native(dataset, rows, out)
         return Converted(n_written=len(rows))
     n_turns = pc.take(scores["n_turns"], pa.array(rows))

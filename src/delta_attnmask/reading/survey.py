@@ -55,6 +55,21 @@ class Survey:
         later = np.flatnonzero(self.firsts != np.arange(len(self.firsts)))
         return dict(zip(later.tolist(), self.firsts[later].tolist(), strict=True))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: the counts, every duplicate and every row that can't be used."""
+        return {
+            "n_rows": self.n_rows,
+            "n_ok": self.n_ok,
+            "n_failed": self.n_failed,
+            "n_text_only": self.n_text_only,
+            "n_images": self.n_images,
+            "sources": dict(self.sources),
+            "turns": dict(self.turns),
+            "unread_keys": dict(self.unread_keys),
+            "duplicates": [{"row": row, "first": first} for row, first in self.duplicates.items()],
+            "failed": self.failed,
+        }
+
     def add(self, record: Record, error: RowError | None) -> None:
         self.n_rows += 1
         self.sources[record.source] += 1

@@ -27,6 +27,7 @@ class Request:
     selection: None if no row of the run can be kept. is_written: whether it was written to a file, or is only what
         `select` would keep.
     calibration: a folder or file; None for the run's own. place: where the data is now.
+    opening: sentences that come first, such as what a proof found.
     sections: further parts, such as what a review found.
     n_cards: samples in the gallery.
     inspect: gives what is shown below a row's card, for `n_inspected` of them; styles: sheets that it needs.
@@ -39,6 +40,7 @@ class Request:
     place: Place = Place()
     train_rate: float | None = None
     epochs: float = 1.0
+    opening: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
     n_cards: int = 120
     inspect: Inspect | None = None
@@ -66,6 +68,7 @@ def make_report(request: Request) -> str:
         title=_ask(run, selection),
         styles=("report.css", *request.styles),
         scripts=("report.js",),
+        opening=request.opening,
         manifest=run.manifest,
         selection=selection,
         is_written=request.is_written,

@@ -11,6 +11,7 @@ OUT/…                in the end the model and its processor, or the adapter
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,4 +91,7 @@ class TrainingFolder(Folder):
     def complete(self, **results: Any) -> None:
         """Record that the training is over and what came of it; the checkpoints are needed no more."""
         self.write_json("train.json", asdict(self.manifest) | results, indent=2)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for checkpoint in self.checkpoints.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        with suppress(OSError):  # what `report_to` wrote there stays
+            self.checkpoints.rmdir()

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,6 +14,9 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import MaskSettings, read_share
 
 Augment = Literal["none", "masked", "twice"]
+Reporter = Literal["none", "trackio", "wandb", "tensorboard"]
+_DEVICES = ("auto", "cpu", "cuda")
+_INDIFFERENT = {"from_scores", "save_steps", "log_steps", "report_to"}
 _LEARNING_RATE, _LORA_LEARNING_RATE = 2e-5, 2e-4
 
 
@@ -63,6 +67,23 @@ class LoraSettings:
             )
 
 
+def require_trainable(device: str, dtype: str) -> None:
+    """Raise SettingsError for a device or a precision that nothing is trained with."""
+    if device not in _DEVICES or dtype == "float16":
+        raise SettingsError(
+            f"device={device!r}, dtype={dtype!r}: training takes one of {', '.join(_DEVICES)}, and auto, float32 or "
+            "bfloat16"
+        )
+
+
+def require_reporter(name: Reporter) -> None:
+    """Raise SettingsError for a name that isn't known, and where its package isn't installed."""
+    if name not in get_args(Reporter):
+        raise SettingsError(f"report_to={name!r}: expected one of {', '.join(get_args(Reporter))}")
+    if name != "none" and find_spec(name) is None:
+        raise SettingsError(f"report_to={name!r}: the package {name} isn't installed; pip install {name}")
+
+
 def _read_share(_type: Any, tokens: tuple[Token, ...]) -> float:
     return read_share(str(tokens[0].keyword), tokens[0].value, may_be_all=True)
 
@@ -97,6 +118,7 @@ class TrainingPlan:
         seed: Seed of the row order, the adapters and what is masked.
         save_steps: Steps between checkpoints; the last two are kept until the end.
         log_steps: Steps between reports of the loss.
+        report_to: Where else the metrics go; needs that package.
     """
 
     augment: Augment = "none"
@@ -119,6 +141,7 @@ class TrainingPlan:
     seed: int = 0
     save_steps: int = 200
     log_steps: int = 10
+    report_to: Reporter = "none"
 
     def __post_init__(self) -> None:
         values = asdict(self) | {"learning_rate": self.highest_learning_rate}
@@ -138,6 +161,7 @@ class TrainingPlan:
         faults = [f"{name}={values[name]!r}: expected {what}" for name, is_right, what in checks if not is_right]
         if faults:
             raise SettingsError("; ".join(faults))
+        require_reporter(self.report_to)
 
     @property
     def highest_learning_rate(self) -> float:
@@ -154,6 +178,6 @@ class TrainingPlan:
         return AugmentationSettings(mask=self.mask, probability=probability, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values of all that decides the result: not where the scores are, nor how often it is saved."""
+        """Plain JSON values of all that decides the result: not where scores are and metrics go, nor when it saves."""
         values = asdict(self) | {"learning_rate": self.highest_learning_rate}
-        return {name: value for name, value in values.items() if name not in ("from_scores", "save_steps", "log_steps")}
+        return {name: value for name, value in values.items() if name not in _INDIFFERENT}
