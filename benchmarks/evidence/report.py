@@ -131,6 +131,8 @@ def header(made: Mapping[str, Any]) -> str:
             f"- Calibration, {rounds} rounds: ranks by {one['form']}, {'with' if one['masks'] else 'without'} a mask; "
             f"planted copies kept by {kept}; {one['verdict']}. Mask of Δ: {one['best_mask']}."
         )
+        gains = [f"{each['gain']:+.2f} ± {each['standard_error']:.2f}" for each in one.get("rounds", ())]
+        lines[-1] += f" What each round gains by that measure: {', '.join(gains)}." if gains else ""
     return "\n".join(lines)
 
 

@@ -94,6 +94,11 @@ def options_of(mask: Mapping[str, Any]) -> list[str]:
 def calibrated(path: Path) -> dict[str, object]:
     """What a calibration chose, for the record."""
     found = Calibration.load(path)
-    ways = {way["name"]: way["copies_kept"] for way in found.report["ways"]}
-    return {"form": found.form, "masks": bool(found.settings.fraction), "copies_kept": ways,
-            "best_mask": best_mask(found.report), "verdict": found.verdict_sentence}  # fmt: skip
+    return {
+        "form": found.form,
+        "masks": bool(found.settings.fraction),
+        "copies_kept": {way["name"]: way["copies_kept"] for way in found.report["ways"]},
+        "best_mask": best_mask(found.report),
+        "verdict": found.verdict_sentence,
+        "rounds": found.report.get("rounds", {}).get("tried", [])[1:],
+    }
