@@ -12,7 +12,8 @@ from delta_attnmask.cli import app
 
 HOME = Path(__file__).parent.parent
 RECORDS = sorted((HOME / "benchmarks").rglob("*.md"))
-INTERNALS = {"architecture.md", "add-a-model.md", "add-a-score.md", "models.md"}  # models.md is generated
+NOT_FOR_USERS = {"architecture.md", "add-a-model.md", "add-a-score.md"}
+GENERATED = {"models.md", "api.md"}  # api.md names what is taken from the docstrings
 PAGES = [HOME / "README.md", HOME / "AGENTS.md", *sorted((HOME / "docs").rglob("*.md")), *RECORDS]
 PROGRAM = "delta-attnmask"
 COMMANDS = {name for name in app if not name.startswith("-")}
@@ -105,13 +106,20 @@ def test_links_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("config", sorted((HOME / "examples").glob("*.yaml")), ids=lambda config: config.name)
+def test_examples_of_run_parse(config):
+    _, given, _ = app.parse_args(["run", "--config", str(config), "--out", "X"], print_error=False, exit_on_error=False)
+    assert given.arguments["plan"].opponents
+
+
 def n_words(page: Path) -> int:
     return len(page.read_text(encoding="utf-8").split())
 
 
 def test_documents_are_short_enough_to_be_read():
     assert n_words(HOME / "README.md") <= 900
-    assert sum(n_words(page) for page in (HOME / "docs").glob("*.md") if page.name not in INTERNALS) <= 8_000
+    pages = [page for page in (HOME / "docs").glob("*.md") if page.name not in NOT_FOR_USERS | GENERATED]
+    assert sum(map(n_words, pages)) <= 8_000
     assert len((HOME / "AGENTS.md").read_text(encoding="utf-8").splitlines()) <= 60
 
 
