@@ -64,6 +64,20 @@ def test_a_model_that_does_not_look_is_told_so() -> None:
     assert any("swapped image" in warning for warning in found.report["warnings"])
 
 
+@pytest.mark.parametrize("sees_images", [True, False])
+def test_what_is_seen_its_interval_and_the_warnings_are_of_the_same_pairs(sees_images: bool) -> None:
+    found = run(make_records(200), sees_images=sees_images)
+    kinds = found.report["kinds"]
+    unseen = {kind for kind, one in kinds.items() if not one["chosen"]["low"] > 0.55}
+    assert set(found.report["visible_kinds"]) == kinds.keys() - unseen
+    lines = found.describe().splitlines()
+    assert {line.split()[0] for line in lines if line.endswith("  not seen")} == unseen
+    warned = {
+        kind for kind in kinds for line in found.warnings if kind in line.replace("swapped image", "image_swapped")
+    }
+    assert warned == unseen
+
+
 def test_controls_and_rivals_are_reported_but_never_chosen() -> None:
     found = run(make_records(200))
     names = {(entry["form"], entry["is_control"]) for entry in found.report["candidates"]}
@@ -123,6 +137,12 @@ def failing(is_failed: Callable[[Record], bool]) -> Score:
         yield scores, {record.row: [rng.random() for _ in GRID] for record in records if record.row not in failed}
 
     return score
+
+
+def test_kinds_with_too_few_pairs_are_said() -> None:
+    report = calibrate(make_records(200), failing(lambda record: record.images[0].is_blank), GRID, n_rows=120)
+    assert "image_blank" not in report["kinds"]
+    assert "too few pairs could be scored to tell whether these defects are seen: image_blank" in report["warnings"]
 
 
 def test_where_every_row_fails_the_first_reason_is_told() -> None:

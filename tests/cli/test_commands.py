@@ -180,6 +180,23 @@ def test_help_of_score_names_every_score_and_says_whose_defaults_hold(capsys):
     assert "`check --help` lists them" in text or "check --help lists them" in text
 
 
+def test_commands_come_in_the_order_of_work(capsys):
+    assert call("--help") == 0
+    shown = re.findall(r"^│ ([a-z-]+)  ", capsys.readouterr().out, re.MULTILINE)
+    wanted = ["check", "calibrate", "score", "select", "report"]
+    assert [name for name in shown if name in wanted] == wanted
+    assert not {*shown[: shown.index("report")]} - {*wanted, "run"}
+
+
+def test_the_first_group_of_options_is_short(capsys):
+    for command in ("score", "select", "train", "calibrate", "report"):
+        assert call(command, "--help") == 0
+        first = capsys.readouterr().out.partition("Parameters ─")[2].partition("╰─")[0]
+        options = re.findall(r"^│ [* ]? *(--[a-z-]+)", first, re.MULTILINE)
+        assert 3 <= len(options) <= 15, command
+        assert command in {"select", "report"} or {"--model", "--data", "--out"} <= {*options}
+
+
 def test_help_of_check_names_every_format(capsys):
     from delta_attnmask.reading.formats import NAMES
 

@@ -34,6 +34,7 @@ def commands(folder: Path) -> dict[str, list[object]]:
         "export": ["export", run, "--out", "json"],
         "export --scores": ["export", run, "--scores", "--out", "parquet"],
         "report": ["report", run, "-o", "html"],
+        "worst": ["worst", run, "-o", "html"],
         "audit": ["audit", run, "--json", "json"],
         "compare": ["compare", folder / "a", folder / "b", "--json", "json"],
         "check": ["check", *data, "--json", "json"],
@@ -85,7 +86,7 @@ def test_the_data_is_never_replaced(folder, name, capsys, monkeypatch):
     assert (folder / "run" / "manifest.json").read_bytes() == manifest
 
 
-@pytest.mark.parametrize("name", ["select", "report", "audit", "compare", "check"])
+@pytest.mark.parametrize("name", ["select", "report", "worst", "audit", "compare", "check"])
 def test_own_files_are_written_anew_and_others_with_force(folder, name, capsys):
     *words, ending = commands(folder)[name]
     out = folder / f"ours.{ending}"

@@ -54,6 +54,15 @@ def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | values))
 
 
+def test_a_name_that_is_no_folder_is_said_before_the_hub_is_asked(capsys, network_attempts, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it tries for half a minute
+    with pytest.raises(UnsupportedModelError, match="there is no such folder here, and on the hub it can't be loaded"):
+        load_model("models/typo")
+    said = "model: there is no folder models/typo; looking for a model of this name on the hub\n"
+    assert capsys.readouterr().err.startswith(said)
+    assert network_attempts == []
+
+
 def load(folder: Path) -> Any:
     return load_model(str(folder), dtype="float32", device="cpu")
 

@@ -260,3 +260,20 @@ def test_inspections_are_of_the_revision_that_scored(embedded_model, tmp_path, c
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     (run / "manifest.json").write_text(manifest.to_json())
+
+
+def test_the_worst_rows_are_listed_and_shown(run, tmp_path, capsys):
+    out = tmp_path / "worst.html"
+    assert call("worst", run.path, "-n", "5", "-o", out) == 0
+    deltas = run.read_scores(["delta"])["delta"].to_pylist()
+    lowest = sorted((delta, row) for row, delta in enumerate(deltas) if delta is not None)[:5]
+    printed = capsys.readouterr().out
+    assert [int(row) for row in re.findall(r"row: (\d+) \|", printed)] == [row for _, row in lowest]
+    html = out.read_text()
+    assert re.findall(r'aria-label="Row (\d+), lowest"', html) == [str(row) for _, row in lowest]
+    assert html.count("<img ") == 5
+    assert "Number 1 from below, of 59 rows by delta." in html
+    assert call("worst", run.path, "-n", "3", "--by", "low_loss", "-o", out) == 0
+    assert "Lowest low_loss" in capsys.readouterr().out
+    assert call("worst", run.path, "-n", "501", "-o", out) == 2
+    assert "500 rows at most" in capsys.readouterr().err

@@ -395,3 +395,10 @@ def test_models_that_accelerate_has_spread(offload: str, tmp_path: Path) -> None
     assert torch.equal(columns(score_batch(spread, *family.inputs(), MaskSettings.paper())), expected)
     after = {name: part.__dict__["forward"] for name, part in spread.named_modules() if "forward" in vars(part)}
     assert after == forwards
+
+
+def test_what_the_model_cannot_run_on_is_an_error_of_the_package():
+    inputs, labels = FAMILIES["LLaVA"].inputs()
+    for wrong in (inputs | {"input_ids": inputs["input_ids"] + 10**6}, {"nonsense": inputs["input_ids"]}):
+        with pytest.raises(DataError):
+            score_batch(model("LLaVA"), wrong, labels, MaskSettings.paper())

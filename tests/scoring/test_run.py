@@ -440,7 +440,8 @@ def call(capsys: pytest.CaptureFixture[str], model: Path | str, folder: Path) ->
         cli.main(["score", *map(str, files), "--settings", "paper", "--device", "cpu"])
     assert caught.value.code == 2
     lines = capsys.readouterr().err.splitlines()
-    (message,) = [line for line in lines if line and not line.startswith(("Loading weights:", "data: "))]
+    *notes, message = [line for line in lines if line and not line.startswith(("Loading weights:", "data: "))]
+    assert all(note.startswith("model: there is no folder ") for note in notes)
     assert message.startswith("delta-attnmask: ")
     assert not (folder / "run").exists()
     return message
@@ -498,7 +499,7 @@ def test_a_name_that_only_the_hub_would_know(
     dataset_of(folder, GOOD)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it tries for half a minute
     message = call(capsys, "nobody/no-such-model", folder)
-    assert "nobody/no-such-model: can't be loaded" in message
+    assert "nobody/no-such-model: there is no such folder here, and on the hub it can't be loaded" in message
     assert r"\n" not in message
 
 

@@ -60,7 +60,7 @@ def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> 
         ),
         "sources": by_source(planted, choice.way.values, seen or kinds),
         "low_loss": _kinship(trial, choice),
-        "warnings": _warnings(trial, choice, kinds_report),
+        "warnings": _warnings(trial, choice, kinds_report, [kind for kind in planted.kinds if kind not in kinds]),
         "candidates": [
             _summary(candidate, found)
             | {"copies_kept": rounded(float(np.mean([trial.kept(values, kind) for kind in kinds])))}
@@ -156,8 +156,8 @@ def _kinship(trial: Trial, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _warnings(trial: Trial, choice: Choice, kinds: dict[str, dict[str, Any]]) -> list[str]:
-    """What the chosen score can't see, and what masking doesn't add, in plain words."""
+def _warnings(trial: Trial, choice: Choice, kinds: dict[str, dict[str, Any]], too_few: list[str]) -> list[str]:
+    """What the chosen score can't see, and what nobody can tell, in plain words. too_few: kinds with too few pairs."""
     lines = []
     if "image_swapped" in kinds and not kinds["image_swapped"]["is_seen_by_any"]:
         lines.append(
@@ -171,6 +171,8 @@ def _warnings(trial: Trial, choice: Choice, kinds: dict[str, dict[str, Any]]) ->
     missed = [kind for kind, one in kinds.items() if one["is_seen_by_any"] and not one["is_visible"]]
     if missed:
         lines.append(f"the chosen score doesn't see these defects, though another one does: {', '.join(missed)}")
+    if too_few:
+        lines.append(f"too few pairs could be scored to tell whether these defects are seen: {', '.join(too_few)}")
     failed = float(np.isnan(trial.scored.loss).mean())
     if failed > 0.05:
         lines.append(f"{failed:.0%} of the sample's rows could not be scored")

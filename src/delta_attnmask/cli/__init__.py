@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from delta_attnmask import __version__
 from delta_attnmask.errors import DeltaAttnMaskError
 from delta_attnmask.executing.process import keep_freed_memory, wait_briefly
+
+MAIN = Group("Parameters", sort_key=0)  # of each command, before the groups of `options`
 
 
 def _read_config(*given: Any) -> None:
@@ -23,6 +25,7 @@ app = App(
     name="delta-attnmask",
     help="Score image-text conversations with a vision-language model and select the part worth finetuning on.",
     version=__version__,
+    group_parameters=MAIN,
     default_parameter=Parameter(
         negative=(),  # no --no-sweep and --empty-data, which would say nothing
         show_default=lambda value: None if value is None or value is False else str(value),
@@ -31,25 +34,31 @@ app = App(
     suppress_keyboard_interrupt=False,
     config=_read_config,
 )
-app.command("delta_attnmask.cli.check:check", help="Validate a data set without a model.")
-app.command("delta_attnmask.cli.run:run", help="From data to a selection that is proven better than chance.")
-app.command("delta_attnmask.cli.split:split", help="Set a test split aside, of which no image stays in the rest.")
-app.command("delta_attnmask.cli.calibrate:calibrate", help="Find the setting that suits a model and a data set.")
-app.command("delta_attnmask.cli.estimate:estimate", help="Estimate how long scoring takes, and whether it pays.")
-app.command("delta_attnmask.cli.score:score", help="Score every row of a data set into a run folder.")
-app.command("delta_attnmask.cli.demo:demo", help="Calibrate, score and select on the embedded data.")
-app.command("delta_attnmask.cli.score:merge", help="Check a run of several processes and merge its files.")
-app.command("delta_attnmask.cli.select:select", help="Write the best rows of a scored data set.")
-app.command("delta_attnmask.cli.train:train", help="Finetune a model on a data set, such as the selected part.")
-app.command("delta_attnmask.cli.export:export", help="Write a scored data set for a trainer, or with its scores.")
-app.command("delta_attnmask.cli.evaluate:evaluate", help="Let a model answer a test set and measure the answers.")
-app.command("delta_attnmask.cli.compare:compare", help="Compare evaluations of several models.")
-app.command("delta_attnmask.cli.export_eval:export_eval", help="Write a test set for lmms-eval or VLMEvalKit.")
-app.command("delta_attnmask.cli.audit:audit", help="Show what a score and a selection do to the data.")
-app.command("delta_attnmask.cli.report:report", help="Write one HTML page that shows a run and what is selected of it.")
-app.command("delta_attnmask.cli.inspect:inspect", help="Show where the model looked in single rows.")
-app.command("delta_attnmask.cli.attention:attention", help="Show where two models' attention goes, and what changed.")
-app.command("delta_attnmask.cli.review:review", help="Let people judge blindly whether the selected rows are better.")
+# In the order of work; each is imported when it is called.
+_COMMANDS = {
+    "check:check": "Validate a data set without a model.",
+    "run:run": "From data to a selection that is proven better than chance.",
+    "calibrate:calibrate": "Find the setting that suits a model and a data set.",
+    "score:score": "Score every row of a data set into a run folder.",
+    "select:select": "Write the best rows of a scored data set.",
+    "report:report": "Write one HTML page that shows a run and what is selected of it.",
+    "split:split": "Set a test split aside, of which no image stays in the rest.",
+    "estimate:estimate": "Estimate how long scoring takes, and whether it pays.",
+    "score:merge": "Check a run of several processes and merge its files.",
+    "export:export": "Write a scored data set for a trainer, or with its scores.",
+    "audit:audit": "Show what a score and a selection do to the data.",
+    "worst:worst": "Show the rows that the score likes least, with their images.",
+    "inspect:inspect": "Show where the model looked in single rows.",
+    "review:review": "Let people judge blindly whether the selected rows are better.",
+    "train:train": "Finetune a model on a data set, such as the selected part.",
+    "evaluate:evaluate": "Let a model answer a test set and measure the answers.",
+    "compare:compare": "Compare evaluations of several models.",
+    "export_eval:export_eval": "Write a test set for lmms-eval or VLMEvalKit.",
+    "attention:attention": "Show where two models' attention goes, and what changed.",
+    "demo:demo": "Calibrate, score and select on the embedded data.",
+}
+for _number, (_place, _help) in enumerate(_COMMANDS.items()):
+    app.command(f"delta_attnmask.cli.{_place}", help=_help, sort_key=_number)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

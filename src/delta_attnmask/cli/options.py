@@ -11,6 +11,7 @@ from cyclopts.config import Dict
 
 from delta_attnmask import __version__
 from delta_attnmask.calibration import read_preset
+from delta_attnmask.cli import MAIN
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.reading.images import ImageLimits
 from delta_attnmask.reading.rows import FileRows, Place
@@ -23,16 +24,21 @@ if TYPE_CHECKING:
     from delta_attnmask.scorer import DeltaAttnMask
     from delta_attnmask.selection import Selection
 
-_DATA = Group("Data", sort_key=1)
+DATA = Group("Data", sort_key=1)
 _MODEL = Group("Model", sort_key=2)
-_MASKING = Group("Masking", help="Single settings; each replaces the one from --settings.", sort_key=3)
-_SPEED = Group("Speed", sort_key=4)
+SCORES = Group("Scores", sort_key=3)
+_MASKING = Group("Masking", help="Single settings; each replaces the one from --settings.", sort_key=4)
+RULES = Group("Rules", help="What single rules take.", sort_key=5)
+TRAINING = Group("Training", sort_key=6)
+_COST = Group("Costs", sort_key=7)
+SPEED = Group("Speed", sort_key=8)
+MACHINES = Group("Several processes", sort_key=9)
 
 Json = Annotated[Path | None, Parameter(name="--json", help="File for all figures, as JSON; ends in .json.")]
 Force = Annotated[bool, Parameter(help="Replace a file that this tool didn't write; never the data itself.")]
 
 
-@Parameter(name="*", group=_DATA)
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """Which rows are read, and how.
@@ -46,8 +52,8 @@ class DataOptions:
         allow_outside: Follow absolute image paths, and links that leave the image folder.
     """
 
-    data: Annotated[list[Path], Parameter(consume_multiple=True)]
-    images: Path | None = None
+    data: Annotated[list[Path], Parameter(consume_multiple=True, group=MAIN)]
+    images: Annotated[Path | None, Parameter(group=MAIN)] = None
     limit: int | None = None
     format: str | None = None
     allow_outside: bool = False
@@ -58,7 +64,7 @@ class DataOptions:
         return FileRows(self.data, self.images, image_limits=ImageLimits(allow_outside=self.allow_outside), **how)
 
 
-@Parameter(name="*", group=_DATA)
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)
 class RunDataOptions:
     """Where the data of a run is now.
@@ -107,7 +113,7 @@ class ModelOptions(DeviceOptions):
         revision: Revision of a model on the hub.
     """
 
-    model: str
+    model: Annotated[str, Parameter(group=MAIN)]
     revision: str | None = None
 
     def load(self, *, compile: bool = False) -> "DeltaAttnMask":
@@ -119,7 +125,7 @@ class ModelOptions(DeviceOptions):
         )
 
 
-@Parameter(name="*", group=_SPEED)
+@Parameter(name="*", group=SPEED)
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
     """How the model runs over the rows.
@@ -204,7 +210,7 @@ class SelectionOptions:
         return select_from_run(run, self.keep, by=self.by)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=_COST)
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
     """What training costs, for the break-even.

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import ComputeOptions, DataOptions, MaskOptions, ModelOptions, split_names
+from delta_attnmask.cli.options import (
+    DATA,
+    MACHINES,
+    SCORES,
+    SPEED,
+    ComputeOptions,
+    DataOptions,
+    MaskOptions,
+    ModelOptions,
+    split_names,
+)
 from delta_attnmask.cli.terminal import print_check, print_data, print_outcome
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
@@ -24,21 +34,21 @@ def score(
     out: Path,
     settings: str = "auto",
     mask: MaskOptions = MaskOptions(),
-    rounds: RoundsWanted = 0,
-    warm_rows: int = WARM_ROWS,
-    also: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    column: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    sweep: bool = False,
-    embeddings: bool = False,
-    compute: ComputeOptions = ComputeOptions(),
-    compile: bool = False,
-    engine: Literal["local", "ray"] = "local",
-    actors: int | None = None,
-    gpus_per_actor: float | None = None,
-    address: str | None = None,
-    shard: str | None = None,
-    unit_rows: int = 256,
+    rounds: Annotated[RoundsWanted, Parameter(group=SCORES)] = 0,
+    warm_rows: Annotated[int, Parameter(group=SCORES)] = WARM_ROWS,
+    also: Annotated[list[str] | None, Parameter(consume_multiple=True, group=SCORES)] = None,
+    column: Annotated[list[str] | None, Parameter(consume_multiple=True, group=DATA)] = None,
+    sweep: Annotated[bool, Parameter(group=SCORES)] = False,
+    embeddings: Annotated[bool, Parameter(group=SCORES)] = False,
     max_failed: Share = MAX_FAILED,
+    compute: ComputeOptions = ComputeOptions(),
+    compile: Annotated[bool, Parameter(group=SPEED)] = False,
+    unit_rows: Annotated[int, Parameter(group=SPEED)] = 256,
+    engine: Annotated[Literal["local", "ray"], Parameter(group=MACHINES)] = "local",
+    actors: Annotated[int | None, Parameter(group=MACHINES)] = None,
+    gpus_per_actor: Annotated[float | None, Parameter(group=MACHINES)] = None,
+    address: Annotated[str | None, Parameter(group=MACHINES)] = None,
+    shard: Annotated[str | None, Parameter(group=MACHINES)] = None,
 ) -> int:
     """Score every row of a data set into a run folder. Rerun the same command to resume.
 

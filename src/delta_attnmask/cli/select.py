@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.export import print_converted
-from delta_attnmask.cli.options import Force, RunDataOptions
+from delta_attnmask.cli.options import RULES, Force, RunDataOptions
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.exporting.run_export import export_selection, open_scored
 from delta_attnmask.reading.copies import find_copies
@@ -55,7 +55,7 @@ def select(
     by: str | None = None,
     rule: Annotated[str, Parameter(help=_RULE_HELP)] = "auto",
     quota_by: str = "auto",
-    rule_options: Annotated[RuleOptions | None, Parameter(name="*")] = None,
+    rule_options: Annotated[RuleOptions | None, Parameter(name="*", group=RULES)] = None,
     clusters: int | None = None,
     drop_duplicates: bool = False,
     near_duplicates: float | None = None,

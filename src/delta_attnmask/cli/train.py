@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from delta_attnmask.cli.options import DataOptions, MaskOptions, ModelOptions, require_workers
+from delta_attnmask.cli.options import TRAINING, DataOptions, MaskOptions, ModelOptions, require_workers
 from delta_attnmask.cli.terminal import print_data, print_table
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.progress import print_note, show_phases
@@ -20,11 +20,11 @@ def train(
     model: ModelOptions,
     rows: DataOptions,
     out: Path,
-    plan: Annotated[TrainingPlan, Parameter(name="*")] = TrainingPlan(),
+    plan: Annotated[TrainingPlan, Parameter(name="*", group=TRAINING)] = TrainingPlan(),
     settings: str | None = None,
     mask: MaskOptions = MaskOptions(),
     lora: bool = False,
-    adapter: Annotated[LoraSettings, Parameter(name="*")] = LoraSettings(),
+    adapter: Annotated[LoraSettings, Parameter(name="*", group=TRAINING)] = LoraSettings(),
     merge: bool = False,
     max_failed: Share = 0.05,
     workers: int | None = None,

@@ -24,6 +24,7 @@ from delta_attnmask.calibration import ADAPTER_WEIGHTS
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.devices import PLACEMENTS, choose_device, choose_dtype, refuse_offloaded
+from delta_attnmask.progress import print_note
 from delta_attnmask.settings import Dtype
 
 _ADAPTER = "adapter_config.json"
@@ -70,6 +71,8 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
         raise UnsupportedModelError(
             f"{name}: there is no such folder; expected the folder of a model, or a name on the hub such as a/b"
         )
+    if not folder.exists():
+        print_note(f"model: there is no folder {name}; looking for a model of this name on the hub")
     chosen = choose_device(device)
     wanted = choose_dtype(dtype, chosen)
     placement = {"device_map": device} if device in PLACEMENTS else {}
@@ -86,7 +89,8 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
         else:
             model = model.to(chosen)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, MemoryError, SafetensorError) as error:
-        raise UnsupportedModelError(f"{name}: {_explain(error, device, wanted)}") from error
+        where = "" if folder.exists() else "there is no such folder here, and on the hub it "
+        raise UnsupportedModelError(f"{name}: {where}{_explain(error, device, wanted)}") from error
     return LoadedModel(name, model.eval(), processor, revision)
 
 

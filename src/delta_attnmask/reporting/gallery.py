@@ -15,7 +15,7 @@ from delta_attnmask.records import ImageRef, Record
 from delta_attnmask.reporting.page import Thumbnail, embed_image
 from delta_attnmask.reporting.standing import Standing
 from delta_attnmask.reporting.words import write_number
-from delta_attnmask.selecting.candidates import Positions
+from delta_attnmask.selecting.candidates import Candidates, Positions
 
 GROUPS = {
     "top": "Highest scores",
@@ -74,6 +74,13 @@ def make_cards(
     n_each = max(1, min(n_cards, MAX_CARDS) // len(GROUPS))
     cards = [] if standing is None else _candidate_cards(standing, n_each)
     cards += _failed_cards(scores, n_each)
+    return fill_cards(cards, dataset, inspect, n_inspected)
+
+
+def fill_cards(
+    cards: list[Card], dataset: Rows | None, inspect: Inspect | None = None, n_inspected: int = 20
+) -> list[Card]:
+    """The same cards with their texts and images, and inspections of the first."""
     if dataset is None:
         return cards
     for card in sorted(cards, key=lambda card: card.row):  # as the file is laid out
@@ -82,6 +89,18 @@ def make_cards(
     if inspect is not None:
         for card in cards[:n_inspected]:
             card.inspection = inspect(card.row)
+    return cards
+
+
+def worst_cards(candidates: Candidates, column: str, n_cards: int) -> list[Card]:
+    """The rows that a column ranks lowest, the lowest first."""
+    order = np.argsort(candidates.values, kind="stable")[: min(n_cards, MAX_CARDS)]
+    cards = []
+    for rank, (position, line) in enumerate(zip(order, candidates.table.take(order).to_pylist(), strict=True), 1):
+        numbers = {column: float(candidates.values[position])}
+        numbers |= {name: line[name] for name in ("loss", "delta") if name != column}
+        why = f"Number {rank:,} from below, of {len(candidates):,} rows by {column}."
+        cards.append(Card(line["row"], line["id"], line["source"], "lowest", (), why, numbers))
     return cards
 
 

@@ -10,12 +10,13 @@ from delta_attnmask.errors import ArtifactError, DataError
 from delta_attnmask.exporting.run_export import open_scored
 from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.reporting.charts import distribution, kinds_chart
-from delta_attnmask.reporting.gallery import GROUPS, Inspect, make_cards
+from delta_attnmask.reporting.gallery import GROUPS, Card, Inspect, fill_cards, make_cards, worst_cards
 from delta_attnmask.reporting.page import Section, render_page
 from delta_attnmask.reporting.standing import find_standing
 from delta_attnmask.reporting.summary import count_reasons, find_findings
 from delta_attnmask.reporting.words import count
 from delta_attnmask.runs import RunFolder
+from delta_attnmask.selecting.candidates import find_candidates
 from delta_attnmask.selecting.run_selection import candidates_of
 from delta_attnmask.selection import Selection
 
@@ -84,6 +85,27 @@ def make_report(request: Request) -> str:
         sources=sorted({card.source for card in cards}),
         data_problem=data_problem,
     )
+
+
+def make_worst(request: Request, by: str | None = None) -> tuple[str, list[Card]]:
+    """The HTML of a page with the rows that a person should look at first, and their cards, the worst first.
+
+    Of the request only the run, place, n_cards and inspections count. by: the column that ranks; None for the run's.
+    """
+    run = request.run
+    column = by or str(run.manifest.settings.get("form", "delta"))
+    dataset, problem = open_data(request)
+    cards = worst_cards(find_candidates(run.read_scores(), column), column, request.n_cards)
+    html = render_page(
+        "worst.html",
+        title=f"The {count(len(cards), 'row')} to look at first",
+        styles=("report.css", *request.styles),
+        data=Path(run.manifest.data).name or "the data",
+        column=column,
+        data_problem=problem,
+        cards=fill_cards(cards, dataset, request.inspect, request.n_inspected),
+    )
+    return html, cards
 
 
 def open_data(request: Request) -> tuple[FileRows | None, str]:
