@@ -1,5 +1,7 @@
 """Each rule keeps what a plain loop over sorted rows would, and refuses options that make no sense."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,9 +12,18 @@ from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.candidates import Candidates
 from delta_attnmask.selecting.quotas import distortion
 from delta_attnmask.selecting.rules import Rule, all_rules, make_rule
-from delta_attnmask.selecting.selector import select_rows
+from delta_attnmask.selecting.selector import Background, select_rows
 from delta_attnmask.selecting.strata import strata_of
 from tests.selecting.tables import make_table, skewed_deltas
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores in memory with what is known beside them."""
+
+    table: pa.Table
+    background: Background
+
 
 VALUES = st.lists(
     st.sampled_from([-1.5, 0.0, -0.0, 0.25, 2.0]) | st.floats(allow_nan=False, allow_infinity=False), min_size=1
@@ -100,6 +111,22 @@ def test_a_threshold_says_what_is_trusted():
     widened = select_rows(table, 50, rule="trusted", quota_by="source", above=80)  # a has 10 above, and gives 45
     assert (len(widened), widened.report["n_strata_widened"]) == (50, 1)
     assert set(range(45, 90)) <= set(widened.indices.tolist())
+
+
+def test_planted_copies_say_where_trust_ends():
+    table = make_table([float(row) for row in range(100)])
+    scores = Scored(table, Background("delta", passing={"delta": {0.01: 90.0, 0.05: 80.0, 0.5: 20.0}}))
+    kept = select_rows(scores, 5, rule="trusted", quota_by=(), copies="5%")
+    assert (kept.report["n_pool"], kept.indices.min() >= 80) == (20, True)
+    assert select_rows(scores, 5, rule="trusted", quota_by=(), copies=0.03).report["n_pool"] == 15
+    for options, fault in (
+        ({"copies": 0.6}, r"copies=0\.6: expected a share from 1% to 50%"),
+        ({"copies": 0.05, "above": 3.0}, r"above, copies: each draws the line"),
+        ({"copies": 0.05, "by": "loss"}, "copies: loss wasn't calibrated here"),
+        ({"copies": "much"}, "copies='much': expected a share"),
+    ):
+        with pytest.raises(SettingsError, match=fault):
+            select_rows(scores, 5, rule="trusted", quota_by=(), **options)
 
 
 def test_easy_and_hard_go_by_the_loss():

@@ -20,7 +20,7 @@ from delta_attnmask.statistics import Separation, Values, midranks, rounded, sep
 _MIN_PAIRS = 10  # of a kind
 _MIN_ORIGINALS = 10  # of a source; with fewer, no interval is given
 _VISIBLE_ABOVE = 0.55  # AUROC; a score sees a kind if its 95 % interval is above it
-_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of p_good
+_PASSING = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # shares of the planted copies
 
 
 def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> 
         "settings": choice.settings.to_dict(),
         "form": choice.form,
         "judge": choice.judge and choice.judge.to_dict(),
-        "passing": _passing(trial, choice) if choice.judge else [],
+        "passing": _passing(trial, trial.column_of(choice.way)),
         "rule": RULE,
         "seed": seed,
         "n_originals": planted.kind.count(""),
@@ -117,15 +117,14 @@ def _way_report(trial: Trial, way: Way, choice: Choice) -> dict[str, Any]:
     }
 
 
-def _passing(trial: Trial, choice: Choice) -> list[dict[str, Any]]:
-    """The shares of originals and of planted copies whose p_good is at least a threshold."""
-    values = choice.way.values
-    originals, copies = (values[is_own & np.isfinite(values)] for is_own in (trial.is_original, ~trial.is_original))
-
-    def share(values: Values, threshold: float) -> float | None:
-        return rounded(float((values >= threshold).mean()))
-
-    return [{"above": t, "originals": share(originals, t), "copies": share(copies, t)} for t in _THRESHOLDS]
+def _passing(trial: Trial, values: Values) -> list[dict[str, Any]]:
+    """Thresholds of the chosen score: which value a share of the planted copies reaches, and how many originals do."""
+    copies, originals = (values[is_own & np.isfinite(values)] for is_own in (~trial.is_original, trial.is_original))
+    above = np.quantile(copies, [1 - share for share in _PASSING])
+    return [
+        {"copies": share, "above": float(threshold), "originals": rounded(float((originals >= threshold).mean()))}
+        for share, threshold in zip(_PASSING, above, strict=True)
+    ]
 
 
 def _kind_report(

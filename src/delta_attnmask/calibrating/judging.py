@@ -225,14 +225,26 @@ class Trial:
         """
         if way.name not in (JUDGE, JUDGE_WITH_DELTA):
             return None
-        from sklearn.linear_model import LogisticRegression
-
-        judge, known = self._fit(self.setting_of(way), self._is_usable), self._is_usable
-        odds = np.log(way.values[known] / (1 - way.values[known]))
-        platt = LogisticRegression(C=1e6).fit(odds[:, None], self.is_original[known], self._weights(known))
-        slope, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+        judge, (slope, shift) = self._fit(self.setting_of(way), self._is_usable), self._platt(way)
         features = tuple(replace(one, weight=one.weight * slope) for one in judge.features)
         return Judge(features, judge.intercept * slope + shift)
+
+    def column_of(self, way: Way) -> Values:
+        """What the column that a way ranks by comes to for each record, learned without it."""
+        if way.name not in (JUDGE, JUDGE_WITH_DELTA):
+            return way.values
+        slope, shift = self._platt(way)
+        values: Values = 1 / (1 + np.exp(-(slope * _log_odds(way.values) + shift)))
+        return values
+
+    def _platt(self, way: Way) -> tuple[float, float]:
+        """Slope and shift by which a judge's odds hold for records that it hadn't seen."""
+        from sklearn.linear_model import LogisticRegression
+
+        known = self._is_usable
+        model = LogisticRegression(C=1e6)
+        model.fit(_log_odds(way.values[known])[:, None], self.is_original[known], self._weights(known))
+        return float(model.coef_[0, 0]), float(model.intercept_[0])
 
     def _columns(self, setting: MaskSettings | None) -> dict[str, Values]:
         """The columns of all records by name; those of Δ under the setting."""
@@ -242,3 +254,8 @@ class Trial:
             if setting is not None and candidate.settings == setting
         }
         return dict(self.scored.stored) | own
+
+
+def _log_odds(chance: Values) -> Values:
+    odds: Values = np.log(chance / (1 - chance))
+    return odds

@@ -21,6 +21,7 @@ from delta_attnmask.selecting.similarity import (
 )
 from delta_attnmask.selecting.strata import encode, strata_of
 from delta_attnmask.selection import Budget, Selection
+from delta_attnmask.settings import read_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,8 @@ class Background:
 
     form: the column that the rows were scored for. embed: gives the embeddings of rows.
     planted_ratio: of the calibrated column, each quota's planted copies kept relative to chance; {} for others.
-    warnings: by column, what its calibration warned of. calibration_s: how long it took.
+    passing: by column, the value that a share of its planted copies reaches, by share. warnings: by column, what its
+    calibration warned of. calibration_s: how long it took.
     """
 
     form: str | None = None
@@ -44,6 +46,7 @@ class Background:
     planted_ratio: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     calibration_s: float = 0.0
+    passing: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], calibration: Mapping[str, Any] | None, embed: Embed | None) -> Self:
@@ -60,7 +63,21 @@ class Background:
             return cls(form, embed, calibration_s=seconds)
         options = calibration.get("quota", {}).get("options", {})
         ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
-        return cls(form, embed, {found.form: ratios}, {found.form: found.warnings}, seconds)
+        passing = {float(one["copies"]): float(one["above"]) for one in calibration.get("passing", ())}
+        return cls(form, embed, {found.form: ratios}, {found.form: found.warnings}, seconds, {found.form: passing})
+
+    def value_reached(self, column: str, copies: float) -> float:
+        """The value of a column that a share of the planted copies reaches, linear between those that are known.
+
+        Raises SettingsError where the column wasn't calibrated, or the share is outside of what is known.
+        """
+        if not (known := self.passing.get(column)):
+            raise SettingsError(
+                f"copies: {column} wasn't calibrated here, so no planted copies say where to draw a line"
+            )
+        if not min(known) <= copies <= max(known):
+            raise SettingsError(f"copies={copies:g}: expected a share from {min(known):.0%} to {max(known):.0%}")
+        return float(np.interp(copies, sorted(known), [known[share] for share in sorted(known)]))
 
 
 class HasTable(Protocol):
@@ -203,6 +220,12 @@ def _decide(
         why = {"quota_choice": chosen}
     if rule == "auto":
         rule = "quota" if quota_by or needs_quota else "band" if "skip_top" in options else "top"
+    if rule == "trusted" and "copies" in options:
+        if "above" in options:
+            raise SettingsError("above, copies: each draws the line; give one of them")
+        copies = read_share("copies", options["copies"])
+        options = {name: value for name, value in options.items() if name != "copies"}
+        options["above"] = background.value_reached(column, copies)
     if quota_by is not None and (quota_by or "quota_by" in option_names(rule)):
         options = {"quota_by": quota_by, **options}
     return rule, options, why

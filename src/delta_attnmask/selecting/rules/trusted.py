@@ -21,13 +21,17 @@ Prefer = Literal["typical", "easy", "hard"]
 
 @dataclass(frozen=True)
 class Trusted(Rule):
-    """quota_by: columns whose values share the budget out first, as with `quota`; () for none."""
+    """quota_by: columns whose values share the budget out first, as with `quota`; () for none.
+
+    copies: `select_rows` turns it into `above`, by the planted copies (threshold samples: arXiv:2001.10528).
+    """
 
     help = "a random part of the rows of highest value"
 
     quota_by: tuple[str, ...] = option((), "columns that share the budget out first", read_columns)
     pool: float = option(2.0, "how many times the budget to choose from")
     above: float | None = option(None, "lowest value that is trusted, such as 0.8 for p_good, in place of a pool")
+    copies: float | None = option(None, "in place of above: what only such a share of planted copies reaches, as 5%")
     prefer: Prefer = option("typical", "typical: at random; easy or hard: by the loss, lowest or highest first")
     seed: int = option(0, "seed of the draw")
 
