@@ -41,7 +41,7 @@ def calibrate(
     """
     require_positive(rows=rows, batch_tokens=compute.batch_tokens, limit=data.limit)
     if out.exists() and not out.is_dir():
-        raise SettingsError(f"--out {out} is a file; expected a folder, made if missing")
+        raise SettingsError(f"--out {out} is a file; expected a folder, created if missing")
     source = data.open()
     print_data(source)
     scorer = model.load()

@@ -41,7 +41,7 @@ def estimate(
 
     Args:
         rows: How many rows to try, from evenly spaced places of the file.
-        rounds: With that many rounds of `calibrate`.
+        rounds: Include this many rounds of `calibrate`.
         warm_rows: Rows that a copy of the model learns from in a round.
         also: Further scores, as for `score`.
         sweep: Include the standard grid of settings.

@@ -33,17 +33,17 @@ def run(
 ) -> int:
     """Check the data, set a test split aside, calibrate, score and select, with a random control and a report.
 
-    With --prove, models are trained on both and compared on the test split. Each stage is what the command of its name
-    does; what is done already is skipped. Rerun the same command to resume.
+    With --prove, models are trained on both and compared on the test split. Each stage does what the command of its
+    name does, and is skipped if it is done. Rerun the same command to resume.
 
     Exit code 0, or with --strict 3 if the verdict is to keep all data, or the proof that random rows do as well.
 
     Args:
-        out: Folder for everything, made if missing. OUT/run.yaml records what was run.
-        dry_run: Only say which stages there are, which are done, and about how long each takes here.
+        out: Folder for everything, created if missing. OUT/run.yaml records what was run.
+        dry_run: Only list the stages, whether they are done, and how long each takes here.
         strict: Exit with 3 on a verdict that says no.
-        config: YAML file with these options by their names, such as another run's run.yaml; options given beside it
-            come first.
+        config: YAML file with these options by their names, such as another run's run.yaml; the command line
+            takes precedence.
     """
     require_positive(batch_tokens=compute.batch_tokens, limit=data.limit)
     source = data.open()
@@ -78,7 +78,7 @@ def _print_stages(run: "Run") -> None:
 
 
 def print_result(run: "Run") -> None:
-    """What there is now, and last the verdict."""
+    """What the run has made, and last the verdict."""
     if run.is_done("select"):
         kept = run.selection
         lines = [(name, run.path_of(name)) for name in ("kept", "random")]

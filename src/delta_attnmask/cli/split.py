@@ -13,13 +13,13 @@ def split(
     """Set a test split aside, with the data's mix of sources; no image of it stays in the rest.
 
     Rows are written unchanged, in the input's own format. Rows that share an image stay together, and so do text-only
-    rows of the same words. Rows that can't be used go to the rest.
+    rows with the same words. Rows that can't be used go to the rest.
 
     Args:
         test: File to write the test split to; a folder if the data are several files. Nothing is overwritten.
         rest: File or folder for all other rows.
-        share: How much of the rows, such as 10%, which is the default.
-        rows: How many rows, in place of a share.
+        share: Share of the rows; by default 10%.
+        rows: Number of rows, instead of a share.
         seed: Seed of the draw.
     """
     from delta_attnmask.exporting.splitting import refuse_existing, split_rows, write_split

@@ -77,20 +77,20 @@ class RunPlan:
         also: Further scores, as for `score`.
         to: Also write the kept and the random rows in this trainer's format.
         until: Stop after this stage.
-        seed: Of the test split, the calibration and the random rows; trainings count their seeds from it.
+        seed: Seed of the test split, the calibration and the random rows; trainings count up from it.
         prove: Train on the kept and on as many random rows (with full also on all rows), evaluate these models and the
             untouched one on the test split, and compare.
-        seeds: Trainings of each.
+        seeds: How many times each training is done, with different seeds.
         lora: Train low-rank adapters; --no-lora trains all weights.
-        epochs: How often training sees each row.
-        max_steps: Make that many steps instead.
-        learning_rate: Peak learning rate; if not given, 2e-4, or 2e-5 with --no-lora.
-        batch_size: Rows in a forward of training.
-        accumulate: Forwards in a step.
-        gradient_checkpointing: Compute activations again in the backward pass: less memory, about a third slower.
+        epochs: Passes over the data.
+        max_steps: Make this many steps instead.
+        learning_rate: Peak learning rate; by default 2e-4, or 2e-5 with --no-lora.
+        batch_size: Rows per forward in training.
+        accumulate: Forwards per step.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         max_tokens: Leave longer rows out of training.
-        max_new_tokens: Longest answer; if not given, the test split's longest and 16 tokens more, 512 at most.
-        report_to: Where else the metrics of training go; needs that package.
+        max_new_tokens: Longest answer; by default 16 tokens more than the test split's longest, at most 512.
+        report_to: Where to send the training metrics too; needs that package.
     """
 
     keep: str = "20%"
@@ -188,7 +188,7 @@ def keep_record(out: Path, flags: Mapping[str, Any]) -> None:
         fixed = [{name: value for name, value in one.items() if name not in free} for one in (found, flags)]
         if differences := name_differences(*fixed):
             raise ArtifactError(
-                f"{out} holds another run; choose another folder, or repeat that one's choices. What differs: "
+                f"{out} holds another run; choose another folder, or use the same options. What differs: "
                 f"{'; '.join(differences)}"
             )
     elif taken := sorted(path.name for path in out.iterdir() if path.name.split(".")[0] in _OWN):

@@ -8,7 +8,7 @@ DIR/kept.json, random.json           the selection and its control, each with it
 DIR/report.html
 DIR/TRAINER/                         both for a trainer, and how it loads them
 DIR/train/NAME-SEED, eval/…          models and their evaluations
-DIR/proof.json                       what these come to
+DIR/proof.json                       the outcome
 
 Data files have the input's own endings. A stage is done when its own files say so; they are written last, and whole.
 """
@@ -63,7 +63,7 @@ class Run:
     """A run in a folder. Nothing is read or written before `run` or `estimate`.
 
     load: gives the model that scores; called only where a stage needs it. compute: batch_tokens, attention, workers.
-    notify: is given what the user should know, a line each.
+    notify: gets what the user should know, line by line.
     """
 
     def __init__(
