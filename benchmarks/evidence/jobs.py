@@ -22,10 +22,11 @@ from .scoring import RIVALS, ROUNDS
 from .training import AUGMENTATIONS, Recipe, Split, accuracies, finetune, read_split
 from .workplace import Workplace, taking_turns
 
-RULES = ("quota", "trusted", "top")
+RULES = ("quota", "trusted", "quota-mix", "trusted-mix", "top")
 CORE = ("random", "oracle", "low_loss/quota", "judge/quota", "judge/trusted", "select")
 OTHERS = (
-    "delta/quota", "judge_with_delta/quota", "old/quota", "paper/top", "low_loss/trusted", "delta/trusted",
+    "delta/quota", "judge/quota-mix", "judge/trusted-mix", "delta/quota-mix", "delta/trusted-mix", "low_loss/quota-mix",
+    "judge_with_delta/quota", "old/quota", "paper/top", "low_loss/trusted", "delta/trusted",
     "low_loss/top", "judge/top", "delta/top", *(f"{rival}/quota" for rival in RIVALS),
 )  # fmt: skip
 BUDGETS = (0.1, 0.4)  # beside 20 %

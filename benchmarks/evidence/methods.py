@@ -3,7 +3,8 @@
 score: low_loss; judge or judge_with_delta, p_good of what calibration learned, chosen or not; delta, Δ - loss under
 calibration's best mask setting; chosen, what calibration ranks by; old, what it chose before it learned a judge; paper;
 a rival; or roundsN_low_loss, roundsN_judge and so on, the same of models that learned from what N rounds trust.
-rule: top; quota, the highest of each source; or trusted, drawn from each source's best rows.
+rule: top; quota, the highest of each source; or trusted, drawn from each source's best rows;
+quota-mix and trusted-mix do so by source and form of answer.
 select: what the command keeps by itself.
 """
 
@@ -105,7 +106,8 @@ class ScoredPool:
             return np.sort(select_from_run(RunFolder.open(self.place.scored()), n_keep).indices)
         score, _, rule = method.partition("/")
         table = self.rows.append_column(SCORE, pa.array(self.values(score), pa.float64()))
-        options: dict[str, object] = {} if rule == "top" else {"quota_by": ("source",)}
+        rule, _, by = rule.partition("-")
+        options: dict[str, object] = {} if rule == "top" else {"quota_by": MIX_COLUMNS if by else ("source",)}
         options |= {"seed": seed} if rule == "trusted" else {}
         n_possible = len(find_candidates(table, SCORE))
         return np.sort(select_rows(table, min(n_keep, n_possible), by=SCORE, rule=rule, **options).indices)

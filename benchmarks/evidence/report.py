@@ -24,6 +24,7 @@ HEADLINES = ("select", "low_loss/quota", "judge/quota", "judge/trusted", "delta/
 PAIRS = (
     ("judge/quota", "low_loss/quota"), ("delta/quota", "low_loss/quota"), ("judge_with_delta/quota", "judge/quota"),
     ("delta/quota", "old/quota"), ("judge/trusted", "judge/quota"), ("low_loss/trusted", "low_loss/quota"),
+    ("judge/quota-mix", "judge/quota"), ("delta/quota-mix", "delta/quota"),
     ("judge/quota", "judge/top"), ("rounds1_low_loss/quota", "low_loss/quota"), ("rounds1_judge/quota", "judge/quota"),
     ("rounds1_delta/quota", "delta/quota"), ("rounds1_delta/quota", "rounds1_low_loss/quota"),
     ("rounds1_chosen/trusted", "rounds1_chosen/quota"), ("rounds2_chosen/quota", "rounds1_chosen/quota"),
