@@ -15,6 +15,7 @@ from delta_attnmask.settings import PRESETS, MaskSettings, Preset
 from delta_attnmask.storage import write_text_atomically
 
 FILE = "calibration.json"
+KEPT = "calibrating"  # the folder of what a calibration has scored that isn't done
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SCHEMA = 3
 _MAX_SOURCES = 12  # that `describe` names; the report has all
@@ -172,6 +173,7 @@ class Calibration:
     def save(self, folder: str | Path) -> Path:
         """Write FOLDER/calibration.json, whole or not at all, after its adapters; the folder is created if missing.
 
+        What was kept there while it was made is removed.
         Raises ArtifactError where the system refuses.
         """
         path = Path(folder) / FILE
@@ -182,6 +184,7 @@ class Calibration:
         except OSError as error:
             raise ArtifactError(f"{path.parent}: the adapters can't be written: {error}") from error
         write_text_atomically(path, json.dumps(dict(self.report), indent=1, ensure_ascii=False) + "\n")
+        shutil.rmtree(path.parent / KEPT, ignore_errors=True)
         return path
 
     @classmethod

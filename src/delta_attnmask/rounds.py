@@ -80,7 +80,7 @@ def calibrate_in_rounds(
         with show_progress(f"calibrating round {number}" if number else "calibrating", shown=shown) as advance:
             found = calibrate_rows(
                 loaded, rows, n_rows=n_rows, rivals=rivals, grid=grid, seed=seed, adapters=adapters,
-                on_progress=advance, **compute,
+                folder=place, on_progress=advance, **compute,
             )  # fmt: skip
         hashes = {Path(adapter).name: adapter_sha256(adapter) for adapter in adapters}
         found = Calibration({**found.report, "asked": asked, "adapters": hashes}, place)

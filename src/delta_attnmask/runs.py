@@ -42,7 +42,7 @@ class RunFolder(UnitFolder):
 
     kind = "run"
     command = "score"
-    early_files: ClassVar[frozenset[str]] = frozenset({"calibration.json", "rounds"})
+    early_files: ClassVar[frozenset[str]] = frozenset({"calibration.json", "calibrating", "rounds"})
     main_table = "scores"
 
     @property

@@ -15,7 +15,7 @@ from delta_attnmask.derived import derived_names
 from delta_attnmask.encoding.encoder import Encoder, make_encoder
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.judge import P_GOOD
-from delta_attnmask.locations import beside
+from delta_attnmask.locations import as_path, as_url, beside
 from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model
 from delta_attnmask.progress import is_watched, print_note, show_progress
 from delta_attnmask.reading.images import ImageLimits
@@ -105,9 +105,10 @@ class DeltaAttnMask:
 
         n_rows: originals, each with three copies. also: further scores to compare with. grid: mask settings to choose
             from; None for 18 that hold for any decoder, and controls.
+        out: the folder that it will be saved in; it keeps what is scored and what rounds leave, so that the same call
+            resumes.
         rounds: how often copies of the model learn from the rows that they trust, see docs/calibration.md; "auto" lets
-            the planted copies decide. warm_rows: that a copy learns from. out: the folder that rounds are kept in; the
-            same call resumes there.
+            the planted copies decide. warm_rows: that a copy learns from.
         batch_tokens, attention, workers, progress: as in `score`. seed: of the sample and the defects.
         Raises TooLittleDataError for fewer than 60 rows that can be scored, DataError where none can.
         """
@@ -305,7 +306,8 @@ def _calibrate(
         from delta_attnmask.calibrating.calibrator import calibrate_rows
 
         with show_progress("calibrating", shown=shown) as advance:
-            return calibrate_rows(loaded, rows, on_progress=advance, **how)
+            place = None if folder is None or as_url(folder) else as_path(folder)
+            return calibrate_rows(loaded, rows, folder=place, on_progress=advance, **how)
     if folder is None:
         raise SettingsError("rounds keep what they train: give a folder (out)")
     try:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from delta_attnmask.calibrating.calibrator import read_donors
+from delta_attnmask.calibrating.calibrator import calibrate_rows, read_donors
 from delta_attnmask.calibrating.planting import stratified_sample
 from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibration import Calibration
-from delta_attnmask.errors import ArtifactError
+from delta_attnmask.errors import ArtifactError, DataError
 from delta_attnmask.judge import Feature, Judge
 from delta_attnmask.modeling.load import LoadedModel, model_fingerprint
 from delta_attnmask.reading.rows import FileRows
@@ -81,3 +81,45 @@ def test_figures_are_those_of_the_score_that_was_calibrated(embedded_model: Load
     judged = Calibration(dict(unmasked.report) | {"form": "p_good", "judge": judge.to_dict()})
     assert judged.covers("p_good", run | {"judge": judge.sha256})
     assert not judged.covers("p_good", run | {"judge": "another"})
+
+
+def test_a_stopped_calibration_resumes_without_scoring_again(embedded_model: LoadedModel, tmp_path: Path) -> None:
+    """Killed after its first unit, it scores the second alone, and finds the same."""
+    rows = [make_row(n, source="ab"[n % 2]) for n in range(80)]
+    dataset = FileRows(write_list(tmp_path / "data.json", rows), tmp_path)
+    grid = [MaskSettings(fraction=0.4, block=-2)]
+    n_forwards = []
+    hook = embedded_model.model.register_forward_hook(lambda *_: n_forwards.append(1))
+
+    def stop(n_done: int, n_rows: int) -> None:
+        raise KeyboardInterrupt
+
+    def calibrated(**options: object) -> tuple[Calibration, int]:
+        n_forwards.clear()
+        return calibrate_rows(embedded_model, dataset, n_rows=80, grid=grid, **options), len(n_forwards)
+
+    try:
+        whole, n_whole = calibrated()
+        with pytest.raises(KeyboardInterrupt):
+            calibrated(folder=tmp_path / "cal", on_progress=stop)
+        n_first = len(n_forwards)
+        assert len([*(tmp_path / "cal").rglob("unit-*.json")]) == 1
+        resumed, n_second = calibrated(folder=tmp_path / "cal")
+        assert (n_first > n_second) is (n_whole > n_first) is True
+        assert {**resumed.report, "seconds": 0} == {**whole.report, "seconds": 0}
+        other, n_other = calibrated(folder=tmp_path / "cal", seed=1)
+        assert n_other > n_second
+        assert other.report != whole.report
+    finally:
+        hook.remove()
+    resumed.save(tmp_path / "cal")
+    assert [path.name for path in (tmp_path / "cal").iterdir()] == ["calibration.json"]
+
+
+def test_a_calibration_that_fails_keeps_nothing(embedded_model: LoadedModel, tmp_path: Path) -> None:
+    """The images may be put in their place, and the same command is to be run again."""
+    rows = [make_row(n, f"{n}.png") for n in range(60)]
+    dataset = FileRows(write_list(tmp_path / "data.json", rows), tmp_path)
+    with pytest.raises(DataError, match="none of the 60 rows that were tried"):
+        calibrate_rows(embedded_model, dataset, grid=[], folder=tmp_path / "cal")
+    assert not (tmp_path / "cal" / "calibrating").exists()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from delta_attnmask.calibrating.findings import make_report
@@ -10,6 +11,7 @@ from delta_attnmask.calibrating.planting import Donors, plant, stratified_sample
 from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibrating.scored import (
     MIN_ORIGINALS,
+    KeptUnits,
     Outcome,
     Score,
     collect,
@@ -17,8 +19,8 @@ from delta_attnmask.calibrating.scored import (
     no_row_scored,
     require_scored,
 )
-from delta_attnmask.calibration import Calibration, judge_calibration
-from delta_attnmask.errors import TooLittleDataError
+from delta_attnmask.calibration import Calibration, adapter_sha256, judge_calibration
+from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.manifest import collect_versions
 from delta_attnmask.modeling.anatomy import examine
 from delta_attnmask.modeling.load import LoadedModel
@@ -43,6 +45,7 @@ def calibrate_rows(
     rivals: Sequence[str] = (),
     grid: Sequence[MaskSettings] | None = None,
     adapters: tuple[str, ...] = (),
+    folder: Path | None = None,
     batch_tokens: int = 8192,
     attention: AttentionBackend = "auto",
     workers: int | None = None,
@@ -52,9 +55,10 @@ def calibrate_rows(
     """Find the setting that suits this model and this data.
 
     n_rows: originals. rivals: names of further scores to compare with. grid: mask settings to choose from; None for
-    `calibration_grid`. adapters: of the two halves of the rows; a copy is in the half of its original. batch_tokens,
-    attention, workers: as in a scoring plan. Raises TooLittleDataError where the data is too small for it, DataError
-    where it can't be used.
+    `calibration_grid`. adapters: of the two halves of the rows; a copy is in the half of its original.
+    folder: where the calibration will be saved; until then it keeps what is scored, so that the same call resumes.
+    batch_tokens, attention, workers: as in a scoring plan. Raises TooLittleDataError where the data is too small for
+    it, DataError where it can't be used.
     """
     anatomy = examine(loaded.model)
     grid = fit_grid(calibration_grid(anatomy.n_blocks) if grid is None else grid, anatomy)
@@ -69,19 +73,38 @@ def calibrate_rows(
     )
     about = made_with(loaded, rows)  # of the model without adapters
     scorer = UnitScorer(loaded, rows.load_image, plan)
+    identity = {name: about[name] for name in ("model_fingerprint", "dtype", "input")} | {
+        "data": [rows.format_name, rows.n_rows, str(rows.images_root)],
+        "sample": [n_rows, seed],
+        "scores": [list(rivals), [setting.to_dict() for setting in grid], list(map(adapter_sha256, adapters))],
+        "versions": collect_versions(),
+    }
+    kept = KeptUnits(folder, identity)
 
     def score(records: Sequence[Record]) -> Iterator[Outcome]:
-        parts = (records[start : start + _UNIT_ROWS] for start in range(0, len(records), _UNIT_ROWS))
-        n_done = 0
-        for unit in scorer.score(Unit(index, len(part), part) for index, part in enumerate(parts)):
-            n_done += len(unit.scores)
+        parts = [records[start : start + _UNIT_ROWS] for start in range(0, len(records), _UNIT_ROWS)]
+        found = [kept.read(number) for number in range(len(parts))]
+        to_do = [Unit(number, len(part), part) for number, part in enumerate(parts) if found[number] is None]
+        scored = scorer.score(to_do)
+        n_done, since = 0, time.monotonic()
+        for number, outcome in enumerate(found):
+            if outcome is None:
+                unit = next(scored)
+                outcome = unit.scores, unit.sweep
+                kept.write(number, outcome, time.monotonic() - since)
+                since = time.monotonic()
+            n_done += len(outcome[0])
             on_progress(n_done, len(records))
-            yield unit.scores, unit.sweep
+            yield outcome
 
     try:
         report = calibrate(read_donors(rows), score, grid, n_rows=n_rows, seed=seed)
+    except DataError:  # what is wrong may be put right in the same place
+        kept.forget()
+        raise
     finally:
         scorer.close()
+    report["seconds"] = round(report["seconds"] + kept.seconds, 1)
     report |= about | {"versions": collect_versions()}
     return Calibration(report | judge_calibration(Calibration(report)))
 

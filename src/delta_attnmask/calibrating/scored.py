@@ -1,17 +1,23 @@
 """What the sample's records scored as candidates, each setting in each form, and the choice of one. Numpy only."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
 
 import numpy as np
 
-from delta_attnmask.calibration import Candidate
+from delta_attnmask.calibration import KEPT, Candidate
 from delta_attnmask.derived import derive, derived_names, needed_columns
 from delta_attnmask.errors import DataError, TooLittleDataError
 from delta_attnmask.records import Record
 from delta_attnmask.scores import SampleScore
 from delta_attnmask.settings import MaskSettings
 from delta_attnmask.statistics import Values
+from delta_attnmask.storage import write_text_atomically
 
 FORMS = ("relative_delta", "delta", "delta_minus_loss", "delta_probability")
 MIN_ORIGINALS = 60  # with fewer, no interval means anything
@@ -57,6 +63,42 @@ def collect(outcomes: Iterator[Outcome], n_settings: int, n_records: int) -> Res
         for row, losses in sweep.items():
             found.masked[:, row] = losses
     return found
+
+
+class KeptUnits:
+    """What scoring gave for units of records, kept in a folder until the calibration is saved there.
+
+    FOLDER/calibrating/IDENTITY/unit-00000.json. folder: None keeps nothing. identity: decides what was given.
+    seconds: that the units took which were kept before.
+    """
+
+    def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
+        name = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        self._home = None if folder is None else folder / KEPT / name
+        self.seconds = 0.0
+
+    def read(self, unit: int) -> Outcome | None:
+        """A unit's outcome; None where there is none that can be read."""
+        if self._home is None:
+            return None
+        try:
+            kept = json.loads((self._home / f"unit-{unit:05d}.json").read_text(encoding="utf-8"))
+            scores = [SampleScore(**score | {"own": tuple(score["own"])}) for score in kept["scores"]]
+            sweep = {int(row): list(losses) for row, losses in kept["sweep"].items()}
+            self.seconds += float(kept["seconds"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return scores, sweep
+
+    def write(self, unit: int, outcome: Outcome, seconds: float) -> None:
+        if self._home is not None:
+            kept = {"scores": [asdict(score) for score in outcome[0]], "sweep": outcome[1], "seconds": seconds}
+            write_text_atomically(self._home / f"unit-{unit:05d}.json", json.dumps(kept))
+
+    def forget(self) -> None:
+        """Remove what is kept, so that the next start scores everything."""
+        if self._home is not None:
+            rmtree(self._home.parent, ignore_errors=True)
 
 
 def require_scored(originals: Sequence[Record], results: Results) -> None:
