@@ -10,9 +10,15 @@ from delta_attnmask.cli import app
 
 FOREWORD = """# Command line
 
-Made from the code. `delta-attnmask COMMAND --help` says the same; `python -m delta_attnmask` is the same program.
-Exit code 0 is success; 1 more failed rows than `--max-failed` allows, or a reader of the output that went away, such
-as `head`; 2 usage, input, settings or folders that can't be used; 130 Ctrl-C.
+Generated from the code. `delta-attnmask COMMAND --help` says the same; `python -m delta_attnmask` is the same program.
+
+| exit code | |
+|---|---|
+| 0 | success |
+| 1 | more failed rows than `--max-failed` allows, or the reader of the output has gone (such as `head`) |
+| 2 | usage, input, settings or folders that can't be used |
+| 3 | with `--strict`, a verdict that says no |
+| 130 | Ctrl-C |
 
 """
 INTO_THE_CODE = re.compile(r"\[([^\]]+)\]\(\.\./((?:src|tests|benchmarks|embedded|examples)/[^)]*)\)")
