@@ -29,14 +29,14 @@ def worst(
     moved: RunDataOptions = RunDataOptions(),
     force: Force = False,
 ) -> None:
-    """List the rows with the lowest score, and write a page that shows them: what a person should look at first.
+    """List the rows with the lowest score, and write a page that shows them: look at these first.
 
     Args:
         run: Run folder that `score` wrote.
         n: How many rows, at most 500.
         out: HTML file to write; it needs no network.
         by: Column to rank by, stored or derived. By default the one that the run was scored for.
-        inspect: Show where the model looked in so many of them; this loads the model.
+        inspect: How many of them show where the model looked; above 0 this loads the model.
     """
     require_positive(n=n)
     if n > MAX_CARDS:
