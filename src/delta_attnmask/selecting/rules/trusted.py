@@ -5,6 +5,7 @@ keeps more defects. On a model that knows the tasks it trains worse than `quota`
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from delta_attnmask.selecting.budgets import fill_budgets, share_out
 from delta_attnmask.selecting.candidates import Candidates, Positions, to_values
 from delta_attnmask.selecting.rules import Picks, Rule, option, read_columns
 from delta_attnmask.selecting.strata import strata_of
+from delta_attnmask.settings import read_share
 from delta_attnmask.statistics import Values
 
 Prefer = Literal["typical", "easy", "hard"]
@@ -30,8 +32,12 @@ class Trusted(Rule):
 
     quota_by: tuple[str, ...] = option((), "columns that share the budget out first", read_columns)
     pool: float = option(2.0, "how many times the budget to choose from")
-    above: float | None = option(None, "lowest value that is trusted, such as 0.8 for p_good, in place of a pool")
-    copies: float | None = option(None, "in place of above: what only such a share of planted copies reaches, as 5%")
+    above: float | None = option(None, "lowest value that is trusted, such as 0.8 for p_good, instead of a pool")
+    copies: float | None = option(
+        None,
+        "instead of above: the value that only this share of planted copies reaches, such as 5%",
+        partial(read_share, "copies"),
+    )
     prefer: Prefer = option("typical", "typical: at random; easy or hard: by the loss, lowest or highest first")
     seed: int = option(0, "seed of the draw")
 
