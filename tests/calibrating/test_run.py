@@ -85,7 +85,7 @@ def test_figures_are_those_of_the_score_that_was_calibrated(embedded_model: Load
 
 def test_a_stopped_calibration_resumes_without_scoring_again(embedded_model: LoadedModel, tmp_path: Path) -> None:
     """Killed after its first unit, it scores the second alone, and finds the same."""
-    rows = [make_row(n, source="ab"[n % 2]) for n in range(80)]
+    rows = [make_row(n, source="ab"[n % 2]) for n in range(60)]
     dataset = FileRows(write_list(tmp_path / "data.json", rows), tmp_path)
     grid = [MaskSettings(fraction=0.4, block=-2)]
     n_forwards = []
@@ -96,7 +96,7 @@ def test_a_stopped_calibration_resumes_without_scoring_again(embedded_model: Loa
 
     def calibrated(**options: object) -> tuple[Calibration, int]:
         n_forwards.clear()
-        return calibrate_rows(embedded_model, dataset, n_rows=80, grid=grid, **options), len(n_forwards)
+        return calibrate_rows(embedded_model, dataset, grid=grid, **options), len(n_forwards)
 
     try:
         whole, n_whole = calibrated()
@@ -105,7 +105,7 @@ def test_a_stopped_calibration_resumes_without_scoring_again(embedded_model: Loa
         n_first = len(n_forwards)
         assert len([*(tmp_path / "cal").rglob("unit-*.json")]) == 1
         resumed, n_second = calibrated(folder=tmp_path / "cal")
-        assert (n_first > n_second) is (n_whole > n_first) is True
+        assert max(n_first, n_second) < n_whole
         assert {**resumed.report, "seconds": 0} == {**whole.report, "seconds": 0}
         other, n_other = calibrated(folder=tmp_path / "cal", seed=1)
         assert n_other > n_second

@@ -34,7 +34,7 @@ from delta_attnmask.settings import AttentionBackend, MaskSettings, calibration_
 
 DONOR_ROWS = 20_000  # rows read to sample and to borrow images and answers from; more would only cost memory
 _WINDOWS = 50  # places of the data that they come from, so that sources that follow one another are all seen
-_UNIT_ROWS = 256
+_UNIT_ROWS = 128
 
 
 def calibrate_rows(
