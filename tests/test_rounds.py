@@ -121,16 +121,17 @@ def test_shards_and_workers_elsewhere_score_the_same(
     assert run.manifest.settings["adapters"] == list(Calibration.load(folder).report["adapters"].values())
 
 
-def test_a_round_is_taken_where_it_keeps_fewer_copies_beyond_the_noise() -> None:
-    def calibration(kept: float, *groups: float, kinds: tuple[str, ...] = ("flipped",)) -> Calibration:
-        chosen = {"copies_kept": kept, "without_group": [kept + group for group in groups]}
-        return Calibration({"chosen": chosen, "kinds": dict.fromkeys(kinds)})
+def test_a_round_is_taken_where_copies_are_told_apart_better_beyond_the_noise() -> None:
+    def calibration(auroc: float, *groups: float, kinds: tuple[str, ...] = ("flipped",)) -> Calibration:
+        way = {"name": "low_loss", "mean_auroc": auroc, "auroc_without_group": [auroc + one for one in groups]}
+        control = {"name": "judge_with_random_delta", "mean_auroc": 1.0, "auroc_without_group": [1.0] * len(groups)}
+        return Calibration({"ways": [way, control], "kinds": dict.fromkeys(kinds)})
 
-    old = calibration(0.5, 0.00, 0.02, -0.02)
-    assert is_better(calibration(0.4, 0.00, 0.02, -0.02), old)  # the noise is the same in both
-    assert not is_better(calibration(0.4, 0.10, -0.12, 0.02), old)
-    assert not is_better(calibration(0.5, 0.00, 0.02, -0.02), old)
-    assert not is_better(calibration(0.4, 0.00, 0.02, -0.02, kinds=("truncated",)), old)
+    old = calibration(0.70, 0.00, 0.02, -0.02)
+    assert is_better(calibration(0.72, 0.00, 0.02, -0.02), old)  # the noise is the same in both
+    assert not is_better(calibration(0.72, 0.05, -0.06, 0.01), old)
+    assert not is_better(calibration(0.70, 0.00, 0.02, -0.02), old)
+    assert not is_better(calibration(0.72, 0.00, 0.02, -0.02, kinds=("truncated",)), old)
 
 
 def test_what_planted_copies_decide_is_said(scorer: DeltaAttnMask, rows: Rows, folder: Path, tmp_path: Path) -> None:

@@ -215,9 +215,10 @@ class Calibration:
         for way in report["ways"]:
             note = "  chosen" if way["is_chosen"] else f"  ± {way['standard_error']:.2f} from the chosen one"
             lines.append(f"  {way['name']:24} {way['copies_kept']:.2f}{note}")
-        for one in report.get("rounds", {}).get("tried", ()):
-            name, taken = f"round {one['round']}", "taken" if one["is_taken"] else "not taken"
-            lines.append(f"  {name:24} {one['copies_kept']:.2f}  {taken if one['round'] else 'the model as it is'}")
+        for one in report.get("rounds", {}).get("tried", ())[1:]:
+            taken = "taken" if one["is_taken"] else "not taken"
+            gain = f"mean AUROC {one['gain']:+.3f} ± {one['standard_error']:.3f}"
+            lines.append(f"round {one['round']} of learning from trusted rows: {gain}, {taken}")
         if self.judge is not None:
             weights = ", ".join(f"{feature.column} {feature.weight:+.2f}" for feature in self.judge.features)
             lines.append(f"the judge's weights, in log-odds for one standard deviation: {weights}")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from delta_attnmask.calibrating.calibrator import calibrate_rows
-from delta_attnmask.calibrating.judging import jackknife_error
+from delta_attnmask.calibrating.judging import PREFERENCE, jackknife_error
 from delta_attnmask.calibrating.preset_choice import made_with
 from delta_attnmask.calibration import FILE, Calibration, adapter_sha256, refuse_another_calibration
 from delta_attnmask.errors import ArtifactError, SettingsError, TooLittleDataError
@@ -59,7 +59,7 @@ def calibrate_in_rounds(
     """Calibrate a model, and copies of it that learned from what they trust; the same call resumes.
 
     folder: for calibration.json and all that the rounds leave. rounds: how many are made; "auto" makes up to two, and
-    takes one only where it lowers the share of planted copies kept by more than the difference's standard error.
+    takes one only where it raises the mean AUROC of all ways to rank by more than the difference's standard error.
     warm_rows: rows that an adapter learns from, at most. The others: as in `calibrate_rows`.
     Raises ArtifactError where the folder is another calibration's, TooLittleDataError as `calibrate_rows` does.
     """
@@ -111,14 +111,24 @@ def calibrate_in_rounds(
 
 
 def is_better(new: Calibration, old: Calibration) -> bool:
-    """Whether planted copies kept by chosen scores are fewer by more than one standard error of the difference.
-
-    Both are of the same copies, so that the difference is taken group by group of originals (jackknife).
-    """
-    if list(new.report["kinds"]) != list(old.report["kinds"]):
-        return False  # other copies could be scored
-    gain, error = _gain(new, old)
+    """Whether the model distinguishes planted copies better, by more than one standard error of the difference."""
+    gain, error = compare(new, old)
     return gain > error
+
+
+def compare(new: Calibration, old: Calibration) -> tuple[float, float]:
+    """The gain in mean AUROC over kinds of defects and ways to rank, and its standard error.
+
+    All ways count, not only the chosen one, since which one is chosen is noise as well. Both are of the same copies, so
+    that the difference is taken group by group of originals (jackknife). No gain where other kinds could be scored.
+    """
+    ways = [{way["name"]: way for way in one.report["ways"] if way["name"] in PREFERENCE} for one in (new, old)]
+    if list(new.report["kinds"]) != list(old.report["kinds"]):
+        return 0.0, 0.0
+    names = ways[0].keys() & ways[1].keys()
+    gain = np.mean([ways[0][name]["mean_auroc"] - ways[1][name]["mean_auroc"] for name in names])
+    groups = [np.subtract(*(one[name]["auroc_without_group"] for one in ways)) for name in names]
+    return round(float(gain), 4), round(jackknife_error(np.mean(groups, axis=0)), 4)
 
 
 def trusted_rows(run: RunFolder, warm_rows: int) -> list[list[int]]:
@@ -196,14 +206,8 @@ def _resumed(place: Path, about: Mapping[str, Any], asked: Mapping[str, Any]) ->
     return found
 
 
-def _gain(new: Calibration, old: Calibration) -> tuple[float, float]:
-    """By how much fewer planted copies are kept, relative to chance, and the standard error of that."""
-    kept, groups = ([one.report["chosen"][name] for one in (old, new)] for name in ("copies_kept", "without_group"))
-    return kept[0] - kept[1], jackknife_error(np.subtract(*groups))
-
-
 def _outcome(number: int, found: Calibration, before: Calibration | None, is_taken: bool) -> dict[str, Any]:
-    gain, error = (None, None) if before is None else _gain(found, before)
+    gain, error = (None, None) if before is None else compare(found, before)
     return {
         "round": number,
         "form": found.form,

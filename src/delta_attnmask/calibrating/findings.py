@@ -51,7 +51,6 @@ def make_report(planted: Planted, scored: Scored, started: float, seed: int) -> 
         | {
             "copies_kept": rounded(trial.value(choice.way)),
             "standard_error": rounded(trial.standard_error(choice.way)),
-            "without_group": [rounded(value) for value in trial.without_each_group(choice.way)],
         },
         "ways": [_way_report(trial, way, choice) for way in trial.ways],
         "kinds": kinds_report,
@@ -113,6 +112,7 @@ def _way_report(trial: Trial, way: Way, choice: Choice) -> dict[str, Any]:
         "copies_kept": rounded(trial.value(way)),
         "standard_error": rounded(trial.standard_error(way, choice.way)),
         "mean_auroc": rounded(trial.mean_auroc(way)),
+        "auroc_without_group": [rounded(value) for value in trial.aurocs_without_each_group(way)],
         "by_kind": {kind: rounded(trial.kept(way.held_out[kind], kind)) for kind in trial.kinds},
     }
 

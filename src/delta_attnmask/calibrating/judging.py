@@ -39,7 +39,7 @@ JUDGE_WITH_RANDOM = "judge_with_random_delta"  # a control
 Rows = NDArray[np.bool_]
 
 
-def jackknife_error(values: Values) -> float:
+def jackknife_error(values: Sequence[float]) -> float:
     """The standard error of a figure, from its values without each group in turn."""
     return float(np.sqrt((len(values) - 1) * np.var(values)))
 
@@ -133,17 +133,19 @@ class Trial:
         """Planted copies in the highest fifth relative to chance, mean over the kinds. groups: records that count."""
         return float(np.mean([self.kept(way.held_out[kind], kind, groups) for kind in self.kinds]))
 
-    def mean_auroc(self, way: Way) -> float:
-        return float(np.mean([auroc(*self.pairs(way.held_out[kind], kind)) for kind in self.kinds]))
+    def mean_auroc(self, way: Way, groups: Rows | None = None) -> float:
+        """The mean over the kinds. groups: records that count."""
+        return float(np.mean([auroc(*self.pairs(way.held_out[kind], kind, groups)) for kind in self.kinds]))
 
     def standard_error(self, way: Way, other: Way | None = None) -> float:
         """Of a way's value, or of its difference to another's: the jackknife over the groups of originals."""
-        values = self.without_each_group(way) - (self.without_each_group(other) if other else 0.0)
+        groups = [self.fold != fold for fold in range(N_FOLDS)]
+        values = [self.value(way, group) - (self.value(other, group) if other else 0.0) for group in groups]
         return jackknife_error(values)
 
-    def without_each_group(self, way: Way) -> Values:
-        """A way's value without the originals of each group in turn. [N_FOLDS]"""
-        return np.array([self.value(way, self.fold != fold) for fold in range(N_FOLDS)])
+    def aurocs_without_each_group(self, way: Way) -> list[float]:
+        """The mean AUROC of a way without the originals of each group in turn. [N_FOLDS]"""
+        return [self.mean_auroc(way, self.fold != fold) for fold in range(N_FOLDS)]
 
     def kept(self, values: Values, kind: str, groups: Rows | None = None) -> float:
         return copies_kept(*self.pairs(values, kind, groups))
