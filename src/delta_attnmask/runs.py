@@ -56,12 +56,6 @@ class RunFolder(UnitFolder):
         return tuple(self.manifest.settings.get("columns", ()))
 
     @property
-    def inputs(self) -> list[Path]:
-        """The folder and the data: no file of them may be replaced."""
-        data = self.manifest.data
-        return [self.path, *map(Path, json.loads(data) if data.startswith("[") else [data] if data else [])]
-
-    @property
     def is_complete(self) -> bool:
         return "complete.json" in self.files.names()
 

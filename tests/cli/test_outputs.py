@@ -113,3 +113,22 @@ def test_what_is_no_regular_file(tmp_path: Path):
     (tmp_path / "link.json").symlink_to(tmp_path / "nowhere")
     with pytest.raises(SettingsError, match="didn't write it"):
         claim_output(tmp_path / "link.json", [".json"])
+
+
+def test_files_of_a_pattern_are_data_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "parts").mkdir()
+    part = write_list(tmp_path / "parts" / "a.json", [make_row(n) for n in range(5)])
+    make_run(tmp_path / "run", part)
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(part), str(tmp_path / "parts" / "*.json")))
+    before = part.read_bytes()
+    assert call("audit", tmp_path / "run", "--json", part, "--force") == 2
+    assert "is the data itself" in capsys.readouterr().err
+    assert part.read_bytes() == before
+
+
+def test_the_demo_replaces_no_foreign_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "pool.json").write_text(THEIRS)
+    assert call("demo", "--export", tmp_path) == 2
+    assert "pool.json isn't of the embedded data; choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "pool.json").read_text() == THEIRS

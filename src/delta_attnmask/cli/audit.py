@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from delta_attnmask.auditing.run_audit import audit_run
 from delta_attnmask.cli.options import Force, Json, SelectionOptions, TrainingCost, claim_json, write_json
 from delta_attnmask.cli.terminal import print_table, printable
+from delta_attnmask.exporting.run_export import inputs_of
 from delta_attnmask.runs import RunFolder
 
 _SHOWN = 24  # rows of a table; the JSON has all
@@ -30,7 +31,7 @@ def audit(
         against: Further runs of the same data, such as with another seed, dtype or model, to compare with.
     """
     folder = RunFolder.open(run)
-    claim_json(json_file, folder.inputs, force=force)
+    claim_json(json_file, inputs_of(folder), force=force)
     chosen = selection.read(folder)
     others = {str(path): RunFolder.open(path) for path in against or ()}
     report = audit_run(folder, chosen, others=others, train_rate=cost.train_rate, epochs=cost.epochs)

@@ -56,7 +56,7 @@ def inspect(
     else:
         dataset = FileRows(rows.data, rows.images, image_limits=rows.place.image_limits, format=format)
     wanted = find_rows(dataset, row)
-    claim_page(out, [*dataset.inputs, *(scored.inputs if scored else [])], force=force)
+    claim_page(out, [*dataset.inputs, *([scored.path] if scored else [])], force=force)
     chosen = mask.choose(settings, scored)
 
     from delta_attnmask.inspecting.inspection_page import render_inspections

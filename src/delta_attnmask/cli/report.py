@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from delta_attnmask.cli.options import Force, MaskOptions, RunDataOptions, SelectionOptions, TrainingCost
 from delta_attnmask.cli.terminal import printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.run_export import open_scored
+from delta_attnmask.exporting.run_export import inputs_of, open_scored
 from delta_attnmask.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def report(
     from delta_attnmask.reviewing.review_results import read_results, review_section
 
     folder = RunFolder.open(run)
-    claim_page(out, [*folder.inputs, moved.data], force=force)
+    claim_page(out, inputs_of(folder, moved.place), force=force)
     has_scores = "ok" in folder.read_scores(["status"]).column("status").unique().to_pylist()
     request = Request(
         run=folder,

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from delta_attnmask.cli.options import Force, Json, RunDataOptions, claim_json, write_json
 from delta_attnmask.cli.terminal import print_table, printable
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.exporting.run_export import open_scored
+from delta_attnmask.exporting.run_export import inputs_of, open_scored
 from delta_attnmask.reporting.page import claim_page
 from delta_attnmask.reviewing.answers import collect as collect_answers
 from delta_attnmask.reviewing.handout import export_label_studio, write_page
@@ -70,7 +70,7 @@ def review(
     if selection is None or collect:
         raise SettingsError("expected RUN --selection FILE --out DIR to begin a review, DIR --collect FILES to end it")
     run = RunFolder.open(folder)
-    claim_page(out / "review.html", run.inputs, force=force)
+    claim_page(out / "review.html", inputs_of(run, moved.place), force=force)
     protocol = begin_review(run, out, selection, against=against, n_pairs=pairs, seed=seed)
     n_compared = len(protocol.compared)
     compared = f"{n_compared} pairs ({protocol.selection}, against {protocol.against})"

@@ -9,6 +9,7 @@ from delta_attnmask.cli.options import Force, RunDataOptions
 from delta_attnmask.cli.report import with_inspections
 from delta_attnmask.cli.terminal import print_table
 from delta_attnmask.errors import SettingsError
+from delta_attnmask.exporting.run_export import inputs_of
 from delta_attnmask.reporting.gallery import MAX_CARDS, Card
 from delta_attnmask.reporting.page import claim_page, write_page
 from delta_attnmask.reporting.run_report import Request, make_worst
@@ -42,7 +43,7 @@ def worst(
     if n > MAX_CARDS:
         raise SettingsError(f"n={n}: a page shows {MAX_CARDS} rows at most")
     folder = RunFolder.open(run)
-    claim_page(out, [*folder.inputs, moved.data], force=force)
+    claim_page(out, inputs_of(folder, moved.place), force=force)
     request = Request(run=folder, selection=None, place=moved.place, n_cards=n)
     html, cards = make_worst(with_inspections(request, inspect) if inspect else request, by)
     column = next(iter(cards[0].numbers))

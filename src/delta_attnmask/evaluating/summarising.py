@@ -89,7 +89,8 @@ def sums_by_image(lines: pa.Table, column: str) -> tuple[Values, Values]:
     What is asked about one image rises and falls together, so images are what intervals draw and tests count.
     """
     alone = pc.binary_join_element_wise("row", pc.cast(lines["row"], pa.string()), " ")
-    image = pc.if_else(pc.equal(lines["image"], ""), alone, lines["image"])
+    known = pc.fill_null(lines["image"], "")  # evaluations of earlier versions have none
+    image = pc.if_else(pc.equal(known, ""), alone, known)
     sums = lines.append_column("group", image).group_by("group").aggregate([(column, "sum"), (column, "count")])
     return to_numbers(sums, f"{column}_sum"), to_numbers(sums, f"{column}_count")
 

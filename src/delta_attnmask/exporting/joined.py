@@ -30,7 +30,7 @@ def export_scores(dataset: FileRows, run: RunFolder, out: Path, *, force: bool =
     Parquet and arrow keep their own columns. Other rows get `messages`, `images` and `raw`, the row's own JSON.
     out: a file that ends in .parquet. force: replace one that is there.
     """
-    claim_output(out, (".parquet",), [*dataset.inputs, *run.inputs], force=force)
+    claim_output(out, (".parquet",), [*dataset.inputs, run.path], force=force)
     scores = with_ranking(run.read_scores(), str(run.manifest.settings.get("form", "delta")))
     scores = scores.rename_columns([f"{PREFIX}{name}" for name in scores.column_names])
     schemas = [part.container.schema for part in dataset.parts if isinstance(part.container, Columns)]

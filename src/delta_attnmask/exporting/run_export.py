@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from delta_attnmask.errors import ArtifactError, SettingsError
+from delta_attnmask.errors import ArtifactError, DataError, SettingsError
 from delta_attnmask.exporting.conversion import ENDINGS, Converted, convert_rows
 from delta_attnmask.exporting.files import copy_rows
 from delta_attnmask.reading.formats import TARGETS, TargetName, choose_target
+from delta_attnmask.reading.inputs import find_sources
 from delta_attnmask.reading.jsonfile import JsonFile
 from delta_attnmask.reading.llama_factory import add_entry
 from delta_attnmask.reading.rows import FilePart, FileRows, Place, fingerprint_file
@@ -53,6 +55,16 @@ def open_scored(run: RunFolder, place: Place = Place(), *, with_images: bool = T
     return dataset
 
 
+def inputs_of(run: RunFolder, place: Place = Place()) -> list[Path]:
+    """The run's folder and the files of its data, where they are now: none of them may be replaced."""
+    data = str(place.data or run.manifest.data)
+    if not data or "://" in data:
+        return [run.path]
+    with suppress(DataError):  # it has moved
+        return [run.path, *(source.path for source in find_sources(data)[1]), Path(data)]
+    return [run.path]
+
+
 def export_selection(
     selection: Selection,
     run: RunFolder,
@@ -69,7 +81,7 @@ def export_selection(
     Raises ArtifactError if the input isn't the data that was scored, or a file can't be written; SettingsError where
     `out` must not be replaced.
     """
-    claim_output(note := note_path(out), (".json",), run.inputs, force=force)
+    claim_output(note := note_path(out), (".json",), inputs_of(run, place), force=force)
     dataset = open_scored(run, place, with_images=to is not None)
     rows = selection.indices if order == "score" else np.sort(selection.indices)
     done = export_rows(dataset, rows, out, to=to, scores=run.read_scores(["n_turns"]), force=force)
