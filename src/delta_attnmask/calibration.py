@@ -121,7 +121,7 @@ class Calibration:
     @property
     def _copies_kept(self) -> tuple[float, float]:
         """Of the chosen score, with its standard error; those of chance where they aren't known."""
-        kept, error = (self.report["chosen"].get(name) for name in ("copies_kept", "standard_error"))
+        kept, error = (self.report.get("chosen", {}).get(name) for name in ("copies_kept", "standard_error"))
         return 1.0 if kept is None else float(kept), float(error or 0.0)
 
     @property

@@ -1,6 +1,7 @@
 """Files that are whole or not there, that replace nothing foreign, and locks among their writers. No torch here."""
 
 import errno
+import json
 import os
 import re
 import secrets
@@ -8,7 +9,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -90,6 +91,19 @@ def is_marked(path: Path) -> bool:
 def write_text_atomically(path: Path, text: str) -> None:
     with write_atomically(path) as file:
         file.write(text.encode())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is no such file, as beside a model from the hub."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} can't be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path}: expected a JSON object")
+    return found
 
 
 def remove_stale(folder: Path, tag: str = "") -> None:

@@ -50,10 +50,14 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
     assert run_command("calibrate", *given, "--rows", "66", "--also", "el2n", "--out", str(tmp_path / "cal")) == 0
     found = Calibration.load(tmp_path / "cal")
     assert found.report["n_originals"] == 66
-    assert str(found.candidate) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    verdict = f"verdict: {found.verdict_sentence}"
+    assert str(found.candidate) in printed
+    assert printed.splitlines()[-1] == verdict
 
     out = ["--out", str(tmp_path / "run")]
     assert run_command("score", *given, *out, "--limit", "24", "--settings", str(tmp_path / "cal")) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == verdict
     settings = RunFolder.open(tmp_path / "run").manifest.settings
     assert {name: settings[name] for name in found.settings.to_dict()} == found.settings.to_dict()
     assert settings["form"] == found.candidate.form
@@ -63,6 +67,17 @@ def test_calibrate_score_and_select_agree_on_settings_and_form(
     kept = tmp_path / "kept.json"
     assert run_command("select", str(tmp_path / "run"), "--keep", "25%", "--out", str(kept)) == 0
     assert len(json.loads(kept.read_text())) == 6
+    assert capsys.readouterr().out.splitlines()[-1] == verdict
+    note = json.loads((tmp_path / "kept.json.selection.json").read_text())
+    assert (note["verdict"], note["verdict_sentence"]) == (found.verdict, found.verdict_sentence)
+
+    hopeless = dict(found.report) | {"chosen": found.report["chosen"] | {"copies_kept": 1.0}}
+    Calibration(hopeless).save(tmp_path / "run")
+    again = ["select", str(tmp_path / "run"), "--keep", "25%", "--out", str(kept)]
+    assert [run_command(*again), run_command(*again, "--strict")] == [0, 3]
+    assert "verdict: no better than random rows" in capsys.readouterr().out
+    assert run_command(*again, "--by", "low_loss", "--strict") == 0  # which wasn't calibrated
+    assert "verdict" not in capsys.readouterr().out
 
 
 def test_settings_that_are_neither_preset_nor_calibration_are_refused(

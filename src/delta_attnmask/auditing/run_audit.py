@@ -59,6 +59,7 @@ def audit_run(
         "defects": expected_defects(background, selection),
         "costs": costs,
         "warnings": list(background.warnings.get(selection.column, ())),
+        **background.verdicts.get(selection.column, {}),
     }
 
 

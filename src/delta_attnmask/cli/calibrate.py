@@ -7,8 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from delta_attnmask.calibration import refuse_another_calibration
-from delta_attnmask.cli.options import ComputeOptions, DataOptions, ModelOptions, split_names
-from delta_attnmask.cli.terminal import print_data
+from delta_attnmask.cli.options import ComputeOptions, DataOptions, ModelOptions, Strict, split_names
+from delta_attnmask.cli.terminal import SAYS_NO, print_data
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.settings import WARM_ROWS, RoundsWanted, require_positive
 
@@ -24,7 +24,8 @@ def calibrate(
     warm_rows: int = WARM_ROWS,
     seed: int = 0,
     compute: ComputeOptions = ComputeOptions(),
-) -> None:
+    strict: Strict = False,
+) -> int:
     """Plant defects in copies of a few hundred rows and find the score that ranks them below the originals.
 
     Needs no labels: the copies are made from the data itself. Also reports what no score can see.
@@ -61,5 +62,6 @@ def calibrate(
         progress=True,
     )
     path = found.save(out)
-    print(found.describe())
     print(f"Wrote {path}; next: delta-attnmask score --settings {out} ...")
+    print(found.describe())
+    return SAYS_NO if strict and found.verdict.is_no else 0

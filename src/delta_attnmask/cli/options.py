@@ -37,6 +37,8 @@ MACHINES = Group("Several processes", sort_key=9)
 Json = Annotated[Path | None, Parameter(name="--json", help="File for all figures, as JSON; ends in .json.")]
 Force = Annotated[bool, Parameter(help="Replace a file that this tool didn't write; never the data itself.")]
 
+Strict = Annotated[bool, Parameter(help="Exit with 3 if the verdict is to keep all data.")]
+
 
 @Parameter(name="*", group=DATA)
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.options import ComputeOptions, DataOptions, Force, Json, ModelOptions, claim_json, write_json
-from delta_attnmask.cli.terminal import print_data, print_table, printable, with_interval
+from delta_attnmask.cli.terminal import SAYS_NO, print_data, print_table, print_verdict, printable, with_interval
 from delta_attnmask.reporting.words import write_seconds
 from delta_attnmask.running.plan import ModelSource, RunPlan, StageName
 from delta_attnmask.settings import require_positive
+from delta_attnmask.storage import read_object
 
 if TYPE_CHECKING:
     from delta_attnmask.running.run import Run
-
-_SAYS_NO = 3
 
 
 def run(
@@ -59,7 +58,7 @@ def run(
     begun.run(lambda stage, is_done: print_stage(stage, is_done))
     write_json(json_file, begun.findings)
     print_result(begun)
-    return _SAYS_NO if strict and begun.says_no else 0
+    return SAYS_NO if strict and begun.says_no else 0
 
 
 def print_stage(stage: StageName, is_done: bool) -> None:
@@ -84,14 +83,14 @@ def print_result(run: "Run") -> None:
         lines = [(name, run.path_of(name)) for name in ("kept", "random")]
         title = f"Kept {len(kept):,} of {kept.report['n_rows']:,} rows by {kept.column}, and drew as many at random"
         print_table(title, ["rows", "file"], lines)
-    for path in run.out.glob("*/export.json"):
-        print(printable(f"For the trainer: {path}"))
+    for path in sorted(run.out.glob("*/export.json")):
+        print(printable(f"For the trainer: {read_object(path)['kept']['hint']}"))
     findings = run.findings
     if (proof := findings["proof"]) is not None:
         _print_proof(proof)
     if (page := run.out / "report.html").exists():
         print(printable(f"Report: {page}"))
-    print(f"verdict: {findings['verdict_sentence']}")
+    print_verdict(findings, strict=False)
     for sentence in [] if proof is None else proof["sentences"]:
         print(f"proof: {sentence}")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from delta_attnmask.calibration import judge_calibration
 from delta_attnmask.cli.options import (
     DATA,
     MACHINES,
@@ -16,9 +17,10 @@ from delta_attnmask.cli.options import (
     DataOptions,
     MaskOptions,
     ModelOptions,
+    Strict,
     split_names,
 )
-from delta_attnmask.cli.terminal import print_check, print_data, print_outcome
+from delta_attnmask.cli.terminal import print_check, print_data, print_outcome, print_verdict
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.manifest import WHOLE, Shard
 from delta_attnmask.progress import show_progress
@@ -41,6 +43,7 @@ def score(
     sweep: Annotated[bool, Parameter(group=SCORES)] = False,
     embeddings: Annotated[bool, Parameter(group=SCORES)] = False,
     max_failed: Share = MAX_FAILED,
+    strict: Strict = False,
     compute: ComputeOptions = ComputeOptions(),
     compile: Annotated[bool, Parameter(group=SPEED)] = False,
     unit_rows: Annotated[int, Parameter(group=SPEED)] = 256,
@@ -93,7 +96,7 @@ def score(
     from delta_attnmask.scoring.worker import Recipe, Task
 
     loaded = model.load(compile=compile).loaded if engine == "local" else None
-    plan, _ = make_plan(
+    plan, calibration = make_plan(
         loaded,
         source,
         out,
@@ -117,7 +120,11 @@ def score(
             recipe = Recipe(task, model.model, model.dtype, model.device, model.revision, compile)
             cluster = Cluster(actors, gpus_per_actor, address)
             run = score_on_cluster(recipe, cluster, **listeners)
-    return print_outcome(run, max_failed)
+    code = print_outcome(run, max_failed)
+    is_of_it = settings == "auto" if calibration is None else calibration.covers(plan.form, run.manifest.settings)
+    if code or not (is_of_it and share.is_whole):
+        return code
+    return print_verdict(judge_calibration(calibration), strict=strict)
 
 
 def _refuse_contradictions(engine: str, shard: Shard, **of_ray: object) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from delta_attnmask.cli.export import print_converted
-from delta_attnmask.cli.options import RULES, Force, RunDataOptions
-from delta_attnmask.cli.terminal import print_table, printable
+from delta_attnmask.cli.options import RULES, Force, RunDataOptions, Strict
+from delta_attnmask.cli.terminal import print_table, print_verdict, printable
 from delta_attnmask.exporting.run_export import export_selection, open_scored
 from delta_attnmask.reading.copies import find_copies
 from delta_attnmask.reading.formats import TargetName
@@ -63,7 +63,8 @@ def select(
     to: TargetName | None = None,
     moved: RunDataOptions = RunDataOptions(),
     force: Force = False,
-) -> None:
+    strict: Strict = False,
+) -> int:
     """Write the best rows of a scored data set, in the input's own format or a trainer's.
 
     Failed rows are never kept. Beside FILE, FILE.selection.json says what was kept and why.
@@ -119,3 +120,4 @@ def select(
         print(f"WARNING: {warning}")
     print(f"Wrote {out} and {note}")
     print_converted(done)
+    return print_verdict(report, strict=strict)

@@ -4,13 +4,15 @@ Text from data sets is never taken for markup or terminal commands.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from delta_attnmask.calibration import Verdict
 from delta_attnmask.progress import print_note
 from delta_attnmask.reading.faults import Faults, commonest, count_faults, find_fix
 from delta_attnmask.reading.formats import read_record
@@ -19,6 +21,7 @@ from delta_attnmask.records import Record
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.settings import MAX_FAILED
 
+SAYS_NO = 3  # the exit code with --strict
 _N_FILES = 20  # of a data set that are listed
 _N_FAULTS = 20
 _N_TRIED = 8  # rows of a file, to find one that can be used
@@ -108,6 +111,14 @@ def too_many_failed(n_failed: int, n_rows: int, max_failed: float) -> int:
     found, allowed = f"{n_failed:,} of {n_rows:,} rows failed ({n_failed / n_rows:.1%})", f"{100 * max_failed:g}%"
     print(f"delta-attnmask: {found}, more than the {allowed} of --max-failed", file=sys.stderr)
     return 1
+
+
+def print_verdict(found: Mapping[str, Any], *, strict: bool) -> int:
+    """Print `verdict_sentence`, if there is one; the exit code: 3 where it says no and that is asked for, else 0."""
+    if "verdict" not in found:
+        return 0
+    print(f"verdict: {found['verdict_sentence']}")
+    return SAYS_NO if strict and Verdict(found["verdict"]).is_no else 0
 
 
 def print_outcome(run: RunFolder, max_failed: float = MAX_FAILED) -> int:

@@ -6,7 +6,6 @@ which two methods differ (with one answer an image and one seed that is McNemar'
 by itself. The spread over seeds is reported beside it: rows and seeds answer different questions.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -22,6 +21,7 @@ from delta_attnmask.evaluating.predictions import EvaluationFolder
 from delta_attnmask.evaluating.summarising import COMPARED, by_source, own_lines, share, sums_by_image, to_numbers
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.statistics import Values, sign_test
+from delta_attnmask.storage import read_object
 
 _PLACE, _ABOUT = ["row", "turn"], ["source", "image"]
 
@@ -57,7 +57,7 @@ def compare_evaluations(
     values = iter([to_numbers(answers, str(index)) for index in range(len(everyone))])
     methods = {}
     for name, group in folders.items():
-        notes = [_read_object(Path(folder.manifest.model) / "train.json") for folder in group]
+        notes = [read_object(Path(folder.manifest.model) / "train.json") for folder in group]
         methods[name] = _Method(group, notes, scored.get(name), np.stack([next(values) for _ in group]))
     figures = {name: _figures(method, answers, seed) for name, method in methods.items()}
     base_s = figures[base_name]["seconds"]["total_s"]
@@ -101,19 +101,6 @@ def _require_same_test(folders: Sequence[EvaluationFolder]) -> None:
                 f"{folders[0].path} and {folder.path} answer different questions, so they can't be compared "
                 f"({'; '.join(differing)}); evaluate both on the same file with the same options"
             )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty where there is no such file, as beside a model from the hub."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} can't be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{path}: expected a JSON object")
-    return found
 
 
 def _common_answers(folders: Sequence[EvaluationFolder], measure: str) -> tuple[pa.Table, int]:
@@ -179,7 +166,7 @@ class _Method:
         scoring: float | None = 0.0
         if self.scoring is not None:
             pace = self.scoring.pace
-            calibration = float(_read_object(self.scoring.path / "calibration.json").get("seconds", 0))
+            calibration = float(read_object(self.scoring.path / "calibration.json").get("seconds", 0))
             n_rows = self.scoring.manifest.n_rows
             scoring = pace.seconds * n_rows / pace.n_rows + calibration if pace.n_rows else None
         total = None if training is None or scoring is None else training + scoring

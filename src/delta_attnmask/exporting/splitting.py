@@ -1,6 +1,6 @@
 """Set a test split aside of which no image, and no text-only conversation, stays in the rest. No torch here."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -80,10 +80,7 @@ def group_rows(rows: Rows) -> tuple[Numbers, NDArray[np.str_]]:
     sources, is_usable = list[str](), list[bool]()
     for record in rows:
         sources.append(record.source)
-        try:
-            found = list(_identities(record, rows))
-        except RowError:
-            found = []
+        found = _identities(record, rows)
         edges += [(record.row, numbers.setdefault(one, len(numbers))) for one in found]
         is_usable.append(bool(found))
     n_rows, size = len(sources), len(sources) + len(numbers)
@@ -91,6 +88,12 @@ def group_rows(rows: Rows) -> tuple[Numbers, NDArray[np.str_]]:
     graph = coo_array((np.ones(len(edges)), (ends[0], n_rows + ends[1])), shape=(size, size))
     labels = connected_components(graph, directed=False)[1][:n_rows]
     return np.where(is_usable, labels, -1).astype(np.int64), np.array(sources, dtype=np.str_)
+
+
+def count_shared(test: Rows, data: Rows) -> int:
+    """How many rows of a test set share an image with some data, or if they have none, their words."""
+    known = {one for record in data for one in _identities(record, data)}
+    return sum(not known.isdisjoint(_identities(record, test)) for record in test)
 
 
 def write_split(dataset: FileRows, split: Split, test: Path, rest: Path) -> None:
@@ -109,18 +112,20 @@ def refuse_existing(test: Path, rest: Path) -> None:
             raise SettingsError(f"{path} exists and isn't replaced; choose another name, or remove it")
 
 
-def _identities(record: Record, rows: Rows) -> Iterator[Hashable]:
+def _identities(record: Record, rows: Rows) -> list[Hashable]:
     """What the row shares with others of its group; nothing for a row that can't be used."""
     if record.error:
-        return
-    if not record.images:
-        yield text_key(record)
-    for ref in record.images:
-        yield (ref.part, normpath(ref.path)) if _is_path(ref) else sha256(rows.read_image_bytes(ref)).digest()
+        return []
+    try:
+        return [_identify(ref, rows) for ref in record.images] or [text_key(record)]
+    except RowError:
+        return []
 
 
-def _is_path(ref: ImageRef) -> bool:
-    return ref.data is None and ref.place is None and ref.picture is None
+def _identify(ref: ImageRef, rows: Rows) -> Hashable:
+    if ref.data is None and ref.place is None and ref.picture is None:
+        return str(rows.part_of(ref).images_root), normpath(ref.path)
+    return sha256(rows.read_image_bytes(ref)).digest()
 
 
 def _draw(groups: Numbers, sources: Numbers, n_test: int, seed: int) -> Numbers:

@@ -6,7 +6,6 @@ its standard errors. Where no model gets 5 % of the answers exactly right, as wi
 """
 
 import gc
-import json
 import sys
 from collections.abc import Callable, Mapping
 from math import sqrt
@@ -17,6 +16,7 @@ from delta_attnmask.evaluating.comparing import compare_evaluations
 from delta_attnmask.progress import print_note, show_phases, show_progress
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.running.plan import ModelSource, RunPlan
+from delta_attnmask.storage import read_object
 
 UNTOUCHED, KEPT = "untouched", "kept"
 _MIN_EXACT = 0.05
@@ -72,8 +72,7 @@ class Proof:
 
     def read(self) -> dict[str, Any] | None:
         """What DIR/proof.json says; None where there is none of these very models."""
-        path = self._out / "proof.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = read_object(self._out / "proof.json")
         names = {name: [folder.name for folder in folders] for name, folders in self.evaluated.items()}
         return found if found.get("folders") == names else None
 

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from delta_attnmask.calibrating.preset_choice import FALLBACK
 from delta_attnmask.calibration import FILE as CALIBRATION
 from delta_attnmask.calibration import Calibration, judge_calibration
 from delta_attnmask.errors import ArtifactError, DataError, TooLittleDataError
 from delta_attnmask.exporting.conversion import ENDINGS
 from delta_attnmask.exporting.run_export import MIXTURE, export_rows, export_selection, is_one_file, open_scored
-from delta_attnmask.exporting.splitting import split_rows, write_split
+from delta_attnmask.exporting.splitting import count_shared, split_rows, write_split
 from delta_attnmask.progress import print_note, show_progress
 from delta_attnmask.reading.faults import describe_faults
 from delta_attnmask.reading.formats import choose_target
@@ -43,13 +44,11 @@ from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import note_path, read_note
 from delta_attnmask.selecting.run_selection import select_from_run
 from delta_attnmask.selection import Budget, Selection
-from delta_attnmask.storage import hold_lock, write_text_atomically
+from delta_attnmask.storage import hold_lock, read_object, write_text_atomically
 from delta_attnmask.training.plan import require_trainable
 
 if TYPE_CHECKING:
     from delta_attnmask.scorer import DeltaAttnMask
-
-_UNCALIBRATED = "relative"  # the preset where there is too little to calibrate on
 
 _TOO_FEW = "too_few.json"
 _N_TRIED = 50  # rows of an estimate
@@ -213,8 +212,8 @@ class Run:
         }[stage]()
 
     def _refuse_changed(self) -> None:
-        path = self.out / "check.json"
-        if path.exists() and json.loads(path.read_text(encoding="utf-8"))["input"] != asdict(self.rows.fingerprint):
+        found = read_object(self.out / "check.json").get("input")
+        if found is not None and found != asdict(self.rows.fingerprint):
             raise ArtifactError(f"{self.rows.location} has changed since {self.out} was begun; choose another folder")
 
     def _write_json(self, name: str, content: Any) -> None:
@@ -264,6 +263,8 @@ class Run:
             raise DataError(f"{failed}; fix them, or allow more with --max-failed")
         if found.n_failed:
             self.notify(failed)
+        if not self.plan.test_budget and (n_shared := count_shared(test := self.open_part("test"), self.rows)):
+            self.notify(f"WARNING: {n_shared:,} of the {test.n_rows:,} test rows share images or words with the data")
         self._write_json("check.json", {"input": asdict(self.rows.fingerprint)} | found.to_dict())
 
     def _split(self) -> None:
@@ -285,14 +286,14 @@ class Run:
                 progress=self._shown,
             )
         except TooLittleDataError as error:
-            self.notify(f"settings: not calibrated ({error}); using the preset {_UNCALIBRATED!r}")
+            self.notify(f"settings: not calibrated ({error}); using the preset {FALLBACK!r}")
             self._write_json(f"calibration/{_TOO_FEW}", {"reason": str(error)})
             return
         self.notify(found.describe())
         found.save(self.out / "calibration")
 
     def _score(self) -> None:
-        settings = _UNCALIBRATED if self.calibration is None else self.out / "calibration"
+        settings = FALLBACK if self.calibration is None else self.out / "calibration"
         scored = partial(self.scorer.score, self.pool, settings=settings, also=self.plan.also)
         scored(out=self.out / "run", **self.compute, progress=self._shown)
 

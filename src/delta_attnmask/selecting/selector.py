@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
-from delta_attnmask.calibration import Calibration
+from delta_attnmask.calibration import Calibration, judge_calibration
 from delta_attnmask.errors import SettingsError
 from delta_attnmask.selecting.candidates import Candidates, Embed, Indices, find_candidates, is_scored, row_indices
 from delta_attnmask.selecting.quotas import MIX_COLUMNS, QUOTAS, chance_distortion, choose_columns, distortion
@@ -37,14 +37,15 @@ class Background:
 
     form: the column that the rows were scored for. embed: gives the embeddings of rows.
     planted_ratio: of the calibrated column, each quota's planted copies kept relative to chance; {} for others.
-    passing: by column, the value that a share of its planted copies reaches, by share. warnings: by column, what its
-    calibration warned of. calibration_s: how long it took.
+    passing: by column, the value that a share of its planted copies reaches, by share. warnings, verdicts: by column,
+    what its calibration warned of and came to. calibration_s: how long it took.
     """
 
     form: str | None = None
     embed: Embed | None = None
     planted_ratio: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    verdicts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     calibration_s: float = 0.0
     passing: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
@@ -64,7 +65,15 @@ class Background:
         options = calibration.get("quota", {}).get("options", {})
         ratios = {name: float(option["planted_ratio"]) for name, option in options.items() if name in QUOTAS}
         passing = {float(one["copies"]): float(one["above"]) for one in calibration.get("passing", ())}
-        return cls(form, embed, {found.form: ratios}, {found.form: found.warnings}, seconds, {found.form: passing})
+        return cls(
+            form,
+            embed,
+            {found.form: ratios},
+            {found.form: found.warnings},
+            {found.form: judge_calibration(found)},
+            seconds,
+            {found.form: passing},
+        )
 
     def value_reached(self, column: str, copies: float) -> float:
         """The value of a column that a share of the planted copies reaches, linear between those that are known.
@@ -148,6 +157,7 @@ def select_rows(
             "distortion": round(distortion(mix, picks.positions), 4),
             "distortion_by_chance": round(chance_distortion(mix, n_keep), 4),
             "warnings": list(background.warnings.get(column, ())),
+            **background.verdicts.get(column, {}),
             "sources": count_sources(table, kept),
         },
     )
