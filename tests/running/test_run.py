@@ -15,7 +15,7 @@ import yaml
 
 from delta_attnmask import ArtifactError, DeltaAttnMask
 from delta_attnmask.calibration import Verdict
-from delta_attnmask.cli import main
+from delta_attnmask.cli import app, main
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.running.plan import STAGES, ModelSource, RunPlan
@@ -82,7 +82,7 @@ def test_the_report_opens_with_verdict_and_proof(whole: Path) -> None:
     opening = re.search(r'<div class="answer">(.*?)</div>', page, re.DOTALL)
     assert opening is not None
     assert "too few rows to tell" in opening[1]
-    assert len(re.findall("Proof: the selected 20 % (?:beats|doesn.{1,5}t beat)", opening[1])) == 2
+    assert len(re.findall("Proof: the selection .20 %. (?:beats|doesn.{1,5}t beat)", opening[1])) == 2
 
 
 def test_what_is_done_is_skipped_and_a_no_is_an_exit_code_only_if_strict(
@@ -93,7 +93,7 @@ def test_what_is_done_is_skipped_and_a_no_is_an_exit_code_only_if_strict(
     printed = capsys.readouterr().out
     assert printed.count("done already") == len(STAGES)
     assert "verdict: too few rows to tell" in printed
-    assert "proof: the selected 20 % doesn't beat as many random rows" in printed  # one step teaches nothing
+    assert "proof: the selection (20 %) doesn't beat as many random rows" in printed  # one step teaches nothing
     assert call(*flags(embedded, whole, strict=True)) == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -172,6 +172,36 @@ def test_other_runs_and_foreign_files_are_refused(
     assert "expected a file, or an amount" in refused(tmp_path / "x", test="tset.json")
     assert "training takes one of" in refused(tmp_path / "x", dtype="float16")
     assert not (tmp_path / "x").exists()
+
+
+def test_several_files_become_folders(embedded: Path, tmp_path: Path) -> None:
+    rows = json.loads((embedded / "pool.json").read_text())
+    entries = []
+    for name, part in (("one", rows[:10]), ("two", rows[10:20])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+        entries.append({"name": name, "data": f"{name}.json", "images": str(embedded / "images")})
+    (tmp_path / "mixture.json").write_text(json.dumps({"sources": entries}))
+    few = {"data": tmp_path / "mixture.json", "images": None, "limit": None, "prove": None}
+    assert call(*flags(embedded, tmp_path / "out", **few)) == 0
+    for name in ("test", "pool", "kept", "random"):
+        found = FileRows(tmp_path / "out" / name / "mixture.json")
+        assert {record.source for record in found} == {"one", "two"}
+    assert (tmp_path / "out" / "trl" / "kept.parquet").exists()
+
+
+@pytest.mark.parametrize("path", sorted(Path("examples").glob("*.yaml")), ids=str)
+def test_the_examples_have_the_options_names(path: Path) -> None:
+    app.parse_args(["run", "--config", str(path), "--out", "x"], print_error=False, exit_on_error=False)
+
+
+def test_a_test_file_that_shares_images_with_the_data_is_reported(
+    embedded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((embedded / "pool.json").read_text())[4:9]
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    few = {"test": tmp_path / "test.json", "limit": 6, "prove": None, "to": None, "until": "check"}
+    assert call(*flags(embedded, tmp_path / "out", **few)) == 0
+    assert "WARNING: 2 of the 5 test rows share images or words with the data" in capsys.readouterr().err
 
 
 def test_data_that_changed_is_refused(embedded: Path, embedded_model: LoadedModel, tmp_path: Path) -> None:

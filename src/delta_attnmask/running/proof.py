@@ -151,7 +151,8 @@ class Proof:
             if name != KEPT
         }
         beats = {name: _is_better(one[decides], decides) for name, one in against.items()}
-        budget = str(self._plan.keep).replace("%", " %")
+        keep = str(self._plan.keep)
+        budget = keep.replace("%", " %") if keep.endswith("%") else f"{keep} rows"
         return {
             "schema": 1,
             "folders": {name: [folder.name for folder in folders] for name, folders in evaluated.items()},
@@ -189,10 +190,10 @@ def _say(budget: str, name: str, difference: Mapping[str, Any], is_better: bool)
     exact, loss = (difference[measure]["pooled"] for measure in ("exact", "loss"))
     points, nats = (
         f"{scale * one['value']:+.{digits}f} ({scale * one['low']:+.{digits}f} to {scale * one['high']:+.{digits}f})"
-        for one, scale, digits in ((exact, 100, 1), (loss, 1, 3))
+        for one, scale, digits in ((exact, 100, 1), (loss, 1, 4))
     )
     verb = "beats" if is_better else "doesn't beat"
-    return f"the selected {budget} {verb} {_NAMES[name]}: exact answers {points} points, loss {nats} nats"
+    return f"the selection ({budget}) {verb} {_NAMES[name]}: exact answers {points} points, loss {nats} nats"
 
 
 def _free_memory() -> None:
