@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from delta_attnmask.errors import SettingsError
-from delta_attnmask.modeling.devices import accelerators, choose_device, choose_dtype
+from delta_attnmask.modeling.devices import accelerators, choose_device, choose_dtype, free_memory, is_out_of_memory
 
 NONE, TWO = ("", 0), ("cuda", 2)
 
@@ -40,3 +40,36 @@ def test_the_precision_is_one_that_the_gpu_computes_in(monkeypatch, capability, 
     assert choose_dtype("auto", torch.device("cuda")) == getattr(torch, expected)
     assert choose_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+class Failed(torch.AcceleratorError):
+    """As torch raises it: with CUDA's number of the error."""
+
+    def __init__(self, text: str, error_code: int):
+        super().__init__(text)
+        self.error_code = error_code
+
+
+@pytest.mark.parametrize(
+    ("error", "is_about_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (Failed("CUDA error: out of memory", 2), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
+        (Failed("CUDA error: device-side assert triggered", 710), False),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"), False),
+        (ValueError("Triton Error [CUDA]: out of memory"), False),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_memory_that_ran_out_is_told_from_other_faults(error: Exception, is_about_memory: bool) -> None:
+    assert is_out_of_memory(error) == is_about_memory
+
+
+def test_only_devices_with_memory_of_their_own_say_what_is_free() -> None:
+    assert free_memory(torch.device("cpu")) is None
+    assert free_memory(torch.device("mps")) == 0

@@ -70,6 +70,16 @@ def test_two_kinds_are_told_apart_and_looked_at_once() -> None:
     assert looks.masks == 2
 
 
+def test_a_mask_is_made_into_numbers_to_add_once() -> None:
+    masks, mask = reader(), window()
+    found = [masks.additive(mask[:, :, :, :SEQ], torch.float32) for _ in range(3)]
+    assert found[0] is found[1] is found[2]
+    assert torch.equal(found[0] == 0, mask)
+    assert masks.additive(mask, torch.bfloat16).dtype == torch.bfloat16
+    mask.fill_(True)
+    assert not masks.additive(mask, torch.float32).any()
+
+
 def test_a_mask_that_was_written_to_is_looked_at_again() -> None:
     masks, mask = reader(), plain()
     assert masks.simplify(mask, False) == (None, True)

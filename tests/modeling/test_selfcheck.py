@@ -165,6 +165,22 @@ def test_the_tokens_that_are_compared_are_text_and_no_neighbours() -> None:
     assert (probe_labels(examine(FAMILIES["Llama"].build()), {"input_ids": long}, long) != -100).sum() <= 70
 
 
+@pytest.mark.parametrize("name", ["LLaVA", "Gemma 2"])
+def test_the_untouched_model_makes_logits_only_where_they_are_compared(name: str) -> None:
+    model, (inputs, labels) = build(name, torch.float32)
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    is_compared = labels[:, 1:] != -100
+    expected = nn.functional.cross_entropy(logits[:, :-1][is_compared], labels[:, 1:][is_compared], reduction="none")
+    n_positions: list[int] = []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _module, _args, output: n_positions.append(output[..., 0].numel()))
+    found = Rounding(examine(model), inputs, labels).losses
+    handle.remove()
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert n_positions == [int(is_compared.sum())]
+
+
 # A model that changes is checked again.
 
 

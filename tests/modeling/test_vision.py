@@ -11,7 +11,14 @@ from transformers import AttentionInterface
 
 from delta_attnmask import MaskSettings
 from delta_attnmask.modeling.anatomy import examine, owner_of
-from delta_attnmask.modeling.vision import PACKED, image_cost, packed_attention, packed_vision, shared_images
+from delta_attnmask.modeling.vision import (
+    PACKED,
+    image_cost,
+    linear_patches,
+    packed_attention,
+    packed_vision,
+    shared_images,
+)
 from delta_attnmask.scoring.delta import sweep_batch
 from tests.families import FAMILIES
 from tests.modeling.attention_devices import DEVICES, NEEDS_CUDA
@@ -156,3 +163,30 @@ def test_towers_give_the_same_features(name: str) -> None:
     assert error(found, expected.double()) < 1e-5
     assert model.config.vision_config._attn_implementation == "sdpa"
     assert PACKED not in AttentionInterface._global_mapping
+
+
+@pytest.mark.parametrize("name", ["Qwen2-VL", "GLM-4V"])
+def test_patches_are_embedded_by_a_matrix_product(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES[name]
+    model: Any = family.build()
+    (convolution,) = (module for module in model.modules() if isinstance(module, nn.Conv3d))
+    inputs, _ = family.inputs()
+    images = {key: inputs[key] for key in ("pixel_values", "image_grid_thw")}
+    with torch.no_grad():
+        expected = torch.cat(model.model.get_image_features(**images).pooler_output)
+        with linear_patches(examine(model)), monkeypatch.context() as patched:
+            patched.setattr(nn.Conv3d, "forward", None)  # isn't called
+            found = torch.cat(model.model.get_image_features(**images).pooler_output)
+    assert error(found, expected.double()) < 1e-5
+    assert "forward" not in vars(convolution)
+
+
+@pytest.mark.parametrize("options", [{"stride": 1}, {"stride": 2, "padding": 1}, {"stride": 2, "groups": 3}, {"stride": 2}])
+def test_convolutions_that_see_more_than_a_patch_stay(options: dict[str, int]) -> None:
+    model: Any = FAMILIES["Llama"].build()
+    model.tower = nn.Conv3d(3, 6, 2, **options)
+    frames = torch.randn(2, 3, 4, 4, 4)
+    expected = model.tower(frames)
+    with linear_patches(examine(model)):
+        assert ("forward" in vars(model.tower)) == (options == {"stride": 2})
+        assert torch.equal(model.tower(frames), expected)

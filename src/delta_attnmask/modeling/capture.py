@@ -15,6 +15,7 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.keeping import Keeper, Positions, rows_of
+from delta_attnmask.modeling.kernels import without_cudnn_attention
 from delta_attnmask.modeling.last_block import LastBlock, Rows
 from delta_attnmask.modeling.recorder import REGISTRY_LOCK, AttentionRecorder, recording
 from delta_attnmask.modeling.running import (
@@ -26,7 +27,7 @@ from delta_attnmask.modeling.running import (
     replaced_forward,
     with_states,
 )
-from delta_attnmask.modeling.vision import packed_vision, shared_images
+from delta_attnmask.modeling.vision import linear_patches, packed_vision, shared_images
 from delta_attnmask.settings import AttentionBackend
 
 _LOGITS_PER_CHUNK = 1 << 26  # of the head's output: 256 MiB in float32
@@ -174,7 +175,9 @@ def captured_forward(
         # The name stays, since some models branch on it; only the function that it stands for changes.
         recorder = AttentionRecorder(anatomy.blocks, query_weights, roles, attention)
         stack.enter_context(recording(name, recorder))
+        stack.enter_context(without_cudnn_attention())
         stack.enter_context(packed_vision(anatomy))
+        stack.enter_context(linear_patches(anatomy))
         stack.enter_context(shared_images(anatomy.model, image_of))
         with keeper.attached(), ExitStack() as running:
             if anatomy.runs_on_rows and anatomy.n_blocks - 1 not in blocks:

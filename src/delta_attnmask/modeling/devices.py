@@ -1,4 +1,4 @@
-"""Which device and precision a model gets, and what is reported where it can't have them."""
+"""Which device and precision a model gets, what is reported where it can't have them, and when memory runs out."""
 
 from contextlib import suppress
 
@@ -6,10 +6,18 @@ import torch
 from torch import nn
 
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
-from delta_attnmask.modeling.kernels import is_recent_gpu
 from delta_attnmask.settings import Dtype
 
 PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
+
+_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, after which the device goes on working
+# Errors that torch has no type for: the status that NVIDIA's libraries name, the driver's text in Triton, a CPU's.
+_ALLOCATION_FAILED = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+)
 
 
 def accelerators() -> tuple[str, int]:
@@ -36,6 +44,33 @@ def choose_device(device: str, present: tuple[str, int] | None = None) -> torch.
     numbered = [f"{kind}:{index}" for index in range(n_devices)]
     possible = ["auto", "cpu", *([kind] if kind else []), *numbered, *(["balanced"] if kind == "cuda" else [])]
     raise SettingsError(f"device={device!r}: {problem}; possible here: {', '.join(possible)}")
+
+
+def is_recent_gpu(device: torch.device) -> bool:
+    """Whether an NVIDIA GPU is of Ampere's generation or later: only those compute in bfloat16 and run torch's flash.
+
+    On earlier ones torch imitates bfloat16, slowly, and its memory-efficient attention refuses it.
+    """
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a device with memory of its own has left for tensors; None for a CPU, 0 where nothing says it."""
+    if device.type == "cpu":
+        return None
+    if device.type != "cuda":
+        return 0
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, so that less of it at a time may succeed."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, torch.AcceleratorError):
+        return getattr(error, "error_code", None) == _MEMORY_ALLOCATION
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _ALLOCATION_FAILED)
 
 
 def choose_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:

@@ -23,7 +23,13 @@ from transformers.utils import logging as hf_logging
 from delta_attnmask.calibration import ADAPTER_WEIGHTS
 from delta_attnmask.errors import SettingsError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import examine
-from delta_attnmask.modeling.devices import PLACEMENTS, choose_device, choose_dtype, refuse_offloaded
+from delta_attnmask.modeling.devices import (
+    PLACEMENTS,
+    choose_device,
+    choose_dtype,
+    is_out_of_memory,
+    refuse_offloaded,
+)
 from delta_attnmask.progress import print_note
 from delta_attnmask.settings import Dtype
 
@@ -97,7 +103,7 @@ def load_model(name: str, *, dtype: Dtype = "auto", device: str = "auto", revisi
 def _explain(error: Exception, device: str, dtype: torch.dtype) -> str:
     """What is wrong, in one line and without transformers' advice to run the code."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
+    if is_out_of_memory(error):
         smaller = ", --dtype bfloat16" if dtype == torch.float32 else ""
         return (
             f"out of memory while it was loaded (--device {device}, {dtype}); use a smaller model{smaller}, or more "

@@ -76,6 +76,7 @@ class _SeenMask(NamedTuple):
     mask: Tensor  # held, so that no other takes its memory
     memory: tuple[Any, ...]  # when it was looked at
     needs_none: bool
+    added: dict[torch.dtype, Tensor]  # as numbers to add
 
 
 class MaskReader:
@@ -94,13 +95,23 @@ class MaskReader:
         """The mask to use, and whether the future shall be masked beside it."""
         if mask is None:
             return None, is_causal
+        return (None, True) if self._look_at(mask).needs_none else (mask, is_causal)
+
+    def additive(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """What `kernels.additive` makes of the mask, once for all blocks."""
+        added = self._look_at(mask).added
+        if dtype not in added:
+            added[dtype] = additive(mask, dtype)
+        return added[dtype]
+
+    def _look_at(self, mask: Tensor) -> _SeenMask:
         # Masks of which this is equal hold the same numbers.
         memory = mask.device, mask.dtype, mask.data_ptr(), mask.shape, mask.stride(), mask._version
-        needs_none = next((seen.needs_none for seen in self._latest if seen.memory == memory), None)
-        if needs_none is None:
-            needs_none = self._is_plain_causal(mask)
-            self._latest.append(_SeenMask(mask, memory, needs_none))
-        return (None, True) if needs_none else (mask, is_causal)
+        seen = next((seen for seen in self._latest if seen.memory == memory), None)
+        if seen is None:
+            seen = _SeenMask(mask, memory, self._is_plain_causal(mask), {})
+            self._latest.append(seen)
+        return seen
 
     def _is_plain_causal(self, mask: Tensor) -> bool:
         is_token = self._is_token.to(mask.device)
@@ -203,7 +214,7 @@ class AttentionRecorder:
         """By torch's kernel, and the columns by Triton."""
         dtype, device = call.value.dtype, call.value.device
         query, key = call.query.to(dtype), call.key.to(dtype)  # under autocast rotating leaves them in float32
-        mask = None if call.mask is None else additive(call.mask, dtype)
+        mask = None if call.mask is None else self._masks.additive(call.mask, dtype)
         scaling: dict[str, Any] = {"scale": call.scale, "is_causal": call.is_causal}
         output, lse = fused_attend(query, key, call.value, mask, **scaling)
         if self.is_recording:

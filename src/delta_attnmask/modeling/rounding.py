@@ -12,6 +12,7 @@ from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.capture import nats
+from delta_attnmask.modeling.keeping import rows_of
 from delta_attnmask.modeling.running import evaluating, first_states, no_cache, with_states
 
 _EXACT_HALF, _EXACT_FULL = 1e-3, 1e-4  # nats by which any token's loss may differ without a question
@@ -36,7 +37,7 @@ class Rounding:
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
         self._anatomy, self._inputs = anatomy, inputs
         self._places = roles.predicts_answer.nonzero(as_tuple=True)
-        self._targets = roles.targets(labels)
+        self._targets, self._shape = roles.targets(labels), labels.shape
         self._spreads: dict[tuple[int | None, int], Tensor] = {}
         self.unit = 0.0
         with changed_outputs(anatomy.blocks[-1:], self._noted):
@@ -72,14 +73,32 @@ class Rounding:
         model = self._anatomy.model
         with torch.no_grad(), evaluating(self._anatomy), torch.compiler.set_stance("force_eager"):
             try:
-                logits = self._noted(model(**self._inputs, **no_cache(model)).logits)
+                with self._head_on_rows():
+                    logits = self._noted(model(**self._inputs, **no_cache(model)).logits)
             except (AttributeError, TypeError) as error:
                 raise UnsupportedModelError(
                     f"{type(model).__name__}: its own forward fails under transformers {transformers.__version__} "
                     f"({error}); try another version of transformers"
                 ) from error
-        rows = logits[tuple(index.to(logits.device) for index in self._places)]
+        is_whole = logits.shape[:2] == self._shape
+        rows = logits[tuple(index.to(logits.device) for index in self._places)] if is_whole else logits[0]
         return nats(rows.float(), self._targets.to(rows.device))
+
+    @contextmanager
+    def _head_on_rows(self) -> Iterator[None]:
+        """Give the head the positions that are compared: logits of all take gigabytes for two long samples."""
+
+        def narrow(_module: nn.Module, args: tuple[Any, ...]) -> Any:
+            if not args or args[0].shape[:2] != self._shape:
+                return args
+            return rows_of(args[0], self._places)[None], *args[1:]
+
+        head: nn.Module = self._anatomy.model.get_output_embeddings()  # type: ignore[operator]
+        handle = head.register_forward_pre_hook(narrow)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _noted(self, values: Tensor) -> Tensor:
         self.unit = max(self.unit, torch.finfo(values.dtype).eps)

@@ -18,6 +18,7 @@ from delta_attnmask.batches import IGNORED_LABEL, TokenRoles
 from delta_attnmask.errors import DataError, UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
 from delta_attnmask.modeling.capture import captured_forward
+from delta_attnmask.modeling.devices import is_out_of_memory
 from delta_attnmask.modeling.recorder import REGISTRY_LOCK
 from delta_attnmask.modeling.rounding import INTO_LAST, Rounding
 from delta_attnmask.settings import AttentionBackend
@@ -144,10 +145,10 @@ def check_model(
         )
     try:
         rows = _probe(replace(anatomy, runs_on_rows=True), inputs, probes, attention, [last])
-    except torch.AcceleratorError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError, UnsupportedModelError):  # it can't take rows alone
-        return check
+    except (RuntimeError, ValueError, TypeError, IndexError, UnsupportedModelError) as error:
+        if isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
+            raise
+        return check  # it can't take rows alone
     differences = torch.cat([_differences(rows.losses, whole.losses), _differences(rows.masked, whole.masked)])
     is_exact = rounding.allows(rows.replays, _REPLAY) and rounding.allows(differences, _ROWS, INTO_LAST)
     return replace(check, runs_on_rows=is_exact)

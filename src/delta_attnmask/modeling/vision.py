@@ -1,4 +1,5 @@
-"""The vision tower, once for all images of a batch: one attention call for all of them, and equal images encoded once.
+"""The vision tower, once for all images of a batch: one attention call for all of them, equal images encoded once, and
+patches embedded by a matrix product.
 
 transformers calls "sdpa" once for each image and block where a tower lays all images one after the other in one
 sequence, which leaves a GPU waiting.
@@ -9,7 +10,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface
 
 from delta_attnmask.modeling.anatomy import Anatomy, owner_of
-from delta_attnmask.modeling.kernels import takes_flash
+from delta_attnmask.modeling.kernels import aligned, takes_flash
+from delta_attnmask.modeling.running import replaced_forward
 
 # With "flash" in its name, transformers hands over all images at once and says where each begins.
 PACKED = "delta_attnmask_packed_flash"
@@ -72,10 +74,12 @@ def packed_attention(
         output = functional.scaled_dot_product_attention(query, key, value, scale=scaling)
         return output.transpose(1, 2).contiguous(), None
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
-    if query.device.type == "cuda" and takes_flash(query) and query.shape[-1] % 8 == 0 and max_length_q is not None:
+    if query.device.type == "cuda" and takes_flash(query) and max_length_q is not None:
         starts, longest, flash = cu_seq_lens_q.int(), int(max_length_q), torch.ops.aten._flash_attention_forward
-        options = {"return_debug_mask": False, "scale": scaling}
-        return flash(query, key, value, starts, starts, longest, longest, 0.0, False, **options)[0][None], None
+        head_dim, states = query.shape[-1], (aligned(query), aligned(key), aligned(value))
+        options = {"return_debug_mask": False, "scale": head_dim**-0.5 if scaling is None else scaling}
+        output = flash(*states, starts, starts, longest, longest, 0.0, False, **options)[0]
+        return output[..., :head_dim][None], None
     lengths = cu_seq_lens_q.diff().tolist()
     return _by_image(query, key, value, lengths, scaling)[None], None
 
@@ -98,6 +102,31 @@ def _by_image(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], sca
 @functools.cache
 def _takes_boundaries(forward: Callable[..., Any]) -> bool:
     return "cu_seqlens" in inspect.signature(forward).parameters
+
+
+@contextmanager
+def linear_patches(anatomy: Anatomy) -> Iterator[None]:
+    """Compute 3D convolutions that see one patch at a time (Qwen-VL's and GLM-V's embeddings) as the matrix product
+    that they are: in bfloat16 cuDNN is slow at them, and torch 2.9.0 goes without it.
+    """
+    with ExitStack() as stack:
+        for module in anatomy.modules:
+            if isinstance(module, nn.Conv3d) and _sees_patches(module) and "forward" not in vars(module):
+                stack.enter_context(replaced_forward(module, functools.partial(_embed_patches, module)))
+        yield
+
+
+def _sees_patches(convolution: nn.Conv3d) -> bool:
+    is_tiled = convolution.stride == convolution.kernel_size and not any(convolution.padding)
+    return is_tiled and convolution.groups == 1 and set(convolution.dilation) == {1}
+
+
+def _embed_patches(convolution: nn.Conv3d, patches: Tensor) -> Tensor:
+    """What the convolution gives for patches `[patch, channel, time, height, width]`, `[patch, hidden, 1, 1, 1]`."""
+    if patches.shape[2:] != convolution.kernel_size:
+        return type(convolution).forward(convolution, patches)
+    product = functional.linear(patches.flatten(1), convolution.weight.flatten(1), convolution.bias)
+    return product[..., None, None, None]
 
 
 @contextmanager

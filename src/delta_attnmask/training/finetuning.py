@@ -23,7 +23,7 @@ from delta_attnmask.executing.workers import Workers
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.modeling.anatomy import Anatomy, examine, text_config
 from delta_attnmask.modeling.changing import innermost
-from delta_attnmask.modeling.kernels import is_recent_gpu
+from delta_attnmask.modeling.devices import is_recent_gpu
 from delta_attnmask.modeling.load import LoadedModel, bars_on_terminals_only, quiet_peft
 from delta_attnmask.reading.faults import commonest, generalise
 from delta_attnmask.reading.rows import Rows

@@ -23,7 +23,7 @@ from delta_attnmask.encoding.collate import collate
 from delta_attnmask.encoding.encoder import EncodedSample, Encoder
 from delta_attnmask.encoding.row_encoder import RowEncoder
 from delta_attnmask.errors import DataError, DeltaAttnMaskError, RowError
-from delta_attnmask.modeling.kernels import is_recent_gpu
+from delta_attnmask.modeling.devices import is_recent_gpu
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.storage import write_text_atomically
 from delta_attnmask.training.examples import Numbers
