@@ -95,7 +95,7 @@ class DeltaAttnMask:
         out: str | Path | None = None,
         also: Sequence[str] = (),
         grid: Sequence[MaskSettings] | None = None,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
         attention: AttentionBackend = "auto",
         workers: int | None = None,
         seed: int = 0,
@@ -147,7 +147,7 @@ class DeltaAttnMask:
         also: Sequence[str] = (),
         sweep: bool = False,
         embeddings: bool = False,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
         attention: AttentionBackend = "auto",
         workers: int | None = None,
         unit_rows: int = UNIT_ROWS,
@@ -162,7 +162,8 @@ class DeltaAttnMask:
         columns: of the rows, to keep in the table, for quotas; if `rows` comes from `load_rows`, it has them already.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
         embeddings: keep a vector of each row, for diversity, near duplicates and clusters.
-        batch_tokens: upper bound of rows times longest row in a batch; halved when memory runs out.
+        batch_tokens: upper bound of rows times longest row in a batch; halved when memory runs out. None: 8192, up to
+            32768 on GPUs with much memory.
         workers: processes that read images and encode; None: none on a CPU, up to 8 with a GPU.
         unit_rows: rows of a work unit, the most that a killed run loses.
         progress: show a bar; None shows it in a terminal or a notebook.
@@ -207,7 +208,7 @@ class DeltaAttnMask:
         format: str | None = None,
         limit: int | None = None,
         allow_outside: bool = False,
-        batch_tokens: int = 8192,
+        batch_tokens: int | None = None,
         attention: AttentionBackend = "auto",
         workers: int | None = None,
         progress: bool | None = None,

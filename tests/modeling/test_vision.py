@@ -181,7 +181,9 @@ def test_patches_are_embedded_by_a_matrix_product(name: str, monkeypatch: pytest
     assert "forward" not in vars(convolution)
 
 
-@pytest.mark.parametrize("options", [{"stride": 1}, {"stride": 2, "padding": 1}, {"stride": 2, "groups": 3}, {"stride": 2}])
+@pytest.mark.parametrize(
+    "options", [{"stride": 1}, {"stride": 2, "padding": 1}, {"stride": 2, "groups": 3}, {"stride": 2}]
+)
 def test_convolutions_that_see_more_than_a_patch_stay(options: dict[str, int]) -> None:
     model: Any = FAMILIES["Llama"].build()
     model.tower = nn.Conv3d(3, 6, 2, **options)

@@ -219,14 +219,17 @@ def test_a_row_that_the_model_refuses_takes_no_other_with_it(
     assert agree(lines[:-1], expected[:-1])
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_it_small(embedded_model: LoadedModel, folder: Path) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")])
+def test_out_of_memory_halves_the_batch_and_keeps_it_small(
+    embedded_model: LoadedModel, folder: Path, error: Exception
+) -> None:
     dataset = dataset_of(folder, [row(answer="A cat." + " cat" * (n % 5)) for n in range(24)])
     expected = score(embedded_model, dataset, out="expected")
     sizes: list[int] = []
 
     def when(ids: torch.Tensor) -> Exception | None:
         sizes.append(ids.numel())
-        return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate") if ids.numel() > 400 else None
+        return error if ids.numel() > 400 else None
 
     with failing(embedded_model, when):
         lines = score(embedded_model, dataset, unit_rows=8)

@@ -46,7 +46,7 @@ def calibrate_rows(
     grid: Sequence[MaskSettings] | None = None,
     adapters: tuple[str, ...] = (),
     folder: Path | None = None,
-    batch_tokens: int = 8192,
+    batch_tokens: int | None = None,
     attention: AttentionBackend = "auto",
     workers: int | None = None,
     seed: int = 0,

@@ -118,13 +118,11 @@ class ModelOptions(DeviceOptions):
     model: Annotated[str, Parameter(group=MAIN)]
     revision: str | None = None
 
-    def load(self, *, compile: bool = False) -> "DeltaAttnMask":
+    def load(self) -> "DeltaAttnMask":
         """The model with its processor, ready to score."""
         from delta_attnmask.scorer import DeltaAttnMask
 
-        return DeltaAttnMask.from_pretrained(
-            self.model, dtype=self.dtype, device=self.device, revision=self.revision, compile=compile
-        )
+        return DeltaAttnMask.from_pretrained(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
 
 
 @Parameter(name="*", group=SPEED)
@@ -133,13 +131,14 @@ class ComputeOptions:
     """How the model runs over the rows.
 
     Args:
-        batch_tokens: Limit on rows times longest row in a batch; halved when memory runs out.
+        batch_tokens: Limit on rows times longest row in a batch; halved when memory runs out. By default 8192, up to
+            32768 on GPUs with much memory.
         attention: Code that sums the attention; auto takes the fastest that model and device allow.
         workers: Processes that read images and encode; by default none on a CPU and up to 8 with a GPU. 0 encodes in
             the main process.
     """
 
-    batch_tokens: int = 8192
+    batch_tokens: int | None = None
     attention: AttentionBackend = "auto"
     workers: int | None = None
 

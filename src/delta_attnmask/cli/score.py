@@ -1,7 +1,7 @@
 """`delta-attnmask score`, every row of a data set scored into a run folder; `merge`, what follows several processes."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +45,7 @@ def score(
     max_failed: Share = MAX_FAILED,
     strict: Strict = False,
     compute: ComputeOptions = ComputeOptions(),
-    compile: Annotated[bool, Parameter(group=SPEED)] = False,
+    compile: Annotated[bool | None, Parameter(group=SPEED)] = None,
     unit_rows: Annotated[int, Parameter(group=SPEED)] = 256,
     engine: Annotated[Literal["local", "ray"], Parameter(group=MACHINES)] = "local",
     actors: Annotated[int | None, Parameter(group=MACHINES)] = None,
@@ -70,7 +70,8 @@ def score(
             controls.
         embeddings: Store a vector of each row from the model's middle block in OUT/embeddings; `select` needs them
             for diversity, near duplicates and clusters.
-        compile: Compile the model's blocks with torch.compile: a slower start, then faster.
+        compile: Compile the model's blocks with torch.compile: a slower start, then faster; by default from 5,000 rows
+            on an NVIDIA GPU.
         engine: local: this process; ray: the actors of a Ray cluster, each with its own model. They write into OUT
             themselves, so OUT and the data need the same path everywhere.
         actors: With ray: how many; by default as many as the GPUs allow, or one without GPUs.
@@ -95,7 +96,7 @@ def score(
     from delta_attnmask.scoring.jobs import score_dataset, score_on_cluster
     from delta_attnmask.scoring.worker import Recipe, Task
 
-    loaded = model.load(compile=compile).loaded if engine == "local" else None
+    loaded = model.load().loaded if engine == "local" else None
     plan, calibration = make_plan(
         loaded,
         source,
@@ -110,6 +111,7 @@ def score(
         may_calibrate=share.is_whole,
         **asdict(compute),
     )
+    plan = replace(plan, compile=compile)
     how: dict[str, Any] = {"unit_rows": unit_rows, "shard": share, "command": tuple(sys.argv)}
     with show_progress("scoring", source.n_rows) as advance:
         listeners: dict[str, Any] = {"on_progress": advance, "on_check": print_check}
@@ -117,7 +119,7 @@ def score(
             run = score_dataset(loaded, source, out, plan, **how, **listeners)
         else:
             task = Task(source, str(out), plan, **how)
-            recipe = Recipe(task, model.model, model.dtype, model.device, model.revision, compile)
+            recipe = Recipe(task, model.model, model.dtype, model.device, model.revision)
             cluster = Cluster(actors, gpus_per_actor, address)
             run = score_on_cluster(recipe, cluster, **listeners)
     code = print_outcome(run, max_failed)

@@ -89,12 +89,19 @@ class Encoder:
     processor: what `AutoProcessor.from_pretrained` returned (a plain tokenizer for text-only models).
     image_token_id: the placeholder in `input_ids` where image features go; None for text-only models.
     max_tokens: longer rows are refused; nothing is ever truncated.
+    dtype: of floating-point inputs (pixels); as the processor gives them if None.
 
     Raises UnsupportedModelError where there is no chat template or no fast tokenizer.
     """
 
-    def __init__(self, processor: Any, image_token_id: int | None = None, max_tokens: int | None = None):
-        self._processor = processor
+    def __init__(
+        self,
+        processor: Any,
+        image_token_id: int | None = None,
+        max_tokens: int | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        self._processor, self._dtype = processor, dtype
         self._tokenizer = getattr(processor, "tokenizer", processor)
         self.takes_images = hasattr(processor, "image_processor")
         self._image_token_id = image_token_id
@@ -163,6 +170,8 @@ class Encoder:
         n_image_tokens = ids.count(self._image_token_id) if self._image_token_id is not None else 0
         spans = tuple((run[0], run[-1] + 1) for run in placed)
         record = draft.record
+        if self._dtype is not None:  # here, in a worker process, and before it is held and shared
+            inputs = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in inputs.items()}
         return EncodedSample(record.row, inputs, torch.tensor([labels]), n_image_tokens, tuple(record.images), spans)
 
     def _refuse(self, record: Record) -> None:
@@ -236,7 +245,7 @@ def make_encoder(loaded: LoadedModel, max_tokens: int | None = None) -> Encoder:
     """The encoder that fits a loaded model. max_tokens: longer rows are refused, as those longer than the model are."""
     limits = [getattr(text_config(loaded.model), "max_position_embeddings", None), max_tokens]
     longest = min((limit for limit in limits if limit), default=None)
-    return Encoder(loaded.processor, examine(loaded.model).image_token_id, longest)
+    return Encoder(loaded.processor, examine(loaded.model).image_token_id, longest, loaded.dtype)
 
 
 def _as_written(answer: str, following: str, prompt: str, at: int) -> str:

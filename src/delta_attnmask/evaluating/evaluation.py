@@ -51,7 +51,7 @@ class EvaluationPlan:
     image_swap: bool = True
     max_new_tokens: int | None = None
     seed: int = 0
-    batch_tokens: int = 8192
+    batch_tokens: int | None = None
     workers: int | None = None
 
     def __post_init__(self) -> None:

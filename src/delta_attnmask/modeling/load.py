@@ -30,10 +30,12 @@ from delta_attnmask.modeling.devices import (
     is_out_of_memory,
     refuse_offloaded,
 )
+from delta_attnmask.modeling.kernels import triton_fault
 from delta_attnmask.progress import print_note
 from delta_attnmask.settings import Dtype
 
 _ADAPTER = "adapter_config.json"
+_ROWS_WORTH_COMPILING = 5000  # compiling takes about half a minute, and a 2B to 7B model gains 3 to 7 ms a row
 _VALUES_PER_TENSOR = 64  # of a fingerprint
 _NOT_PORTABLE = {"_name_or_path", "transformers_version"}
 _SAFE: dict[str, Any] = {"trust_remote_code": False}  # left out, transformers asks on a terminal whether to run it
@@ -197,16 +199,40 @@ def model_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
+def compile_blocks(model: nn.Module, backend: str = "inductor") -> Callable[[], None]:
     """Compile the forward of each decoder block but the last, and of each block of the vision tower.
 
     Modules keep their identity; hooks and replaced forwards keep working, since only `forward` changes.
     The last decoder block stays as it is: scoring runs a part of it on fewer rows.
     backend: of torch.compile. Costs some seconds at the first batch, and again where the number of dimensions changes.
+    Returns what puts the blocks' own forwards back.
     """
     anatomy = examine(model)
-    for block in [*list(anatomy.blocks)[:-1], *vision_blocks(model, anatomy.decoder)]:
+    blocks = [*list(anatomy.blocks)[:-1], *vision_blocks(model, anatomy.decoder)]
+    before = [vars(block).get("forward") for block in blocks]
+    for block in blocks:
         block.forward = torch.compile(_own_forward(block), dynamic=True, backend=backend)
+
+    def restore() -> None:
+        for block, forward in zip(blocks, before, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+    return restore
+
+
+def is_worth_compiling(loaded: LoadedModel, n_rows: int) -> bool:
+    """Whether compiled blocks make up, over so many rows, for the time that compiling takes.
+
+    False on other devices than NVIDIA GPUs, where Triton can't compile, and where the blocks are compiled already or
+    fetch their weights (accelerate).
+    """
+    if loaded.device.type != "cuda" or n_rows < _ROWS_WORTH_COMPILING:
+        return False
+    is_patched = any("forward" in vars(block) for block in examine(loaded.model).blocks)
+    return not is_patched and not triton_fault(loaded.device, torch.float32, 64)
 
 
 def vision_blocks(model: nn.Module, decoder: nn.Module) -> Iterator[nn.Module]:

@@ -22,6 +22,7 @@ from delta_attnmask.masking import (
 )
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.capture import CapturedForward, captured_forward, nats
+from delta_attnmask.modeling.devices import is_out_of_memory
 from delta_attnmask.modeling.selfcheck import checked_anatomy
 from delta_attnmask.scoring.rivals import AttentionRival, Rival, TokenRival
 from delta_attnmask.settings import AttentionBackend, MaskSettings, Queries
@@ -88,9 +89,9 @@ def score_batch(
     settings = settings or MaskSettings()
     try:
         sweep = sweep_batch(model, inputs, labels, [settings], special_ids=special_ids, attention=attention)
-    except (torch.AcceleratorError, torch.OutOfMemoryError):
-        raise
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+        if isinstance(error, torch.AcceleratorError) or is_out_of_memory(error):
+            raise
         raise DataError(
             f"{type(model).__name__} can't run on these inputs: {error}; check that they are what its processor gives, "
             "on the model's device, and in its precision where they are floating-point"
@@ -117,16 +118,18 @@ def sweep_batch(
     special_ids: Iterable[int] = (),
     attention: AttentionBackend = "auto",
     image_of: Sequence[int] | None = None,
+    anatomy: Anatomy | None = None,
 ) -> BatchSweep:
     """Score a batch under many settings for one forward; only the tail is run again for each.
 
     grid: at least one setting. rivals: further scores, computed from the logits and the attention of that forward.
     embed: pool the states of the middle block too.
     image_of: which images are equal, as in an `EncodedBatch`; each is encoded once.
+    anatomy: the model's, if it is known, which spares looking for its parts.
     Raises like `score_batch`, but a sample without an eligible token is no error.
     """
     rivals = rivals or {}
-    anatomy, roles = _prepare(model, inputs, labels, attention, special_ids)
+    anatomy, roles = _prepare(anatomy or examine(model), inputs, labels, attention, special_ids)
     blocks = [anatomy.resolve_block(settings.block) for settings in grid]
     middle = [anatomy.middle_block] if embed else []
     pools = _pools(grid, rivals)
@@ -152,14 +155,13 @@ def sweep_batch(
 
 
 def _prepare(
-    model: nn.Module,
+    anatomy: Anatomy,
     inputs: Mapping[str, Any],
     labels: Tensor,
     attention: AttentionBackend,
     special_ids: Iterable[int] = (),
 ) -> tuple[Anatomy, TokenRoles]:
     """The checked model and the roles of the batch; whatever can't be scored is refused here."""
-    anatomy = examine(model)
     require_fitting(inputs, labels)
     roles = TokenRoles.of(inputs, labels, anatomy.image_token_id, special_ids)
     roles.require_answers()
@@ -231,9 +233,10 @@ def loss_batch(
     *,
     attention: AttentionBackend = "auto",
     image_of: Sequence[int] | None = None,
+    anatomy: Anatomy | None = None,
 ) -> Tensor:
     """The loss alone: mean negative log-likelihood over each sample's answer tokens in nats; `[batch]`, float32."""
-    anatomy, roles = _prepare(model, inputs, labels, attention)
+    anatomy, roles = _prepare(anatomy or examine(model), inputs, labels, attention)
     no_pools = torch.zeros(labels.shape[0], 0, labels.shape[1], device=labels.device)
     with captured_forward(anatomy, inputs, labels, roles, no_pools, [], attention, image_of) as forward:
         return forward.answer_loss(forward.final_rows())

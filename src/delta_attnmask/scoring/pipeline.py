@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from delta_attnmask.batches import EncodedBatch
 from delta_attnmask.encoding.collate import collate, plan_batches
@@ -18,6 +19,7 @@ from delta_attnmask.encoding.encoder import EncodedSample
 from delta_attnmask.errors import DataError, ReasonCode, RowError, SettingsError, UnsupportedModelError
 from delta_attnmask.executing.workers import Workers, ahead
 from delta_attnmask.modeling.anatomy import examine
+from delta_attnmask.modeling.devices import free_memory, is_out_of_memory
 from delta_attnmask.modeling.load import LoadedModel
 from delta_attnmask.modeling.running import with_positions
 from delta_attnmask.modeling.vision import image_cost
@@ -26,15 +28,30 @@ from delta_attnmask.records import Record
 Encoded = TypeVar("Encoded")
 Item = TypeVar("Item")
 
-# About the model, the settings or the device, not about a row.
-FATAL = (UnsupportedModelError, SettingsError, torch.AcceleratorError)
-
-_BYTES_ON_CPU = 256 << 20  # of encoded rows that wait for the model
-_BYTES_BESIDE_GPU = 2 << 30
 _N_AHEAD = 2  # batches that wait on the device
 _ROWS_AT_ONCE = 32  # handed to the encoder, by which more may be held
 _ROWS_OF_A_WORKER = 8
 _MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much there is at a time. batch_tokens: in a batch; waiting_bytes: of encoded rows that wait for the model."""
+
+    batch_tokens: int
+    waiting_bytes: int
+
+
+_ON_CPU = Room(8192, 256 << 20)
+_SMALL_GPU = Room(8192, 2 << 30)
+_BY_FREE_GIB = {68: Room(32768, 4 << 30), 32: Room(16384, 2 << 30)}  # a 2B and a 7B model on 80 GB, in half precision
+
+
+def choose_room(free_bytes: int | None) -> Room:
+    """What suits the memory that a GPU has left beside the model, None for a CPU (`free_memory`)."""
+    if free_bytes is None:
+        return _ON_CPU
+    return next((room for gib, room in _BY_FREE_GIB.items() if free_bytes >= gib << 30), _SMALL_GPU)
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,17 @@ class Window(Generic[Encoded]):
     unit: int
     rows: list[tuple[Record, Encoded]]
     is_last: bool
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether it is about the model, the settings or the device, not about a row or about how many there are."""
+    is_about_more = isinstance(error, UnsupportedModelError | SettingsError | torch.AcceleratorError)
+    return is_about_more and not is_out_of_memory(error)
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong, in a line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def default_workers(device: torch.device) -> int:
@@ -82,7 +110,7 @@ class EncodedRows(Generic[Encoded]):
     ) -> None:
         n_workers = default_workers(device) if n_workers is None else n_workers
         self.has_own_cores = device.type != "cpu"  # it computes while this process does other things
-        self.max_bytes = max_bytes or (_BYTES_BESIDE_GPU if self.has_own_cores else _BYTES_ON_CPU)
+        self.max_bytes = max_bytes or choose_room(free_memory(device)).waiting_bytes
         self._n_bytes = n_bytes
         self._workers: Workers[Record, Encoded] = Workers(
             encode,
@@ -130,11 +158,12 @@ class EncodedRows(Generic[Encoded]):
 class Batches:
     """Cuts samples into batches for one model, and runs them so that a bad sample takes no other with it.
 
-    batch_tokens: upper bound of samples times longest sample in a batch; made smaller when memory runs out.
+    batch_tokens: upper bound of samples times longest sample in a batch, None for what suits the device; made smaller
+        when memory runs out.
     """
 
-    def __init__(self, loaded: LoadedModel, pad_token_id: int, batch_tokens: int) -> None:
-        self.batch_tokens = batch_tokens
+    def __init__(self, loaded: LoadedModel, pad_token_id: int, batch_tokens: int | None) -> None:
+        self.batch_tokens = batch_tokens or choose_room(free_memory(loaded.device)).batch_tokens
         self._loaded, self._pad_token_id = loaded, pad_token_id
         self._image_cost = image_cost(examine(loaded.model))
 
@@ -182,11 +211,29 @@ class Batches:
             collated = None
             try:
                 collated = self.collate(batch)
-            except FATAL:
-                raise
-            except Exception:  # noqa: BLE001 - a model's code may raise anything
-                pass
+            except Exception as error:  # a model's code may raise anything
+                if is_fatal(error):
+                    raise
             yield batch, collated
+
+
+def begin_copy(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    """Begin to copy tensors of one device to the CPU; what is returned waits for the copies and gives them.
+
+    Called when the next batch is under way, it waits for nothing that a GPU has been given meanwhile.
+    """
+    if not tensors or tensors[0].device.type != "cuda":
+        copies = [tensor.cpu() for tensor in tensors]
+        return lambda: copies
+    copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait() -> list[Tensor]:
+        done.synchronize()
+        return copies
+
+    return wait
 
 
 def in_step(items: Iterable[Item], device: torch.device) -> Iterator[Item]:
@@ -230,11 +277,10 @@ def _attempt(run: Callable[[list[Item]], None], batch: list[Item]) -> tuple[str,
     """
     try:
         run(batch)
-    except FATAL:
-        raise
-    except Exception as error:  # noqa: BLE001 - a model's code may raise anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return reason, isinstance(error, torch.OutOfMemoryError)
+    except Exception as error:  # a model's code may raise anything
+        if is_fatal(error):
+            raise
+        return reason_of(error), is_out_of_memory(error)
     return "", False
 
 

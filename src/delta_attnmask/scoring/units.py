@@ -18,15 +18,13 @@ from delta_attnmask.judge import P_GOOD, Judge
 from delta_attnmask.modeling.anatomy import Anatomy, examine
 from delta_attnmask.modeling.halves import N_HALVES, Halves, half_of
 from delta_attnmask.modeling.load import LoadedModel
-from delta_attnmask.modeling.selfcheck import probe_labels, self_check, tolerance
 from delta_attnmask.records import ImageRef, Record, answer_type, question
 from delta_attnmask.scores import SampleScore
+from delta_attnmask.scoring.checking import ModelCheck
 from delta_attnmask.scoring.delta import loss_batch, sweep_batch
-from delta_attnmask.scoring.pipeline import FATAL, Batches, EncodedRows, Unit, Window, in_step
+from delta_attnmask.scoring.pipeline import Batches, EncodedRows, Unit, Window, begin_copy, in_step
 from delta_attnmask.scoring.rivals import Rival, VariantRival
 from delta_attnmask.settings import AttentionBackend, MaskSettings, require_positive
-
-_CHECK_ATTEMPTS = 8
 
 EncodedWindow = Window[EncodedRow | RowError]
 
@@ -41,15 +39,17 @@ class ScoringPlan:
     adapters: the folders of two adapters, one for each half of the rows, see `Halves`; none for the model as it is.
     sweep: further settings, which share the forward; those that the model can't have are left out.
     rivals: further scores by name.
-    batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out.
+    batch_tokens: upper bound of samples times longest sample in a batch; halved when memory runs out. None chooses by
+        the memory that a GPU has left.
     embed: keep an embedding of each row. attention: which code sums the attention.
     workers: processes that encode; None chooses by the device.
+    compile: run compiled blocks; None does where a run has so many rows that it pays.
     """
 
     settings: MaskSettings
     sweep: tuple[MaskSettings, ...] = ()
     rivals: Mapping[str, Rival] = field(default_factory=dict)
-    batch_tokens: int = 8192
+    batch_tokens: int | None = None
     form: str = "delta"
     embed: bool = False
     attention: AttentionBackend = "auto"
@@ -57,6 +57,7 @@ class ScoringPlan:
     judge: Judge | None = None
     adapters: tuple[str, ...] = ()
     workers: int | None = None
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         require_positive(batch_tokens=self.batch_tokens)
@@ -112,7 +113,7 @@ class UnitScorer:
 
     load_image: gives the PIL image of a record's image reference; raises RowError.
     on_rows: is called after each batch with how many rows it scored.
-    The plan's adapters are on the model until `close`.
+    Until `close` the plan's adapters are on the model, and its blocks compiled if the plan says so.
     Raises SettingsError where the settings themselves don't fit the model, ArtifactError where the adapters don't.
     """
 
@@ -129,13 +130,18 @@ class UnitScorer:
             self.encode, n_bytes, loaded.device, plan.workers
         )
         self.halves = Halves(loaded.model, plan.adapters) if plan.adapters else None
+        self._anatomy = examine(loaded.model)  # with the adapters
+        masked_block = plan.settings.block if plan.settings.fraction else None
+        self._check = ModelCheck(
+            loaded, self._anatomy, self.batches, plan.attention, masked_block, is_compiled=bool(plan.compile)
+        )
         self.on_rows: Callable[[int], None] = lambda n_rows: None
-        self._check = ""
-        self._is_checked = False
+        self._read_last: Callable[[], None] = _nothing
 
     def close(self) -> None:
         """End the worker processes, and leave the model as it was."""
         self.encoded.close()
+        self._check.close()
         if self.halves is not None:
             self.halves.detach()
 
@@ -144,11 +150,12 @@ class UnitScorer:
 
         Raises UnsupportedModelError where the model can't be scored with.
         """
-        scored, found = ScoredUnit(-1), _Found()
+        scored, found, self._read_last = ScoredUnit(-1), _Found(), _nothing
         for item in in_step(self._jobs(self.encoded.windows(units)), self.loaded.device):
             if isinstance(item, _Job):
                 self._run(item, found, scored)
                 continue
+            self._read(_nothing)
             scored.index = item.unit
             scored.scores += [self._score_of(record, encoded, found) for record, encoded in item.rows]
             found = _Found()
@@ -163,7 +170,7 @@ class UnitScorer:
     def _jobs(self, windows: Iterable[EncodedWindow]) -> Iterator["_Job | EncodedWindow"]:
         """The batches of each window, and the window itself once it has no more."""
         for window in windows:
-            self.check_model(_samples(window, ""))
+            self._check(_samples(window, ""))
             for half in range(N_HALVES) if self.halves else (None,):
                 for name in ("", *self.plan.variants):
                     for batch, collated in self.batches.ahead(_samples(window, name, half)):
@@ -197,30 +204,46 @@ class UnitScorer:
             special_ids=self.encoder.special_ids,
             attention=self.plan.attention,
             image_of=batch.image_of,
+            anatomy=self._anatomy,
         )
         main = result.scores[0]
         columns = {"loss": main.loss, "masked_loss": main.masked_loss, "delta": main.delta, **result.rivals}
-        for name, values in columns.items():
-            for row, value in zip(batch.rows, values.tolist(), strict=True):
-                found.numbers.setdefault(row, {})[name] = value
         is_unmaskable = main.masked_loss.isnan() & ~main.is_masked.any(-1)
-        for index in is_unmaskable.nonzero().flatten().tolist():
-            how = f"tokens={self.plan.settings.tokens!r}, exclude={self.plan.settings.exclude!r}"
-            detail = f"the row has no token that may be masked with {how}"
-            found.failures[batch.rows[index]] = RowError(ReasonCode.NOTHING_MASKABLE, detail)
-        if self.plan.sweep:
-            masked = torch.stack([score.masked_loss for score in result.scores[1:]], dim=1).tolist()
-            scored.sweep.update(zip(batch.rows, masked, strict=True))
-        if result.embeddings is not None:
-            scored.embeddings.update(zip(batch.rows, result.embeddings.half().cpu().numpy(), strict=True))
-        self.on_rows(len(batch.rows))
+        lines = [is_unmaskable, *columns.values(), *(score.masked_loss for score in result.scores[1:])]
+        embeddings = [] if result.embeddings is None else [result.embeddings.half()]
+        wait = begin_copy([torch.stack([line.to(main.loss.dtype) for line in lines], dim=1), *embeddings])
+
+        def read() -> None:
+            table, *vectors = wait()
+            for row, (unmaskable, *numbers) in zip(batch.rows, table.tolist(), strict=True):
+                found.numbers[row] = dict(zip(columns, numbers, strict=False))
+                if self.plan.sweep:
+                    scored.sweep[row] = numbers[len(columns) :]
+                if unmaskable:
+                    how = f"tokens={self.plan.settings.tokens!r}, exclude={self.plan.settings.exclude!r}"
+                    detail = f"the row has no token that may be masked with {how}"
+                    found.failures[row] = RowError(ReasonCode.NOTHING_MASKABLE, detail)
+            for embedded in vectors:
+                scored.embeddings.update(zip(batch.rows, embedded.numpy(), strict=True))
+            self.on_rows(len(batch.rows))
+
+        self._read(read)
 
     def _score_variant(self, name: str, batch: EncodedBatch, found: _Found) -> None:
-        model, inputs, labels = self.loaded.model, batch.inputs, batch.labels
-        losses = loss_batch(model, inputs, labels, attention=self.plan.attention, image_of=batch.image_of).tolist()
-        for row, value in zip(batch.rows, losses, strict=True):
-            if row in found.numbers:
-                found.numbers[row][name] = value
+        options: dict[str, Any] = {"attention": self.plan.attention, "image_of": batch.image_of}
+        wait = begin_copy([loss_batch(self.loaded.model, batch.inputs, batch.labels, anatomy=self._anatomy, **options)])
+
+        def read() -> None:
+            for row, value in zip(batch.rows, wait()[0].tolist(), strict=True):
+                if row in found.numbers:
+                    found.numbers[row][name] = value
+
+        self._read(read)
+
+    def _read(self, following: Callable[[], None]) -> None:
+        """Read what the last batch gave, now that the next one is under way; `following` reads that one."""
+        last, self._read_last = self._read_last, following
+        last()
 
     def _score_of(self, record: Record, encoded: EncodedRow | RowError, found: _Found) -> SampleScore:
         if isinstance(encoded, RowError):
@@ -234,48 +257,12 @@ class UnitScorer:
         kept = {score.row for score in scored.scores if score.status == "ok"}
         scored.sweep = {row: losses for row, losses in scored.sweep.items() if row in kept}
         scored.embeddings = {row: vector for row, vector in scored.embeddings.items() if row in kept}
-        scored.check, self._check = self._check, ""
+        scored.check = self._check.take_line()
         return scored
 
-    # The self-check
 
-    def check_model(self, samples: Sequence[EncodedSample]) -> None:
-        """Check the model on two short samples, once.
-
-        Samples on which the model fails are passed over: they become failed rows later. Where two samples together
-        give other losses than each alone, the scorer continues with batches of one.
-        """
-        shortest = sorted(samples, key=lambda sample: (sample.n_image_tokens == 0, sample.n_tokens))
-        for start in range(0 if self._is_checked else min(_CHECK_ATTEMPTS, len(shortest))):
-            first, *others = shortest[start:]
-            alike = [sample for sample in others if sample.inputs.keys() == first.inputs.keys()]
-            try:
-                self._check = self._check_on([first, *alike[:1]])
-            except FATAL:
-                raise
-            except Exception:  # noqa: BLE001 - a model's code may raise anything
-                continue
-            self._is_checked = True
-            return
-
-    def _check_on(self, samples: list[EncodedSample]) -> str:
-        batch = self.batches.collate(samples)
-        found = self_check(examine(self.loaded.model), batch.inputs, batch.labels, self.plan.attention)
-        line = str(found)
-        if self.plan.settings.fraction:
-            line += f"; {examine(self.loaded.model).describe_block(self.plan.settings.block)}"
-        together, alone = self._losses(samples), [self._losses([sample])[0] for sample in samples]
-        if max(abs(a - b) for a, b in zip(together, alone, strict=True)) > tolerance(self.loaded.dtype):
-            self.batches.batch_tokens = 1
-            line += "; samples change each other in a batch, so they run one by one"
-        return line
-
-    def _losses(self, samples: list[EncodedSample]) -> list[float]:
-        """Each sample's loss over tokens of all its text: few tokens' differ by rounding alone."""
-        model, batch = self.loaded.model, self.batches.collate(samples)
-        labels = probe_labels(examine(model), batch.inputs, batch.labels)
-        losses: list[float] = loss_batch(model, batch.inputs, labels, attention=self.plan.attention).tolist()
-        return losses
+def _nothing() -> None:
+    pass
 
 
 def fit_grid(grid: Sequence[MaskSettings], anatomy: Anatomy) -> tuple[MaskSettings, ...]:

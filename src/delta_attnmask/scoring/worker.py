@@ -14,7 +14,7 @@ from delta_attnmask.executing.engines import Faults
 from delta_attnmask.executing.process import keep_freed_memory
 from delta_attnmask.manifest import WHOLE, Manifest, Shard
 from delta_attnmask.modeling.anatomy import examine, text_config
-from delta_attnmask.modeling.load import LoadedModel, compile_blocks, load_model, model_fingerprint
+from delta_attnmask.modeling.load import LoadedModel, is_worth_compiling, load_model, model_fingerprint
 from delta_attnmask.reading.rows import Rows
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.scores import UnitReport, embedding_table
@@ -50,7 +50,10 @@ class UnitWorker:
 
     def __init__(self, loaded: LoadedModel, task: Task) -> None:
         fingerprint = model_fingerprint(loaded.model)  # without the adapters
-        self.scorer = UnitScorer(loaded, task.rows.load_image, task.plan)
+        compiled = task.plan.compile
+        if compiled is None:
+            compiled = is_worth_compiling(loaded, task.rows.n_rows // task.shard.count)
+        self.scorer = UnitScorer(loaded, task.rows.load_image, replace(task.plan, compile=compiled))
         plan = self.scorer.plan
         settings: dict[str, Any] = {**plan.settings.to_dict(), "form": plan.form}
         if plan.calibration:
@@ -112,13 +115,10 @@ class Recipe:
     dtype: Dtype = "auto"
     device: str = "auto"
     revision: str | None = None
-    compile: bool = False
 
     def __call__(self) -> UnitWorker:
         keep_freed_memory()
         loaded = load_model(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
-        if self.compile:
-            compile_blocks(loaded.model)
         return UnitWorker(loaded, self.task)
 
 
