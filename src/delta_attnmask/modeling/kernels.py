@@ -32,7 +32,7 @@ def takes_kernel(query: Tensor, value: Tensor) -> bool:
 @contextmanager
 def without_cudnn_attention() -> Iterator[None]:
     """Keep torch's public attention, which vision towers call, from cuDNN, which plans anew for every new shape."""
-    before = torch.backends.cuda.cudnn_sdp_enabled()
+    before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield

@@ -36,7 +36,8 @@ class Rounding:
     def __init__(self, anatomy: Anatomy, inputs: Mapping[str, Any], labels: Tensor):
         roles = TokenRoles.of(inputs, labels, anatomy.image_token_id)
         self._anatomy, self._inputs = anatomy, inputs
-        self._places = roles.predicts_answer.nonzero(as_tuple=True)
+        samples, positions = roles.predicts_answer.nonzero(as_tuple=True)
+        self._places = samples, positions
         self._targets, self._shape = roles.targets(labels), labels.shape
         self._spreads: dict[tuple[int | None, int], Tensor] = {}
         self.unit = 0.0

@@ -226,7 +226,7 @@ def begin_copy(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         copies = [tensor.cpu() for tensor in tensors]
         return lambda: copies
     copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
-    done = torch.cuda.Event()
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     done.record(torch.cuda.current_stream(tensors[0].device))
 
     def wait() -> list[Tensor]:
