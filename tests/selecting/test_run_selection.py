@@ -64,6 +64,7 @@ def test_a_calibration_of_another_column_says_nothing(run):
     calibrate(run, form="relative_delta", none=-9)
     selection = select_from_run(run, "20%", by="low_loss")
     assert not selection.report["quota_choice"]["is_calibrated"]
+    assert selection.report["warnings"] == []
     assert selection.column == "low_loss"
 
 
