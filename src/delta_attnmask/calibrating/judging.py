@@ -27,7 +27,8 @@ forward; low loss; a judge that also reads one Δ; and one Δ, which is a mask s
 2. The first of them wins that is within one standard error of the lowest value (jackknife over ten groups of
    originals): Δ, which costs more, has to add something, and the judge comes before low loss, which costs the same,
    because its picks repeat themselves and it gives a probability.
-3. The mask setting is the one of the lowest value among those of Δ. Without Δ nothing is masked: one forward serves."""
+3. The mask setting is the one of the highest mean AUROC over the kinds: of so many settings the one with the fewest
+   copies in its highest fifth would be chosen by chance. Without Δ nothing is masked: one forward serves."""
 
 FEATURES = ("loss", "margin", "entropy", "el2n", "image_share")  # of the forward without a mask
 STRENGTH = 0.02  # the inverse of the L2 penalty, as in scikit-learn; features that are so alike need a strong one
@@ -114,9 +115,9 @@ class Trial:
         return setting
 
     def best_delta(self, kinds: Sequence[str]) -> int:
-        """The candidate of Δ that lets through least of these kinds; of equal ones that of the shortest tail."""
-        found = {index: float(np.mean([self._by_candidate[index][kind] for kind in kinds])) for index in self._deltas}
-        return min(found, key=lambda index: (found[index], self.scored.candidates[index].tail))
+        """The candidate of Δ that sees these kinds best by mean AUROC; of equal ones that of the shortest tail."""
+        found = {index: float(np.mean([self._aurocs[index][kind] for kind in kinds])) for index in self._deltas}
+        return max(found, key=lambda index: (found[index], -self.scored.candidates[index].tail))
 
     def choose(self) -> Choice:
         """The first way within one standard error of the best, learned from all records."""
@@ -165,13 +166,13 @@ class Trial:
             index
             for index, candidate in enumerate(self.scored.candidates)
             if candidate.settings is not None and not candidate.is_control
-            if not any(np.isnan(self._by_candidate[index][kind]) for kind in self.kinds)
+            if not any(np.isnan(self._aurocs[index][kind]) for kind in self.kinds)
         ]
 
     @cached_property
-    def _by_candidate(self) -> list[dict[str, float]]:
-        """By candidate and kind: planted copies kept relative to chance."""
-        return [{kind: self.kept(values, kind) for kind in self.kinds} for values in self.scored.values]
+    def _aurocs(self) -> list[dict[str, float]]:
+        """By candidate and kind: the AUROC of originals above copies."""
+        return [{kind: auroc(*self.pairs(values, kind)) for kind in self.kinds} for values in self.scored.values]
 
     def _random_like(self, setting: MaskSettings) -> MaskSettings | None:
         """The control of random tokens at a setting's block."""
