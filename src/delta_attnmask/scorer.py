@@ -104,7 +104,7 @@ class DeltaAttnMask:
         """Plant defects in copies of a few hundred rows and find the score that ranks them below the originals.
 
         n_rows: originals, each with three copies. also: further scores to compare with. grid: mask settings to choose
-            from; None for 18 that hold for any decoder, and controls.
+            from; None for nine that hold for any decoder, and controls.
         out: the folder that it will be saved in; it keeps what is scored and what rounds leave, so that the same call
             resumes.
         rounds: how often copies of the model learn from the rows that they trust, see docs/calibration.md; "auto" lets
