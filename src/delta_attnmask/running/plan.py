@@ -151,6 +151,11 @@ class RunPlan:
         except SettingsError as error:
             raise SettingsError(f"test={self.test!r}: expected a file, or an amount such as 10% or 500") from error
 
+    @property
+    def in_rounds(self) -> dict[str, Any]:
+        """The options of `calibrate` that are about rounds."""
+        return {"rounds": self.rounds, "warm_rows": self.warm_rows}
+
     def training(self, number: int) -> TrainingPlan:
         """How the model is trained for the `number`-th time on the same rows."""
         shared = {field.name for field in fields(TrainingPlan)} & {field.name for field in fields(self)} - {"lora"}

@@ -38,12 +38,12 @@ from delta_attnmask.reading.rows import FileRows, Place
 from delta_attnmask.reading.survey import survey
 from delta_attnmask.reporting.page import write_page
 from delta_attnmask.reporting.run_report import Request, make_report
-from delta_attnmask.running.plan import ModelSource, RunPlan, StageName, keep_record, to_flags
+from delta_attnmask.running.plan import PROVING, ModelSource, RunPlan, StageName, keep_record, to_flags
 from delta_attnmask.running.proof import Proof
 from delta_attnmask.runs import RunFolder
 from delta_attnmask.selecting.note import note_path, read_note
 from delta_attnmask.selecting.run_selection import select_from_run
-from delta_attnmask.selection import Budget, Selection
+from delta_attnmask.selection import Selection
 from delta_attnmask.storage import hold_lock, read_object, write_text_atomically
 from delta_attnmask.training.plan import require_trainable
 
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
     from delta_attnmask.scorer import DeltaAttnMask
 
 _TOO_FEW = "too_few.json"
-_N_TRIED = 50  # rows of an estimate
-_TRAINING_FORWARDS, _ANSWER_FORWARDS = 3, 4
-_LITTLE_S = 1.0
 
 OnStage = Callable[[StageName, bool], None]  # its name, and whether it is done already
 
@@ -93,14 +90,14 @@ class Run:
     def open_part(self, name: str) -> FileRows:
         """The rows of "pool", "kept", "random", "full" (what those were selected from) or "test"."""
         if name == "test" and not self.plan.test_budget:
-            return self._open(self.plan.test)
+            return self.open_rows(self.plan.test)
         if name == "full":
             return self.pool
         path, spec = self.path_of(name), self.rows.format_name
         mixture = path / MIXTURE
-        return self._open(mixture if mixture.exists() else path, None if spec.startswith("[") else spec)
+        return self.open_rows(mixture if mixture.exists() else path, None if spec.startswith("[") else spec)
 
-    def _open(self, location: str | Path, format: str | None = None, limit: int | None = None) -> FileRows:
+    def open_rows(self, location: str | Path, format: str | None = None, limit: int | None = None) -> FileRows:
         """Rows that find their images where the data's are."""
         return FileRows(location, self._images, format=format, limit=limit, image_limits=self.rows.image_limits)
 
@@ -181,35 +178,34 @@ class Run:
                     break
 
     def is_done(self, stage: StageName) -> bool:
-        out, plan = self.out, self.plan
+        return self._stages[stage][1]()
+
+    @property
+    def _stages(self) -> dict[StageName, tuple[Callable[[], None], Callable[[], bool]]]:
+        """What each stage does, and whether it is done."""
+
+        def are_there(*names: str | Path) -> Callable[[], bool]:
+            return lambda: all((self.out / name).exists() for name in names)
+
+        notes = [note_path(self.path_of(name)) for name in ("kept", "random")]
+        found, none = (are_there(f"calibration/{name}") for name in (CALIBRATION, _TOO_FEW))
         return {
-            "check": lambda: (out / "check.json").exists(),
-            "split": lambda: (out / "split.json").exists(),
-            "calibrate": lambda: any((out / "calibration" / name).exists() for name in (CALIBRATION, _TOO_FEW)),
-            "score": lambda: (out / "run" / "complete.json").exists(),
-            "select": lambda: all(note_path(self.path_of(name)).exists() for name in ("kept", "random")),
-            "report": lambda: (out / "report.html").exists(),
-            "export": lambda: (out / str(plan.to) / "export.json").exists(),
-            "train": lambda: self.proof.is_trained,
-            "evaluate": lambda: self.proof.is_evaluated,
-            "compare": lambda: self.proof.read() is not None,
-        }[stage]()
+            "check": (self._check, are_there("check.json")),
+            "split": (self._split, are_there("split.json")),
+            "calibrate": (self._calibrate, lambda: found() or none()),
+            "score": (self._score, are_there("run/complete.json")),
+            "select": (self._select, are_there(*(note.name for note in notes))),
+            "report": (self._report, are_there("report.html")),
+            "export": (self._export, are_there(f"{self.plan.to}/export.json")),
+            "train": (self.proof.train, lambda: self.proof.is_trained),
+            "evaluate": (self.proof.evaluate, lambda: self.proof.is_evaluated),
+            "compare": (self._compare, lambda: self.proof.read() is not None),
+        }
 
     def _do(self, stage: StageName) -> None:
-        if stage in ("train", "evaluate", "compare"):
+        if stage in PROVING:
             self._held = None  # the memory is needed for the model that is trained
-        {
-            "check": self._check,
-            "split": self._split,
-            "calibrate": self._calibrate,
-            "score": self._score,
-            "select": self._select,
-            "report": self._report,
-            "export": self._export,
-            "train": self.proof.train,
-            "evaluate": self.proof.evaluate,
-            "compare": self._compare,
-        }[stage]()
+        self._stages[stage][0]()
 
     def _refuse_changed(self) -> None:
         found = read_object(self.out / "check.json").get("input")
@@ -220,37 +216,10 @@ class Run:
         write_text_atomically(self.out / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def estimate(self) -> dict[StageName, float]:
-        """About how many seconds each stage that isn't done takes here, by a few rows that are tried; writes nothing.
+        """About how many seconds each stage that isn't done takes here; see `estimate_stages`."""
+        from delta_attnmask.running.estimating import estimate_stages
 
-        Trainings and evaluations are guessed from the scoring: a step of training as three forwards, an answer as four.
-        """
-        from delta_attnmask.running.estimating import estimate_scoring
-
-        plan, to_do = self.plan, [stage for stage in self.plan.stages if not self.is_done(stage)]
-        known: dict[StageName, float] = {}
-        if "check" in to_do:
-            few = self._open(self.rows.location, self.rows.format_name, _N_TRIED)
-            known["check"] = survey(few).elapsed_s * self.rows.n_rows / few.n_rows
-        if set(to_do) & {"calibrate", "score", "train", "evaluate"}:
-            found = estimate_scoring(
-                self.scorer.loaded, self.rows, self.compute, also=plan.also, **self._rounds, n_tried=_N_TRIED
-            )
-            budget = plan.test_budget
-            n_test = budget.resolve(self.rows.n_rows) if budget else self.open_part("test").n_rows
-            n_pool = self.rows.n_rows - (n_test if budget else 0)
-            n_seen, n_models = self.proof.count(Budget.of(plan.keep).resolve(n_pool), n_pool)
-            per_row = found.trial.seconds_per_row
-            known |= {
-                "calibrate": found.calibration_s + found.rounds_s,
-                "score": per_row * n_pool,
-                "train": _TRAINING_FORWARDS * per_row * n_seen,
-                "evaluate": _ANSWER_FORWARDS * per_row * n_test * n_models,
-            }
-        return {stage: known.get(stage, _LITTLE_S) for stage in to_do}
-
-    @property
-    def _rounds(self) -> dict[str, Any]:
-        return {"rounds": self.plan.rounds, "warm_rows": self.plan.warm_rows}
+        return estimate_stages(self)
 
     # The stages
 
@@ -279,7 +248,7 @@ class Run:
         try:
             found = self.scorer.calibrate(
                 self.pool,
-                **self._rounds,
+                **self.plan.in_rounds,
                 out=self.out / "calibration",
                 **self.compute,
                 seed=self.plan.seed,
