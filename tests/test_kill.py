@@ -90,7 +90,8 @@ def begin(arguments: list[str], moment: Moment | None = None) -> ForkServerProce
 def begin_call(function: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     """Call a function in a process of its own, forked from one that has imported everything."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["delta_attnmask.cli.score", "delta_attnmask.scoring.jobs", "transformers"])
+    modules = ("cli.score", "scoring.jobs", "running.run")
+    context.set_forkserver_preload([*(f"delta_attnmask.{name}" for name in modules), "transformers"])
     child = context.Process(target=function, args=arguments)
     child.start()
     return child

@@ -261,7 +261,7 @@ def run_and_die(home: Path, out: Path, until: str | None, moment: Moment | None)
     Run(rows, out, plan, source, load, compute, notify=lambda line: None, shown=False).run(on_stage)
 
 
-@pytest.mark.timeout(300)  # a process for each stage
+@pytest.mark.timeout(600)  # a process for each stage
 def test_killed_after_each_stage(embedded: Path, whole: Path, tmp_path: Path) -> None:
     codes = [finish(begin_call(run_and_die, embedded, tmp_path, None, None)) for _ in STAGES]
     assert codes == [-signal.SIGKILL] * 9 + [0]
