@@ -17,7 +17,7 @@ from delta_attnmask.storage import write_text_atomically
 FILE = "calibration.json"
 KEPT = "calibrating"  # the folder of what a calibration has scored that isn't done
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-SCHEMA = 3
+SCHEMA = 4
 _MAX_SOURCES = 12  # that `describe` names; the report has all
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from delta_attnmask.calibration import SCHEMA
 from delta_attnmask.manifest import Manifest
 from delta_attnmask.reading.rows import FileRows
 from delta_attnmask.runs import RunFolder
@@ -89,7 +90,7 @@ def write_calibration(folder: Path) -> None:
     control = chosen | {"settings": settings | {"order": "random"}, "is_control": True, "copies_kept": None}
     kind = {"is_visible": True, "chosen": {"auroc": 0.9, "low": 0.8, "high": 0.95}}
     report = {
-        "schema": 3,
+        "schema": SCHEMA,
         "settings": settings,
         "form": "delta",
         "judge": None,
