@@ -1,7 +1,9 @@
 """Compare scoring with a plain forward and the naive reference.
 
-python -m benchmarks.scoring --device cuda --models qwen2-vl-2b,qwen2-vl-7b,llava-1.5-7b --compile --json out.json
 python -m benchmarks.scoring --small
+python -m benchmarks.scoring --device cuda --models qwen2-vl-2b,llava-1.5-7b --compile --json out.json
+
+`python -m benchmarks.gpu` holds the same, and what else only a GPU shows, against goals.
 """
 
 import argparse

@@ -16,17 +16,23 @@ PATCH_VALUES = 3 * 2 * 14 * 14
 
 
 def random_batch(
-    subject: "Subject", batch_size: int, per_image: int, device: torch.device, dtype: torch.dtype
+    subject: "Subject", batch_size: int, per_image: int, device: torch.device, dtype: torch.dtype, *, step: int = 0
 ) -> Batch:
-    """Inputs and labels on the device. per_image: how many samples in a row show the same image."""
+    """Inputs and labels on the device. per_image: how many samples in a row show the same image.
+
+    step: by how many tokens each sample is shorter than the one before, down to half of the text.
+    """
     ids = torch.randint(FIRST_TEXT, subject.vocabulary, (batch_size, subject.n_tokens))
     ids[:, 1 : 1 + subject.n_image_tokens] = IMAGE_TOKEN
-    labels = torch.full_like(ids, -100)
-    labels[:, -subject.n_answer :] = ids[:, -subject.n_answer :]
+    missing = (torch.arange(batch_size) * step).clamp(max=(subject.n_text - subject.n_answer) // 2)
+    ends, positions = subject.n_tokens - missing[:, None], torch.arange(subject.n_tokens)
+    is_token = positions < ends
+    ids = ids.masked_fill(~is_token, 0)
+    labels = ids.masked_fill(~is_token | (positions < ends - subject.n_answer), -100)
     images = subject.images(torch.arange(batch_size) // per_image)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **images}
-    if "image_grid_thw" in images:
-        inputs["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
+    inputs = {"input_ids": ids, "attention_mask": is_token.long(), **images}
+    if subject.types:
+        inputs[subject.types] = (ids == IMAGE_TOKEN).int()
     moved = {name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in inputs.items()}
     return moved, labels.to(device)
 

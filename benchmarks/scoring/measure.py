@@ -84,10 +84,10 @@ def _seconds(call: Call, device: torch.device) -> float:
         begin = time.process_time()
         call()
         return (time.process_time() - begin) / torch.get_num_threads()
-    _wait(device)
+    synchronize(device)
     begin = time.perf_counter()
     call()
-    _wait(device)
+    synchronize(device)
     return time.perf_counter() - begin
 
 
@@ -99,7 +99,7 @@ def _peak_bytes(call: Call, device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device)
 
 
-def _wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,13 +1,16 @@
 """Models of published sizes with random weights, and small ones for a CPU."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -24,16 +27,19 @@ Config = dict[str, Any]
 class Subject:
     """A model to be timed, and what its samples look like.
 
+    make: gives it, with as many blocks in decoder and vision tower if a number is given.
     images: the forward's inputs for the images of a batch. n_text: text tokens of a sample, answer included.
+    types: the input that says which tokens are of an image, if the model takes one.
     """
 
     name: str
-    build: Callable[[], nn.Module]
+    make: Callable[[int | None], nn.Module]
     images: ImageInputs
     n_image_tokens: int
     n_text: int
     n_answer: int
     vocabulary: int
+    types: str = ""
 
     @property
     def n_tokens(self) -> int:
@@ -46,23 +52,31 @@ def build(subject: Subject, device: torch.device, dtype: torch.dtype) -> nn.Modu
     torch.set_default_dtype(dtype)
     try:
         with device:
-            return subject.build().to(device, dtype).eval()
+            return subject.make(None).to(device, dtype).eval()
     finally:
         torch.set_default_dtype(before)
 
 
-def _qwen2_vl(text: Config, vision: Config) -> Callable[[], nn.Module]:
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": vision.pop("mrope_section")}
+def shallow(subject: Subject, n_blocks: int) -> Subject:
+    """The same widths with fewer blocks."""
+    return replace(subject, make=lambda _: subject.make(n_blocks))
+
+
+def _qwen2_vl(text: Config, vision: Config, mrope_section: list[int], n_blocks: int | None) -> nn.Module:
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": mrope_section}
     ids: Config = {"image_token_id": 1, "video_token_id": 2, "vision_start_token_id": 3, "vision_end_token_id": 4}
-    text_config = {"rope_parameters": rope, "max_position_embeddings": 32768, **text}
-    return lambda: Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text_config, vision_config=vision, **ids))
+    text = {"rope_parameters": rope, "max_position_embeddings": 32768, **text}
+    if n_blocks is not None:
+        text, vision = text | {"num_hidden_layers": n_blocks}, vision | {"depth": n_blocks}
+    return Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **ids))
 
 
-def _llava(text: Config, vision: Config) -> Callable[[], nn.Module]:
-    return lambda: LlavaForConditionalGeneration(
+def _llava(text: Config, vision: Config, n_blocks: int | None) -> nn.Module:
+    depth = {} if n_blocks is None else {"num_hidden_layers": n_blocks}
+    return LlavaForConditionalGeneration(
         LlavaConfig(
-            text_config=LlamaConfig(**text),
-            vision_config=CLIPVisionConfig(**vision),
+            text_config=LlamaConfig(**text | depth),
+            vision_config=CLIPVisionConfig(**vision | depth),
             image_token_index=1,
             vision_feature_layer=-2,
             vision_feature_select_strategy="default",
@@ -70,7 +84,30 @@ def _llava(text: Config, vision: Config) -> Callable[[], nn.Module]:
     )
 
 
+def _gemma3(text: Config, vision: Config, mm_tokens_per_image: int, n_blocks: int | None) -> nn.Module:
+    depth = {} if n_blocks is None else {"num_hidden_layers": n_blocks}
+    vision = {"model_type": "siglip_vision_model", "vision_use_head": False, **vision, **depth}
+    tokens = {"mm_tokens_per_image": mm_tokens_per_image, "image_token_index": 1}
+    return Gemma3ForConditionalGeneration(Gemma3Config(text_config=text | depth, vision_config=vision, **tokens))
+
+
 QWEN2_VISION: Config = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4}
+TINY: Config = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+TINY_VISION: Config = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+TINY_QWEN_VISION: Config = {"depth": 2, "embed_dim": 32, "num_heads": 2, "mlp_ratio": 2, "hidden_size": 32}
 QWEN2_GRID = (34, 46)  # patches; 391 tokens after merging two by two
 
 SUBJECTS = {
@@ -78,7 +115,8 @@ SUBJECTS = {
     for subject in (
         Subject(
             "qwen2-vl-2b",
-            _qwen2_vl(
+            partial(
+                _qwen2_vl,
                 {
                     "hidden_size": 1536,
                     "intermediate_size": 8960,
@@ -87,17 +125,20 @@ SUBJECTS = {
                     "num_key_value_heads": 2,
                     "vocab_size": 151936,
                 },
-                QWEN2_VISION | {"hidden_size": 1536, "mrope_section": [16, 24, 24]},
+                QWEN2_VISION | {"hidden_size": 1536},
+                [16, 24, 24],
             ),
             qwen_images(QWEN2_GRID),
             n_image_tokens=391,
             n_text=266,
             n_answer=200,
             vocabulary=151936,
+            types="mm_token_type_ids",
         ),
         Subject(
             "qwen2-vl-7b",
-            _qwen2_vl(
+            partial(
+                _qwen2_vl,
                 {
                     "hidden_size": 3584,
                     "intermediate_size": 18944,
@@ -106,17 +147,20 @@ SUBJECTS = {
                     "num_key_value_heads": 4,
                     "vocab_size": 152064,
                 },
-                QWEN2_VISION | {"hidden_size": 3584, "mrope_section": [16, 24, 24]},
+                QWEN2_VISION | {"hidden_size": 3584},
+                [16, 24, 24],
             ),
             qwen_images(QWEN2_GRID),
             n_image_tokens=391,
             n_text=266,
             n_answer=200,
             vocabulary=152064,
+            types="mm_token_type_ids",
         ),
         Subject(
             "llava-1.5-7b",
-            _llava(
+            partial(
+                _llava,
                 {
                     "hidden_size": 4096,
                     "intermediate_size": 11008,
@@ -141,7 +185,8 @@ SUBJECTS = {
         ),
         Subject(
             "small-llava",
-            _llava(
+            partial(
+                _llava,
                 {
                     "hidden_size": 256,
                     "intermediate_size": 688,
@@ -166,7 +211,8 @@ SUBJECTS = {
         ),
         Subject(
             "small-qwen2-vl",
-            _qwen2_vl(
+            partial(
+                _qwen2_vl,
                 {
                     "hidden_size": 256,
                     "intermediate_size": 688,
@@ -181,14 +227,75 @@ SUBJECTS = {
                     "num_heads": 4,
                     "mlp_ratio": 4,
                     "hidden_size": 256,
-                    "mrope_section": [8, 12, 12],
                 },
+                [8, 12, 12],
             ),
             qwen_images((16, 16)),
             n_image_tokens=64,
             n_text=448,
             n_answer=150,
             vocabulary=2000,
+            types="mm_token_type_ids",
+        ),
+        Subject(
+            "gemma-3-4b",
+            partial(
+                _gemma3,
+                {
+                    "hidden_size": 2560,
+                    "intermediate_size": 10240,
+                    "num_hidden_layers": 34,
+                    "num_attention_heads": 8,
+                    "num_key_value_heads": 4,
+                    "head_dim": 256,
+                    "sliding_window": 1024,
+                    "vocab_size": 262208,
+                },
+                {
+                    "hidden_size": 1152,
+                    "intermediate_size": 4304,
+                    "num_hidden_layers": 27,
+                    "num_attention_heads": 16,
+                    "image_size": 896,
+                    "patch_size": 14,
+                },
+                256,
+            ),
+            llava_images(896),
+            n_image_tokens=256,
+            n_text=1266,
+            n_answer=200,
+            vocabulary=262208,
+            types="token_type_ids",
+        ),
+        Subject(
+            "tiny-qwen2-vl",
+            partial(_qwen2_vl, TINY | {"vocab_size": 2000}, TINY_QWEN_VISION, [2, 3, 3]),
+            qwen_images((4, 4)),
+            n_image_tokens=4,
+            n_text=20,
+            n_answer=8,
+            vocabulary=2000,
+            types="mm_token_type_ids",
+        ),
+        Subject(
+            "tiny-llava",
+            partial(_llava, TINY | {"vocab_size": 500}, TINY_VISION),
+            llava_images(16),
+            n_image_tokens=4,
+            n_text=20,
+            n_answer=8,
+            vocabulary=500,
+        ),
+        Subject(
+            "tiny-gemma-3",
+            partial(_gemma3, TINY | {"vocab_size": 500, "head_dim": 16, "sliding_window": 8}, TINY_VISION, 4),
+            llava_images(16),
+            n_image_tokens=4,
+            n_text=20,
+            n_answer=8,
+            vocabulary=500,
+            types="token_type_ids",
         ),
     )
 }

@@ -17,6 +17,8 @@ from delta_attnmask.scoring.delta import score_batch
 from delta_attnmask.settings import MaskSettings
 
 PLAIN, NAIVE = "plain forward, one logit", "naive reference"
+OURS = {"cpu": "ours, tiles", "cuda": "ours, Triton"}  # by the device
+COMPILED = "ours, compiled"
 PER_IMAGE = 4
 LARGEST_NAIVE_BATCH = 8  # its attention maps and logits fill the memory beyond
 
@@ -69,9 +71,9 @@ def plain_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call
     calls: dict[str, Call] = {PLAIN: partial(plain_forward, model, alone)}
     if device.type == "cpu":
         calls["plain forward + loss"] = partial(plain_loss, model, alone)
-    calls["ours, tiles"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="plain")
+    calls[OURS["cpu"]] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="plain")
     if device.type == "cuda":
-        calls["ours, Triton"] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="triton")
+        calls[OURS["cuda"]] = partial(score_batch, model, *alone, MaskSettings.paper(), attention="triton")
     if batch_size >= PER_IMAGE:
         calls[f"ours, {PER_IMAGE} share an image"] = partial(score_batch, model, *sharing, MaskSettings.paper())
     if batch_size <= LARGEST_NAIVE_BATCH:
@@ -82,12 +84,10 @@ def plain_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call
 def compiled_runs(model: nn.Module, alone: Batch, sharing: Batch) -> dict[str, Call]:
     calls: dict[str, Call] = {
         f"{PLAIN}, again": partial(uncompiled, plain_forward, model, alone),
-        "ours, compiled": partial(score_batch, model, *alone, MaskSettings.paper()),
+        COMPILED: partial(score_batch, model, *alone, MaskSettings.paper()),
     }
     if len(alone[1]) >= PER_IMAGE:
-        calls[f"ours, compiled, {PER_IMAGE} share an image"] = partial(
-            score_batch, model, *sharing, MaskSettings.paper()
-        )
+        calls[f"{COMPILED}, {PER_IMAGE} share an image"] = partial(score_batch, model, *sharing, MaskSettings.paper())
     return calls
 
 
