@@ -26,7 +26,8 @@ from delta_attnmask.settings import AttentionBackend, MaskSettings
 
 _BLOCKS = 3  # of the models here, which have their widths
 _SHAPES, _BATCHES, _ROWS = 30, 12, 64
-_WARM_UP = 10  # shapes; among them are all the kernels that Triton compiles
+_TINY_SHAPES = 9
+_GAIN = 1.5  # of random weights, so that attention is far from uniform and masks change the losses
 _STEP = 7  # tokens by which samples of a batch differ
 _LEFT_BYTES = 3 << 30  # beside the model, where memory is to run out
 _FITS_A_CPU = 8  # rows, as if it had run out
@@ -38,8 +39,9 @@ def measure_matrix_rate(findings: Findings, place: Place) -> None:
 
 def compare_with_naive(findings: Findings, place: Place) -> None:
     """Samples of several lengths, in single precision."""
-    model, batch = _shallow(place, torch.float32)
+    model, batch = _shallow(place, torch.float32, gain=_GAIN)
     expected = naive_score(model, *batch, MaskSettings.paper())
+    findings.check("largest delta that is compared, nats", float(expected.delta.abs().max()))
     for backend in _backends(place):
         found = _score(model, batch, backend)
         findings.check("loss beside the naive score, nats", _apart(found.loss, expected.loss))
@@ -50,7 +52,7 @@ def compare_with_naive(findings: Findings, place: Place) -> None:
 
 
 def compare_in_half_precision(findings: Findings, place: Place) -> None:
-    model, batch = _shallow(place, torch.bfloat16)
+    model, batch = _shallow(place, torch.bfloat16, gain=_GAIN)
     plain, other = (_score(model, batch, backend) for backend in _backends(place))
     received = _apart(other.saliency, plain.saliency) / float(plain.saliency.abs().max())
     findings.check("attention received in half precision beside plain torch, relative", received)
@@ -88,17 +90,17 @@ def count_waits(findings: Findings, place: Place) -> None:
 
 
 def time_new_shapes(findings: Findings, place: Place) -> None:
-    """The first batch of a shape beside the second one."""
+    """The first batch of a shape beside the second one, once Triton has compiled its kernels."""
     subject = shallow(SUBJECTS[place.model], _BLOCKS)
     model = build(subject, place.device, place.dtype)
-    extra_s = []
-    for number in range(_SHAPES):
+    extra_s, n_shapes = [], _TINY_SHAPES if place.is_tiny else _SHAPES
+    for number in range(n_shapes):
         shorter = replace(subject, n_text=subject.n_text - number % 10)
         batch = random_batch(shorter, 1 + number // 10, 1, place.device, place.dtype)
         first_s, second_s = (_timed(_score, place.device, model, batch)[1] for _ in range(2))
         extra_s.append(first_s - second_s)
     findings.note("ms of each", [round(1e3 * one, 2) for one in extra_s])
-    findings.check("ms that a new shape costs once", 1e3 * statistics.median(extra_s[_WARM_UP:]))
+    findings.check("ms that a new shape costs once", 1e3 * statistics.median(extra_s[n_shapes // 3 :]))
 
 
 def watch_memory(findings: Findings, place: Place) -> None:
@@ -136,10 +138,16 @@ def _backends(place: Place) -> list[AttentionBackend]:
     return ["plain", "triton"] if place.device.type == "cuda" else ["plain", "auto"]
 
 
-def _shallow(place: Place, dtype: torch.dtype, n_blocks: int = _BLOCKS) -> tuple[nn.Module, Batch]:
+def _shallow(
+    place: Place, dtype: torch.dtype, n_blocks: int = _BLOCKS, gain: float | None = None
+) -> tuple[nn.Module, Batch]:
+    """A model and a batch for it. gain: of its weights, as they are initialised if not given."""
     subject = shallow(SUBJECTS[place.model], n_blocks)
     torch.manual_seed(0)
     model = build(subject, place.device, dtype)
+    if gain is not None:
+        for weight in (parameter.data for parameter in model.parameters() if parameter.ndim > 1):
+            weight.normal_(0, gain * weight[0].numel() ** -0.5)
     return model, random_batch(subject, 3, 1, place.device, dtype, step=_STEP)
 
 

@@ -26,10 +26,11 @@ class Goal(NamedTuple):
 
 
 GOALS = {
+    "largest delta that is compared, nats": Goal(1e-3, is_least=True),  # or else a wrong one wouldn't show
     "loss beside the naive score, nats": Goal(1e-4),
     "delta beside the naive score, nats": Goal(1e-4),
     "attention received beside the naive score, relative": Goal(1e-4),
-    "attention received in half precision beside plain torch, relative": Goal(1e-2),
+    "attention received in half precision beside plain torch, relative": Goal(2e-2),
     "patches by a matrix product beside the convolution, relative": Goal(1e-5),
     "waits that deeper models add": Goal(0),
     "ms that a new shape costs once": Goal(5),

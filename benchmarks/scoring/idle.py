@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from benchmarks.scoring.models import SUBJECTS, build
 from benchmarks.scoring.photos import PHOTO, SMALL, Size, name_tokens, qwen_processor, write_rows
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=8192)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     processor = qwen_processor()
     print(f"{given.rows} rows, {given.ms} ms a row, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print("| images | workers | idle |\n| --- | ---: | ---: |")
