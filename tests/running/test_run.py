@@ -82,7 +82,7 @@ def test_the_report_opens_with_verdict_and_proof(whole: Path) -> None:
     opening = re.search(r'<div class="answer">(.*?)</div>', page, re.DOTALL)
     assert opening is not None
     assert "too few rows to tell" in opening[1]
-    assert len(re.findall("Proof: the selection .20 %. (?:beats|doesn.{1,5}t beat)", opening[1])) == 2
+    assert len(re.findall("Proof: the selected 20 % (?:beats|doesn.{1,5}t beat)", opening[1])) == 2
 
 
 def test_what_is_done_is_skipped_and_a_no_is_an_exit_code_only_if_strict(
@@ -93,7 +93,7 @@ def test_what_is_done_is_skipped_and_a_no_is_an_exit_code_only_if_strict(
     printed = capsys.readouterr().out
     assert printed.count("done already") == len(STAGES)
     assert "verdict: too few rows to tell" in printed
-    assert "proof: the selection (20 %) doesn't beat as many random rows" in printed  # one step teaches nothing
+    assert "proof: the selected 20 % doesn't beat as many random rows" in printed  # one step teaches nothing
     assert call(*flags(embedded, whole, strict=True)) == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before
 

@@ -190,10 +190,11 @@ def _say(budget: str, name: str, difference: Mapping[str, Any], is_better: bool)
     exact, loss = (difference[measure]["pooled"] for measure in ("exact", "loss"))
     points, nats = (
         f"{scale * one['value']:+.{digits}f} ({scale * one['low']:+.{digits}f} to {scale * one['high']:+.{digits}f})"
-        for one, scale, digits in ((exact, 100, 1), (loss, 1, 4))
+        for one, scale, digits in ((exact, 100, 1), (loss, 1, 3))
     )
-    verb = "beats" if is_better else "doesn't beat"
-    return f"the selection ({budget}) {verb} {_NAMES[name]}: exact answers {points} points, loss {nats} nats"
+    is_share = budget.endswith("%")
+    verb = ("beats" if is_share else "beat") if is_better else f"{'does' if is_share else 'do'}n't beat"
+    return f"the selected {budget} {verb} {_NAMES[name]}: exact answers {points} points, loss {nats} nats"
 
 
 def _free_memory() -> None:
