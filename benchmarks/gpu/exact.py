@@ -26,7 +26,7 @@ from delta_attnmask.settings import AttentionBackend, MaskSettings
 
 _BLOCKS = 3  # of the models here, which have their widths
 _SHAPES, _BATCHES, _ROWS = 30, 12, 64
-_TINY_SHAPES = 9
+_TINY_SHAPES, _TINY_BATCHES, _TINY_ROWS = 3, 4, 12
 _GAIN = 1.5  # of random weights, so that attention is far from uniform and masks change the losses
 _STEP = 7  # tokens by which samples of a batch differ
 _LEFT_BYTES = 3 << 30  # beside the model, where memory is to run out
@@ -107,7 +107,7 @@ def watch_memory(findings: Findings, place: Place) -> None:
     subject = shallow(SUBJECTS[place.model], _BLOCKS)
     model = build(subject, place.device, place.dtype)
     held = []
-    for number in range(_BATCHES):
+    for number in range(_TINY_BATCHES if place.is_tiny else _BATCHES):
         _score(model, random_batch(subject, 2, 1, place.device, place.dtype, step=number % 3))
         held.append(torch.cuda.memory_allocated(place.device) if place.device.type == "cuda" else 0)
     findings.note("bytes after each batch", held)
@@ -119,6 +119,7 @@ def run_out_of_memory(findings: Findings, place: Place) -> None:
     subject = shallow(SUBJECTS[place.model], _BLOCKS)
     model = build(subject, place.device, place.dtype)
     _score(model, random_batch(subject, 1, 1, place.device, place.dtype))
+    n_rows = _TINY_ROWS if place.is_tiny else _ROWS
     done: list[int] = []
     too_large: list[int] = []
 
@@ -129,9 +130,9 @@ def run_out_of_memory(findings: Findings, place: Place) -> None:
         done.extend(rows)
 
     with _little_memory(place.device):
-        run_halving([*range(_ROWS)], run, lambda row, error: None, lambda rows: too_large.append(len(rows)))
+        run_halving([*range(n_rows)], run, lambda row, error: None, lambda rows: too_large.append(len(rows)))
     findings.note("batches that were too large", too_large)
-    findings.check("rows lost where memory runs out", _ROWS - len(done))
+    findings.check("rows lost where memory runs out", n_rows - len(done))
 
 
 def _backends(place: Place) -> list[AttentionBackend]:
