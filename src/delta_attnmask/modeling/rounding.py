@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from delta_attnmask.batches import TokenRoles
 from delta_attnmask.errors import UnsupportedModelError
 from delta_attnmask.modeling.anatomy import Anatomy
-from delta_attnmask.modeling.capture import nats
-from delta_attnmask.modeling.keeping import rows_of
+from delta_attnmask.modeling.capture import nats, rows_of
 from delta_attnmask.modeling.running import evaluating, first_states, no_cache, with_states
 
 _EXACT_HALF, _EXACT_FULL = 1e-3, 1e-4  # nats by which any token's loss may differ without a question

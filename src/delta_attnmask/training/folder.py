@@ -93,5 +93,6 @@ class TrainingFolder(Folder):
         self.write_json("train.json", asdict(self.manifest) | results, indent=2)
         for checkpoint in self.checkpoints.glob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
+        (self.checkpoints / "README.md").unlink(missing_ok=True)  # the Trainer's card of a model that isn't there
         with suppress(OSError):  # what `report_to` wrote there stays
             self.checkpoints.rmdir()
