@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,8 +115,12 @@ class WritingWorker:
             yield UnitReport(unit, len(scores), 0)
 
 
-def drive(plan: Writing, address: str) -> None:
-    """What a driver of its own does: let a worker of a cluster write the run."""
+def drive(plan: Writing, address: str, environment: Mapping[str, str]) -> None:
+    """What a driver of its own does: let a worker of a cluster write the run.
+
+    environment: of the test, which a fork server that was started before the cluster doesn't know.
+    """
+    os.environ.update(environment)
     from delta_attnmask.scoring.jobs import score_units
 
     with ray_pool(plan, Cluster(1, 0, address)) as pool:
