@@ -158,7 +158,7 @@ def calibration_grid(n_blocks: int) -> tuple[MaskSettings, ...]:
     """What calibration chooses from, for a decoder of so many blocks: nine settings, and random tokens as controls.
 
     Depth is a share of the blocks, so that a setting means the same in 4 blocks and in 28. The attention is that of all
-    queries: with those of the answer alone planted copies promise more than known defects keep (docs/calibration.md).
+    queries: with the answer's alone planted copies order settings less as known defects do (docs/calibration.md).
     """
     blocks = dict.fromkeys(max(0, round(depth * n_blocks) - 1) - n_blocks for depth in _DEPTHS)
     return (
