@@ -169,14 +169,26 @@ def test_a_run_keeps_the_adapters_that_it_was_scored_with(
     assert Calibration.load(tmp_path / "run").adapters == tuple(
         str(tmp_path / "run" / f"rounds/1/half-{half}") for half in (0, 1)
     )
+    scores.save(tmp_path / "saved")
+    assert Scores.load(tmp_path / "saved").calibration == scores.calibration
     assert scores.calibration is not None
     assert scores.calibration.covers(scores.form, scores.manifest.settings)
     assert not scores.calibration.covers(scores.form, {**scores.manifest.settings, "adapters": []})
 
 
+def test_a_folder_that_was_calibrated_with_other_rounds_is_refused(
+    scorer: DeltaAttnMask, rows: Rows, folder: Path, tmp_path: Path
+) -> None:
+    Calibration.load(folder).save(tmp_path / "run")
+    with pytest.raises(SettingsError, match="was calibrated with rounds=1, not 2"):
+        scorer.score(rows, rounds=2, out=tmp_path / "run")
+
+
 def test_rounds_that_cannot_be_are_refused(scorer: DeltaAttnMask, rows: Rows, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="give a folder"):
+    with pytest.raises(SettingsError, match="give a folder on this machine"):
         scorer.calibrate(rows, rounds=1, **HOW)
+    with pytest.raises(SettingsError, match="give a folder on this machine"):
+        scorer.score(rows, rounds=1)
     with pytest.raises(SettingsError, match="rounds are a part of calibrating"):
         scorer.score(rows, settings="relative", rounds=1)
     with pytest.raises(SettingsError, match="expected 0, 1, 2 or auto"):

@@ -87,7 +87,10 @@ class Scores:
         with RunFolder.start(folder, self.manifest) as run:
             run.write_all(self.stored, self.side_tables)
             if self.calibration is not None:
-                run.write_json(FILE, dict(self.calibration.report), indent=1)
+                if self.calibration.adapters:
+                    self.calibration.save(run.path)
+                else:
+                    run.write_json(FILE, dict(self.calibration.report), indent=1)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

@@ -157,7 +157,7 @@ class DeltaAttnMask:
 
         settings: "auto" calibrates on these rows first; "relative" and "paper" are presets; or MaskSettings, or a
             folder that `calibrate` made. calibration: what `calibrate` returned, instead.
-        rounds, warm_rows: as in `calibrate`, where it calibrates by itself.
+        rounds, warm_rows: as in `calibrate`, where it calibrates by itself; rounds need `out`.
         out: a run folder, created if missing; the same call resumes it. None keeps nothing but what is returned.
         columns: of the rows, to keep in the table, for quotas; if `rows` comes from `load_rows`, it has them already.
         also: further scores, such as "el2n" (see docs/concepts.md). sweep: score the standard grid of settings too.
@@ -185,7 +185,6 @@ class DeltaAttnMask:
                 settings=settings if calibration is None else calibration,
                 rounds=rounds,
                 warm_rows=warm_rows,
-                rounds_folder=folder,
                 also=also,
                 sweep=sweep,
                 embeddings=embeddings,
@@ -248,7 +247,6 @@ def make_plan(
     may_calibrate: bool = True,
     rounds: RoundsWanted = 0,
     warm_rows: int = WARM_ROWS,
-    rounds_folder: str | Path | None = None,
     shown: bool = True,
     **compute: Any,
 ) -> tuple[ScoringPlan, Calibration | None]:
@@ -256,13 +254,13 @@ def make_plan(
 
     loaded: None where the model is elsewhere. out: the run's folder, in which the calibration is kept.
     changes: single mask settings given beside `settings`. may_calibrate: False for one of several processes.
-    rounds, warm_rows: as in `DeltaAttnMask.calibrate`. rounds_folder: where they are kept; `out` if not given.
+    rounds, warm_rows: as in `DeltaAttnMask.calibrate`; rounds need `out`.
     shown: show the progress. compute: batch_tokens, attention, workers, as in `DeltaAttnMask.score` like the others.
     """
 
     def calibrate() -> Calibration:
         assert loaded is not None
-        found = _calibrate(loaded, rows, rounds_folder or out, rounds, warm_rows, shown=shown, **compute)
+        found = _calibrate(loaded, rows, out, rounds, warm_rows, shown=shown, **compute)
         if shown:
             print_note(found.describe())
         return found
@@ -277,6 +275,9 @@ def make_plan(
         chosen, calibration = choose_preset(
             settings, changes or {}, loaded, rows, folder, calibrate if may else None, print_note
         )
+    asked = rounds if calibration is None else calibration.report.get("rounds", {}).get("asked", 0)
+    if rounds not in (0, asked):
+        raise SettingsError(f"{out} was calibrated with rounds={asked!r}, not {rounds!r}; choose another folder")
     judged = () if chosen.judge is None else chosen.judge.columns
     plan = ScoringPlan(
         settings=chosen.mask,
@@ -309,8 +310,8 @@ def _calibrate(
         with show_progress("calibrating", shown=shown) as advance:
             place = None if folder is None or as_url(folder) else as_path(folder)
             return calibrate_rows(loaded, rows, folder=place, on_progress=advance, **how)
-    if folder is None:
-        raise SettingsError("rounds keep what they train: give a folder (out)")
+    if folder is None or as_url(folder):
+        raise SettingsError("rounds keep what they train: give a folder on this machine (out)")
     try:
         from delta_attnmask.rounds import calibrate_in_rounds
     except ImportError as error:

@@ -10,7 +10,7 @@ from delta_attnmask.settings import Dtype
 
 PLACEMENTS = ("balanced", "balanced_low_0", "sequential")  # accelerate's, over all GPUs
 
-_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, after which the device goes on working
+_MEMORY_ALLOCATION = 2  # cudaErrorMemoryAllocation, after which the device still works
 # Errors that torch has no type for: the status that NVIDIA's libraries name, the driver's text in Triton, a CPU's.
 _ALLOCATION_FAILED = (
     "CUBLAS_STATUS_ALLOC_FAILED",
